@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/detent)
+
+install(TARGETS detent EXPORT detentTargets FILE_SET HEADERS)
+install(EXPORT detentTargets NAMESPACE detent:: DESTINATION ${package_dir})
+
+# A component of its own: who does not ask for it needs no JSON library.
+if(DETENT_MODEL)
+    install(TARGETS detent_model EXPORT detent_modelTargets FILE_SET HEADERS)
+    install(EXPORT detent_modelTargets NAMESPACE detent:: DESTINATION ${package_dir})
+endif()
+
+configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(detentConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES ${PROJECT_BINARY_DIR}/detentConfig.cmake ${PROJECT_BINARY_DIR}/detentConfigVersion.cmake
+    cmake/detentXsimd.cmake DESTINATION ${package_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

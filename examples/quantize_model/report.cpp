@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "report.hpp"
+
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+#include "detent/core/version.hpp"
+#include "terminal.hpp"
+
+namespace {
+
+std::string megabytes(double bytes) { return fixed(bytes / 1e6, 2); }
+
+std::string escaped(std::string const& text) {
+    std::string result;
+    for (char const c : text) {
+        switch (c) {
+        case '&':
+            result += "&amp;";
+            break;
+        case '<':
+            result += "&lt;";
+            break;
+        case '>':
+            result += "&gt;";
+            break;
+        default:
+            result += c;
+        }
+    }
+    return result;
+}
+
+} // namespace
+
+double peak_memory() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return 1024.0 * static_cast<double>(usage.ru_maxrss);
+}
+
+void print(run_report const& report) {
+    table t({"weights", "perplexity", "bits/weight", "MB", "quantize s", "evaluate s"});
+    t.add({"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes), "",
+           fixed(report.float_seconds, 1)});
+    for (auto const& r : report.results) {
+        t.add({r.spec, fixed(r.perplexity, 5), fixed(r.bits_per_weight, 3), megabytes(r.bytes),
+               fixed(r.quantize_seconds, 1), fixed(r.evaluate_seconds, 1)});
+    }
+    t.print();
+    for (auto const& r : report.results) {
+        for (auto const& layer : r.layers) {
+            if (!layer.solve.fallback.empty()) {
+                std::cout << r.spec << ", " << layer.name << ": rounded to nearest, " << layer.solve.fallback << '\n';
+            }
+            if (layer.solve.damping_raised > 0) {
+                std::cout << r.spec << ", " << layer.name << ": damping raised to " << layer.solve.damping << '\n';
+            }
+            if (layer.solve.dead_columns > 0) {
+                std::cout << r.spec << ", " << layer.name << ": " << layer.solve.dead_columns
+                          << " inputs were always zero; their weights became 0\n";
+            }
+        }
+    }
+}
+
+std::string to_json(run_report const& report) {
+    auto results = nlohmann::ordered_json::array();
+    for (auto const& r : report.results) {
+        auto layers = nlohmann::ordered_json::array();
+        for (auto const& l : r.layers) {
+            layers.push_back({{"name", l.name},
+                              {"out", l.shape.rows},
+                              {"in", l.shape.cols},
+                              {"bits_per_weight", l.bits_per_weight},
+                              {"relative_error", l.error},
+                              {"loss", l.solve.loss},
+                              {"damping", l.solve.damping},
+                              {"damping_raised", l.solve.damping_raised},
+                              {"dead_columns", l.solve.dead_columns},
+                              {"fallback", l.solve.fallback},
+                              {"seconds", l.seconds}});
+        }
+        results.push_back({{"spec", r.spec},
+                           {"perplexity", r.perplexity},
+                           {"bits_per_weight", r.bits_per_weight},
+                           {"bytes", r.bytes},
+                           {"quantize_seconds", r.quantize_seconds},
+                           {"evaluate_seconds", r.evaluate_seconds},
+                           {"layers", layers}});
+    }
+    nlohmann::ordered_json const json{
+        {"detent", std::to_string(DETENT_VERSION_MAJOR) + "." + std::to_string(DETENT_VERSION_MINOR) + "." +
+                       std::to_string(DETENT_VERSION_PATCH)},
+        {"model", report.model},
+        {"float_perplexity", report.float_perplexity},
+        {"float_bytes", report.float_bytes},
+        {"float_seconds", report.float_seconds},
+        {"peak_bytes", report.peak_bytes},
+        {"results", results}};
+    return json.dump(2) + "\n";
+}
+
+std::string to_svg(run_report const& report) {
+    constexpr std::array colors{"#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"};
+    constexpr int bar = 12;
+    constexpr int gap = 8;
+    constexpr int names = 280; // width of the layers' names
+    constexpr int plot = 560;  // width of the longest bar
+    auto const series = static_cast<int>(report.results.size());
+    auto const& first = report.results.front().layers;
+    double largest = 0;
+    for (auto const& r : report.results) {
+        for (auto const& l : r.layers) {
+            largest = std::max(largest, l.error);
+        }
+    }
+    int const top = 40 + 18 * series;
+    int const height = top + static_cast<int>(first.size()) * (series * bar + gap) + 20;
+    std::ostringstream svg;
+    svg << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << names + plot + 100 << "\" height=\"" << height
+        << "\" font-family=\"sans-serif\" font-size=\"11\">\n"
+        << "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+        << "<text x=\"10\" y=\"20\" font-size=\"14\">" << escaped(report.model)
+        << ": relative squared error of each layer's output, in percent</text>\n";
+    for (int s = 0; s < series; ++s) {
+        auto const& r = report.results[static_cast<std::size_t>(s)];
+        auto const* const color = colors[static_cast<std::size_t>(s) % colors.size()];
+        int const legend = 30 + 18 * s;
+        svg << "<rect x=\"10\" y=\"" << legend << "\" width=\"12\" height=\"12\" fill=\"" << color << "\"/><text x=\"28\" y=\""
+            << legend + 10 << "\">" << escaped(r.spec) << "</text>\n";
+        for (std::size_t i = 0; i < r.layers.size(); ++i) {
+            int const y = top + static_cast<int>(i) * (series * bar + gap) + s * bar;
+            double const width = largest > 0 ? plot * r.layers[i].error / largest : 0;
+            if (s == 0) {
+                svg << "<text x=\"" << names - 6 << "\" y=\"" << y + series * bar / 2 + 4 << "\" text-anchor=\"end\">"
+                    << escaped(r.layers[i].name) << "</text>\n";
+            }
+            svg << "<rect x=\"" << names << "\" y=\"" << y << "\" width=\"" << fixed(width, 1) << "\" height=\"" << bar - 1
+                << "\" fill=\"" << color << "\"/><text x=\"" << fixed(names + width + 4, 1) << "\" y=\"" << y + 10
+                << "\" font-size=\"9\">" << fixed(100 * r.layers[i].error, 3) << "</text>\n";
+        }
+    }
+    svg << "</svg>\n";
+    return svg.str();
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "detent/calibrate/quantize_decoder.hpp"
+
+/// What became of a model quantized by one specification.
+struct model_report {
+    std::string spec;
+    double perplexity = 0;
+    double bits_per_weight = 0; ///< of the quantized layers
+    double bytes = 0;           ///< of all tensors
+    double quantize_seconds = 0;
+    double evaluate_seconds = 0;
+    std::vector<detent::layer_report> layers;
+};
+
+/// The whole run.
+struct run_report {
+    std::string model;
+    double float_perplexity = 0;
+    double float_bytes = 0; ///< of the checkpoint as it is stored
+    double float_seconds = 0;
+    double peak_bytes = 0; ///< the most memory the program had
+    std::vector<model_report> results;
+};
+
+/// The most memory this program has had so far, in bytes.
+double peak_memory();
+
+/// Prints one line for the float model and one for each result, and what the solvers found worth a look.
+void print(run_report const& report);
+
+/// The run as JSON.
+std::string to_json(run_report const& report);
+
+/// A bar chart of the relative output error of every layer, one bar for each result, as SVG.
+std::string to_svg(run_report const& report);

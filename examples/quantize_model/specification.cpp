@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "specification.hpp"
+
+#include "detent/quantizer/catalogue.hpp"
+
+detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w, detent::hessian const& inputs,
+                                 detent::executor_ref executor) {
+    return detent::quantize(w, inputs, s, executor);
+}
+
+void check_specification(std::string const& text) { detent::check(detent::spec::parse(text)); }

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+
+/// Checks what the caller promised. A failed promise is a programming error: debug builds stop with the condition and
+/// its place, release builds (`NDEBUG`) check nothing. Errors in data throw `detent::error` instead.
+#if defined(NDEBUG) && !defined(DETENT_CHECKS)
+#define DETENT_EXPECTS(condition) static_cast<void>(0)
+#else
+#define DETENT_EXPECTS(condition)                                                                                      \
+    ((condition) ? static_cast<void>(0)                                                                                \
+                 : (static_cast<void>(std::fprintf(stderr, "%s:%d: expected %s\n", __FILE__, __LINE__, #condition)),   \
+                    std::abort()))
+#endif

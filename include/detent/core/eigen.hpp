@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+// The one door to Eigen: rooms that compute on matrices include this, the others keep Eigen out.
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <Eigen/LU>
+
+#include "detent/core/index.hpp"
+
+static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "detent needs Eigen 3.4 or newer");
+
+namespace detent::inline DETENT_ABI {
+
+/// A row-major matrix; weights are (out, in), activations (token, feature).
+template <class Scalar> using basic_matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class Scalar> using basic_vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+
+using matrix = basic_matrix<float>;
+using vector = basic_vector<float>;
+
+/// A read-only float matrix or a block of one, by reference.
+using matrix_view = Eigen::Ref<matrix const, 0, Eigen::OuterStride<>>;
+/// A writable float matrix or a block of one, by reference.
+using matrix_ref = Eigen::Ref<matrix, 0, Eigen::OuterStride<>>;
+
+/// The shape of any Eigen expression.
+template <class Derived> extents shape_of(Eigen::EigenBase<Derived> const& m) { return {m.rows(), m.cols()}; }
+
+} // namespace detent::inline DETENT_ABI

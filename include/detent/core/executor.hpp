@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <exception>
+
+#include "detent/core/function_ref.hpp"
+#include "detent/core/index.hpp"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace detent::inline DETENT_ABI {
+
+/// Where loops run: `for_each(n, f)` calls `f(0) .. f(n - 1)` in any order, on up to `workers()` threads, and returns
+/// when all are done. An exception of `f` reaches the caller.
+template <class E>
+concept Executor = requires(E& e, index_t n, function_ref<void(index_t)> f) {
+    { e.workers() } -> std::convertible_to<index_t>;
+    e.for_each(n, f);
+};
+
+/// Runs a loop in the calling thread.
+struct serial {
+    static constexpr index_t workers() { return 1; }
+    static void for_each(index_t n, function_ref<void(index_t)> f) {
+        for (index_t i = 0; i < n; ++i) {
+            f(i);
+        }
+    }
+};
+
+#if defined(_OPENMP)
+/// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
+class threads {
+public:
+    /// `count` threads; by default as many as OpenMP would use.
+    explicit threads(index_t count = omp_get_max_threads()) : count_(std::max<index_t>(count, 1)) {}
+
+    index_t workers() const { return count_; }
+
+    void for_each(index_t n, function_ref<void(index_t)> f) const {
+        std::exception_ptr failure;
+#pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
+        {
+            // This sets only the value of this region: products of Eigen inside `f` then stay in their thread, and
+            // their rounding cannot depend on the number of threads.
+            omp_set_num_threads(1);
+#pragma omp for schedule(dynamic, 1)
+            for (index_t i = 0; i < n; ++i) {
+                try {
+                    f(i);
+                } catch (...) {
+#pragma omp critical(detent_threads_failure)
+                    if (!failure) {
+                        failure = std::current_exception();
+                    }
+                }
+            }
+        }
+        if (failure) {
+            std::rethrow_exception(failure);
+        }
+    }
+
+private:
+    index_t count_;
+};
+#endif
+
+/// Refers to any `Executor`, so that functions which take one need not be templates.
+class executor_ref {
+public:
+    executor_ref() : executor_ref(shared_serial) {}
+    template <Executor E>
+        requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
+    executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
+        : executor_(const_cast<void*>(static_cast<void const*>(&executor))), workers_(executor.workers()),
+          for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {}
+
+    index_t workers() const { return workers_; }
+    void for_each(index_t n, function_ref<void(index_t)> f) const { for_each_(executor_, n, f); }
+
+    /// Cuts `[0, n)` into pieces of at most `grain` and calls `f(begin, end)` for each. The pieces do not depend on the
+    /// number of workers, so neither do results that are computed piece by piece.
+    template <class F> void for_pieces(index_t n, index_t grain, F const& f) const {
+        for_each(ceil_div(n, grain), [&](index_t piece) { f(piece * grain, std::min(n, (piece + 1) * grain)); });
+    }
+
+private:
+    static inline serial shared_serial;
+
+    void* executor_;
+    index_t workers_;
+    void (*for_each_)(void*, index_t, function_ref<void(index_t)>);
+};
+
+} // namespace detent::inline DETENT_ABI

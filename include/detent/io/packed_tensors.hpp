@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "detent/core/error.hpp"
+#include "detent/io/safetensors.hpp"
+#include "detent/matrix/packed_matrix.hpp"
+
+namespace detent::inline DETENT_ABI::io {
+
+/// How a packed matrix is spread over the tensors of a checkpoint.
+enum class packed_layout {
+    gptq_v1, ///< AutoGPTQ's, with zero points stored minus one: only read
+    gptq_v2, ///< GPTQModel's
+    detent   ///< any grid; see docs/file_format.md
+};
+
+/// The bytes of a vector of trivially copyable elements.
+template <class T> std::vector<std::uint8_t> bytes_of(std::vector<T> const& values) {
+    std::vector<std::uint8_t> bytes(values.size() * sizeof(T));
+    if (!bytes.empty()) {
+        std::memcpy(bytes.data(), values.data(), bytes.size());
+    }
+    return bytes;
+}
+
+/// The scales as `format` stores them.
+inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, scale_format format) {
+    auto const stored_as = [&]<class T>(T) {
+        std::vector<T> stored;
+        for (float const s : scales) {
+            stored.push_back(static_cast<T>(s));
+        }
+        return bytes_of(stored);
+    };
+    return format == scale_format::f16    ? stored_as(half{})
+           : format == scale_format::bf16 ? stored_as(bfloat16{})
+                                          : stored_as(float{});
+}
+
+/// The element type of scales stored in `format`.
+constexpr dtype dtype_of(scale_format format) {
+    return format == scale_format::f16 ? dtype::f16 : format == scale_format::bf16 ? dtype::bf16 : dtype::f32;
+}
+
+/// The zero point that the symmetric integer grids have in GPTQ's layout, or 0 for the grids with a zero point; -1 when
+/// the numbers are no consecutive integers from there on.
+inline int integer_offset(std::span<float const> table) {
+    float const offset = -table.front();
+    for (std::size_t c = 0; c < table.size(); ++c) {
+        if (table[c] != static_cast<float>(c) - offset) {
+            return -1;
+        }
+    }
+    return static_cast<int>(offset);
+}
+
+/// Why GPTQ's layout cannot hold `w`; empty when it can.
+inline std::string gptq_obstacle(packed_matrix const& w) {
+    auto const [out, in] = w.shape();
+    if (w.bits != 2 && w.bits != 3 && w.bits != 4 && w.bits != 8) {
+        return "it stores 2, 3, 4 or 8 bits, not " + std::to_string(w.bits);
+    }
+    if (int const offset = integer_offset(w.table); offset < 0 || (offset > 0 && !w.scales.zeros.empty())) {
+        return "its grids are integers";
+    }
+    if (w.tile.rows != 1) {
+        return "each of its rows has its own scales";
+    }
+    if (w.scales.format != scale_format::f16) {
+        return "its scales are f16";
+    }
+    if (in % 32 != 0 || out * w.bits % 32 != 0) {
+        return "a weight of shape (" + std::to_string(out) + ", " + std::to_string(in) + ") does not fill its words";
+    }
+    return {};
+}
+
+/// Adds the tensors of layer `name` in GPTQ's v2 layout. `w` has no `gptq_obstacle`.
+inline void add_gptq(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
+    auto const [out, in] = w.shape();
+    index_t const groups = w.scales.tiles.cols;
+    auto const put = [&](std::vector<std::uint32_t>& words, index_t row_words, index_t position, index_t col, unsigned value) {
+        // A bit stream down the words of column `col`, of which there is one in every `row_words`.
+        auto const bit = position * w.bits;
+        auto* const word = &words[static_cast<std::size_t>(bit / 32 * row_words + col)];
+        word[0] |= value << (bit % 32);
+        if (bit % 32 + w.bits > 32) {
+            word[row_words] |= value >> (32 - bit % 32);
+        }
+    };
+    std::vector<std::uint32_t> codes(static_cast<std::size_t>(in * w.bits / 32 * out)); // (in * bits / 32, out)
+    std::vector<std::int32_t> group_of(static_cast<std::size_t>(in));
+    for (index_t k = 0; k < in; ++k) { // stored column
+        index_t const input = w.order.empty() ? k : w.order[static_cast<std::size_t>(k)];
+        group_of[static_cast<std::size_t>(input)] = static_cast<std::int32_t>(k / w.tile.cols);
+        for (index_t row = 0; row < out; ++row) {
+            put(codes, out, input, row, w.code_at(row, k));
+        }
+    }
+    int const offset = integer_offset(w.table);
+    index_t const zero_words = out * w.bits / 32;
+    std::vector<std::uint32_t> zeros(static_cast<std::size_t>(groups * zero_words)); // (group, out * bits / 32)
+    std::vector<float> scales(static_cast<std::size_t>(groups * out));               // (group, out)
+    for (index_t group = 0; group < groups; ++group) {
+        std::vector<std::uint32_t> row_of_zeros(static_cast<std::size_t>(zero_words));
+        for (index_t row = 0; row < out; ++row) {
+            tile_scale const s = w.scales.at(row, group);
+            scales[static_cast<std::size_t>(group * out + row)] = s.scale;
+            put(row_of_zeros, 1, row, 0, static_cast<unsigned>(s.zero) + static_cast<unsigned>(offset));
+        }
+        std::ranges::copy(row_of_zeros, zeros.begin() + group * zero_words);
+    }
+    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(codes));
+    file.add(name + ".qzeros", dtype::i32, {groups, zero_words}, bytes_of(zeros));
+    file.add(name + ".scales", dtype::f16, {groups, out}, scale_bytes(scales, scale_format::f16));
+    file.add(name + ".g_idx", dtype::i32, {in}, bytes_of(group_of));
+}
+
+/// Adds the tensors of layer `name` in detent's own layout, which holds any packed matrix; it borrows the codes.
+inline void add_packed(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
+    extents const tiles = w.scales.tiles;
+    file.add(name + ".codes", dtype::u8, {w.shape().rows, w.row_bytes()}, w.codes.bytes());
+    file.add(name + ".scales", dtype_of(w.scales.format), {tiles.rows, tiles.cols},
+             scale_bytes(w.scales.scales, w.scales.format));
+    file.add(name + ".table", dtype::f32, {std::ssize(w.table)}, bytes_of(w.table));
+    file.add(name + ".tile", dtype::i32, {2},
+             bytes_of(std::vector{static_cast<std::int32_t>(w.tile.rows), static_cast<std::int32_t>(w.tile.cols)}));
+    if (!w.scales.zeros.empty()) {
+        std::vector<std::uint8_t> const zeros(w.scales.zeros.begin(), w.scales.zeros.end());
+        file.add(name + ".zeros", dtype::u8, {tiles.rows, tiles.cols}, bytes_of(zeros));
+    }
+    if (!w.order.empty()) {
+        file.add(name + ".order", dtype::i32, {std::ssize(w.order)}, bytes_of(w.order));
+    }
+}
+
+/// Reads packed matrices back from a checkpoint, in either layout. Every error names the tensor.
+class packed_reader {
+public:
+    /// `gptq` says how tensors in GPTQ's layout store their zero points.
+    explicit packed_reader(checkpoint const& file, packed_layout gptq = packed_layout::gptq_v2)
+        : file_(file), gptq_(gptq) {}
+
+    /// Whether layer `name` is stored packed.
+    bool contains(std::string const& name) const {
+        return file_.contains(name + ".qweight") || file_.contains(name + ".codes");
+    }
+
+    /// Layer `name` of this shape. @throws error when a tensor is missing, has another shape or makes no sense.
+    packed_matrix read(std::string const& name, extents shape) const {
+        return file_.contains(name + ".qweight") ? read_gptq(name, shape) : read_detent(name, shape);
+    }
+
+private:
+    packed_matrix read_gptq(std::string const& name, extents shape) const {
+        auto const [out, in] = shape;
+        index_t const rows = file_.at(name + ".qweight").shape.empty() ? 0 : file_.at(name + ".qweight").shape[0];
+        int const bits = in > 0 ? static_cast<int>(std::min<index_t>(9, rows * 32 / in)) : 0;
+        if (bits < 1 || bits > 8 || in * bits / 32 != rows || in * bits % 32 != 0 || out * bits % 32 != 0) {
+            throw wrong(name + ".qweight", "its shape does not hold weights of shape (" + std::to_string(out) + ", " +
+                                               std::to_string(in) + ")");
+        }
+        auto const words = integers<std::uint32_t>(name + ".qweight", {rows, out});
+        auto group_of = integers<std::int32_t>(name + ".g_idx", {in});
+        auto const& scales = file_.at(name + ".scales");
+        index_t const groups = scales.shape.empty() ? 0 : scales.shape[0];
+        auto const scale_values = floats(name + ".scales", {groups, out});
+        auto const zero_words = integers<std::uint32_t>(name + ".qzeros", {groups, out * bits / 32});
+        auto const get = [bits](std::uint32_t const* column, index_t row_words, index_t position) {
+            index_t const bit = position * bits;
+            auto const* const word = column + bit / 32 * row_words;
+            std::uint64_t value = word[0] >> (bit % 32);
+            if (bit % 32 + bits > 32) {
+                value |= std::uint64_t{word[row_words]} << (32 - bit % 32);
+            }
+            return static_cast<code>(value & ((1U << bits) - 1));
+        };
+
+        packed_matrix w;
+        w.bits = bits;
+        w.extent = shape;
+        for (int c = 0; c < 1 << bits; ++c) {
+            w.table.push_back(static_cast<float>(c));
+        }
+        // Storage is in the order of groups: the natural order unless activation order was used.
+        std::vector<std::int32_t> order(static_cast<std::size_t>(in));
+        std::iota(order.begin(), order.end(), 0);
+        for (auto& g : group_of) {
+            g += static_cast<std::int32_t>(g < 0 ? groups : 0); // negative indices count from the end
+        }
+        std::ranges::stable_sort(order, {}, [&](auto input) { return group_of[static_cast<std::size_t>(input)]; });
+        index_t const width = std::ranges::count(group_of, 0);
+        for (index_t k = 0; k < in; ++k) {
+            auto const group = group_of[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])];
+            if (width == 0 || group != k / width || group >= groups) {
+                throw wrong(name + ".g_idx", "its groups are not all of the same width");
+            }
+        }
+        if (!std::ranges::is_sorted(order)) {
+            w.order = order;
+        }
+        w.tile = {1, width};
+        w.scales = scale_store(shape, w.tile, format_of(scales.type), true);
+        if (w.scales.tiles.cols != groups) {
+            throw wrong(name + ".scales", "has " + std::to_string(groups) + " groups, g_idx names " +
+                                              std::to_string(w.scales.tiles.cols));
+        }
+        for (index_t row = 0; row < out; ++row) {
+            for (index_t group = 0; group < groups; ++group) {
+                auto const zero = get(zero_words.data() + group * (out * bits / 32), 1, row);
+                w.scales.set(row, group,
+                             {scale_values[static_cast<std::size_t>(group * out + row)],
+                              static_cast<float>(zero + (gptq_ == packed_layout::gptq_v1 ? 1 : 0))});
+            }
+        }
+        std::vector<code> codes(static_cast<std::size_t>(shape.size()));
+        for (index_t row = 0; row < out; ++row) {
+            for (index_t k = 0; k < in; ++k) {
+                codes[static_cast<std::size_t>(row * in + k)] =
+                    get(words.data() + row, out, order[static_cast<std::size_t>(k)]);
+            }
+        }
+        w.codes = pack_rows(bits, shape, codes.data());
+        return w;
+    }
+
+    packed_matrix read_detent(std::string const& name, extents shape) const {
+        packed_matrix w;
+        w.extent = shape;
+        auto const& table = file_.at(name + ".table");
+        index_t const levels = table.shape.size() == 1 ? table.shape[0] : 0;
+        while (w.bits < 8 && (index_t{1} << w.bits) < levels) {
+            ++w.bits;
+        }
+        if (levels < 2 || levels != index_t{1} << w.bits) {
+            throw wrong(name + ".table", "must have 2, 4, ... or 256 numbers");
+        }
+        w.table = floats(name + ".table", {levels}, true);
+        auto const tile = integers<std::int32_t>(name + ".tile", {2});
+        if (tile[0] < 1 || tile[1] < 1 || tile[0] > shape.rows || tile[1] > shape.cols) {
+            throw wrong(name + ".tile", "is no tile of the weights");
+        }
+        w.tile = {tile[0], tile[1]};
+        bool const has_zeros = file_.contains(name + ".zeros");
+        w.scales = scale_store(shape, w.tile, format_of(file_.at(name + ".scales").type), has_zeros);
+        extents const tiles = w.scales.tiles;
+        w.scales.scales = floats(name + ".scales", {tiles.rows, tiles.cols});
+        if (has_zeros) {
+            auto const zeros = integers<std::uint8_t>(name + ".zeros", {tiles.rows, tiles.cols});
+            w.scales.zeros.assign(zeros.begin(), zeros.end());
+        }
+        if (file_.contains(name + ".order")) {
+            w.order = integers<std::int32_t>(name + ".order", {shape.cols});
+            auto sorted = w.order;
+            std::ranges::sort(sorted);
+            for (index_t k = 0; k < shape.cols; ++k) {
+                if (sorted[static_cast<std::size_t>(k)] != k) {
+                    throw wrong(name + ".order", "is no permutation of the inputs");
+                }
+            }
+        }
+        auto const codes = integers<std::uint8_t>(name + ".codes", {shape.rows, w.row_bytes()});
+        w.codes = buffer(std::ssize(codes));
+        std::ranges::copy(codes, w.codes.data());
+        return w;
+    }
+
+    error wrong(std::string const& tensor, std::string const& problem) const {
+        return {file_.path().string() + ", tensor '" + tensor + "'", problem};
+    }
+
+    tensor_view const& checked(std::string const& tensor, std::vector<index_t> const& shape) const {
+        auto const& t = file_.at(tensor);
+        if (t.shape != shape) {
+            std::string expected;
+            for (index_t const n : shape) {
+                expected += (expected.empty() ? "" : ", ") + std::to_string(n);
+            }
+            throw wrong(tensor, "must have the shape (" + expected + ")");
+        }
+        return t;
+    }
+
+    template <class T> std::vector<T> integers(std::string const& tensor, std::vector<index_t> const& shape) const {
+        auto const& t = checked(tensor, shape);
+        bool const right = sizeof(T) == 1 ? t.type == dtype::u8 : t.type == dtype::i32 || t.type == dtype::u32;
+        if (!right) {
+            throw wrong(tensor, "has type " + std::string(io::name(t.type)));
+        }
+        std::vector<T> values(t.bytes.size() / sizeof(T));
+        if (!values.empty()) {
+            std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
+        }
+        return values;
+    }
+
+    std::vector<float> floats(std::string const& tensor, std::vector<index_t> const& shape, bool nan_allowed = false) const {
+        auto values = to_floats(checked(tensor, shape), tensor);
+        if (!std::ranges::all_of(values, [&](float v) { return std::isfinite(v) || (nan_allowed && std::isnan(v)); })) {
+            throw wrong(tensor, "holds a value that is not finite");
+        }
+        return values;
+    }
+
+    static scale_format format_of(dtype type) {
+        return type == dtype::f16 ? scale_format::f16 : type == dtype::bf16 ? scale_format::bf16 : scale_format::f32;
+    }
+
+    checkpoint const& file_;
+    packed_layout gptq_;
+};
+
+} // namespace detent::inline DETENT_ABI::io

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "detent/core/buffer.hpp"
+#include "detent/core/contract.hpp"
+#include "detent/matrix/packed_view.hpp"
+#include "detent/pack/linear.hpp"
+#include "detent/scale/scale_store.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A quantized matrix of any grid, with its grid known only at run time: codes in a linear bit stream, the numbers they
+/// stand for, scales and zero points. A weight is `(table[code] - zero) * scale`.
+struct packed_matrix {
+    int bits = 0;      ///< bits of a code
+    extents extent;    ///< (out, in)
+    extents tile;      ///< weights that share a scale
+    scale_store scales;
+    std::vector<float> table; ///< 2^bits numbers; NaN where a code names none
+    /// Stored column k is input `order[k]`; empty when they are in their natural order. Only activation order with
+    /// groups that follow it needs this, so that groups stay consecutive in storage.
+    std::vector<std::int32_t> order;
+    buffer codes; ///< linear packing, row by row
+
+    extents shape() const { return extent; }
+    index_t row_bytes() const { return ceil_div(extent.cols * bits, 8); }
+
+    packed_view view() const {
+        return {codes.data(),         row_bytes(), bits, extent, tile, scales.tiles.cols, scales.scales.data(),
+                scales.zeros.empty() ? nullptr : scales.zeros.data(), table.data()};
+    }
+
+    /// The code at `row` and *stored* column `col`.
+    code code_at(index_t row, index_t col) const {
+        DETENT_EXPECTS(row >= 0 && row < extent.rows && col >= 0 && col < extent.cols);
+        return with_bits(bits, [&]<int Bits> {
+            return linear_packing<Bits>::get(codes.data() + row * row_bytes(), col);
+        });
+    }
+
+    /// The weight at `row` and *stored* column `col`.
+    float stored_at(index_t row, index_t col) const {
+        auto const s = scales.at(row / tile.rows, col / tile.cols);
+        return (table[code_at(row, col)] - s.zero) * s.scale;
+    }
+
+    /// Bits stored for the codes, scales and zero points (of `bits` bits each) together, over the number of weights.
+    double bits_per_weight() const {
+        auto const tiles = static_cast<double>(scales.tiles.size());
+        double const tile_bits = bits_of(scales.format) + (scales.zeros.empty() ? 0 : bits);
+        return bits + tiles * tile_bits / static_cast<double>(extent.size());
+    }
+
+    friend bool operator==(packed_matrix const& a, packed_matrix const& b) {
+        auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
+        return a.bits == b.bits && a.extent == b.extent && a.tile == b.tile && a.scales == b.scales &&
+               std::ranges::equal(a.table, b.table, {}, bits_of_number, bits_of_number) && a.order == b.order &&
+               a.codes == b.codes;
+    }
+};
+
+/// Packs codes (rows of `shape.cols`, stored order) into the bytes of a `packed_matrix`.
+inline buffer pack_rows(int bits, extents shape, code const* codes) {
+    return with_bits(bits, [&]<int Bits> {
+        using packing = linear_packing<Bits>;
+        index_t const row_bytes = packing::row_bytes(shape.cols);
+        buffer bytes(shape.rows * row_bytes);
+        for (index_t r = 0; r < shape.rows; ++r) {
+            packing::pack(codes + r * shape.cols, shape.cols, bytes.data() + r * row_bytes);
+        }
+        return bytes;
+    });
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cstdint>
+
+#include "detent/core/index.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A borrowed packed matrix, as a kernel sees it: of its grid there is no more than the number of bits and a table.
+/// Row r starts at `codes + r * row_bytes`; 64 bytes after the last row may be read.
+/// A weight is `(table[code] - zero) * scale`.
+struct packed_view {
+    std::uint8_t const* codes;
+    index_t row_bytes;
+    int bits;
+    extents shape;       ///< (out, in)
+    extents tile;        ///< weights that share a scale
+    index_t tiles_per_row; ///< scales of a row of tiles
+    float const* scales;
+    float const* zeros; ///< null for grids without a zero point
+    float const* table; ///< the numbers of the 2^bits codes
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "detent/granularity/granularity.hpp"
+#include "detent/matrix/solution.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A packed matrix whose grid and granularity are part of its type. It has forgotten which solver chose its codes.
+template <Grid G, Granularity P> class quantized_matrix {
+public:
+    using grid_type = G;
+    using granularity_type = P;
+
+    quantized_matrix(G grid, P granularity, solution const& s)
+        : grid_(grid), granularity_(granularity), packed_(pack(grid, s)), report_(s.report) {}
+
+    G const& grid() const { return grid_; }
+    P const& granularity() const { return granularity_; }
+    extents shape() const { return packed_.shape(); }
+    packed_view view() const { return packed_.view(); }
+    double bits_per_weight() const { return packed_.bits_per_weight(); }
+
+    /// The weight at `row` and input `col`.
+    float at(index_t row, index_t col) const {
+        auto const& order = packed_.order;
+        auto const stored = order.empty() ? col : std::ranges::find(order, col) - order.begin();
+        return packed_.stored_at(row, stored);
+    }
+
+    /// The same matrix with its grid known only at run time.
+    packed_matrix const& packed() const& { return packed_; }
+    packed_matrix&& packed() && { return std::move(packed_); }
+
+    /// What the solver reported.
+    solve_report const& report() const { return report_; }
+
+private:
+    G grid_;
+    P granularity_;
+    packed_matrix packed_;
+    solve_report report_;
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "detent/grid/grid.hpp"
+#include "detent/matrix/packed_matrix.hpp"
+#include "detent/scale/scale_store.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What a solver met on its way. Nothing here is an error; everything here is worth a look.
+struct solve_report {
+    double loss = 0;        ///< 0.5 tr(D H D^T), D the error and H the damped Hessian; 0 without a Hessian
+    double damping = 0;     ///< the relative damping the factorization needed
+    int damping_raised = 0; ///< how many times it had to be multiplied by 10
+    index_t dead_columns = 0; ///< inputs that were always zero; their weights became 0
+    std::string fallback;   ///< why the solver rounded to nearest instead; empty when it did not
+};
+
+/// A solver's answer for one weight matrix: a code for every weight and a scale for every tile.
+struct solution {
+    extents shape; ///< (out, in)
+    extents tile;
+    scale_store scales;
+    std::vector<code> codes;         ///< (out, in), columns in stored order
+    std::vector<std::int32_t> order; ///< stored column k is input `order[k]`; empty for the natural order
+    solve_report report;
+
+    /// The scale of the weight at `row` and stored column `col`.
+    tile_scale scale_at(index_t row, index_t col) const { return scales.at(row / tile.rows, col / tile.cols); }
+    code& code_at(index_t row, index_t col) { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
+    code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
+};
+
+/// A packed matrix and what its solver reported.
+struct quantization {
+    packed_matrix weights;
+    solve_report report;
+};
+
+/// The solution on `grid` as packed bytes.
+template <Grid G> packed_matrix pack(G const& grid, solution const& s) {
+    auto const table = table_of(grid);
+    return {.bits = G::bits,
+            .extent = s.shape,
+            .tile = s.tile,
+            .scales = s.scales,
+            .table = {table.begin(), table.end()},
+            .order = s.order,
+            .codes = pack_rows(G::bits, s.shape, s.codes.data())};
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/model/kv_cache.hpp"
+#include "detent/model/linear_layer.hpp"
+#include "detent/model/norm_layer.hpp"
+#include "detent/nn/activation.hpp"
+#include "detent/nn/attention.hpp"
+#include "detent/nn/rope.hpp"
+#include "detent/nn/tokens.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What a linear layer does in its block. OPT's fc1 and fc2 are `up` and `down`; it has no `gate`.
+enum class linear_role { query, key, value, output, gate, up, down };
+
+/// One transformer block of either family, with its norms before attention and before the feed-forward network. The
+/// forward pass comes in the steps whose inputs calibration looks at; all activations are (token, feature).
+struct block {
+    norm_layer attention_norm;
+    linear_layer query;
+    linear_layer key;
+    linear_layer value;
+    linear_layer output;
+    norm_layer mlp_norm;
+    std::optional<linear_layer> gate; ///< SwiGLU only
+    linear_layer up;
+    linear_layer down;
+    nn::attention_heads heads;
+    nn::activation activation = nn::activation::silu; ///< between up and down where there is no gate
+    std::shared_ptr<nn::rope_table const> rope;       ///< shared by all blocks; none where positions are learned
+
+    linear_layer& linear(linear_role role) { return const_cast<linear_layer&>(std::as_const(*this).linear(role)); }
+    linear_layer const& linear(linear_role role) const {
+        switch (role) {
+        case linear_role::query:
+            return query;
+        case linear_role::key:
+            return key;
+        case linear_role::value:
+            return value;
+        case linear_role::output:
+            return output;
+        case linear_role::gate:
+            DETENT_EXPECTS(gate.has_value());
+            return *gate;
+        case linear_role::up:
+            return up;
+        case linear_role::down:
+            break;
+        }
+        return down;
+    }
+
+    /// The linear layers in the order they run; those of one group read the same input.
+    std::vector<std::vector<linear_role>> groups() const {
+        using role = linear_role;
+        return {{role::query, role::key, role::value},
+                {role::output},
+                gate ? std::vector{role::gate, role::up} : std::vector{role::up},
+                {role::down}};
+    }
+
+    /// The input of query, key and value.
+    matrix attention_input(matrix_view x, executor_ref executor = {}) const {
+        return attention_norm.forward(x, executor);
+    }
+
+    /// The input of the output projection: attention over the tokens that `rows` describes or, with a cache, over one
+    /// sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.
+    matrix attention_context(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {},
+                             kv_layer* cache = nullptr) const {
+        matrix q = query.forward(attention_input, executor);       // (token, heads * head_dim)
+        matrix k = key.forward(attention_input, executor);         // (token, kv_heads * head_dim)
+        matrix const v = value.forward(attention_input, executor); // (token, kv_heads * head_dim)
+        if (rope) {
+            rope->apply(q, rows, executor);
+            rope->apply(k, rows, executor);
+        }
+        float const scale = 1.0F / std::sqrt(static_cast<float>(heads.head_dim));
+        if (cache == nullptr) {
+            DETENT_EXPECTS(rows.start == 0);
+            return nn::causal_attention(q, k, v, heads, rows, scale, executor);
+        }
+        DETENT_EXPECTS(rows.sequences == 1 && rows.start == cache->size());
+        cache->append(k, v);
+        return nn::causal_attention(q, cache->keys(), cache->values(), heads, rows, scale, executor);
+    }
+
+    /// The input of gate and up.
+    matrix mlp_input(matrix_view x, executor_ref executor = {}) const { return mlp_norm.forward(x, executor); }
+
+    /// The input of down.
+    matrix mlp_hidden(matrix_view mlp_input, executor_ref executor = {}) const {
+        if (gate) {
+            return nn::swiglu(gate->forward(mlp_input, executor), up.forward(mlp_input, executor), executor);
+        }
+        return nn::activate(activation, up.forward(mlp_input, executor), executor);
+    }
+
+    /// x + attention, then + feed-forward network; see `attention_context` for `rows` and `cache`.
+    matrix forward(matrix x, nn::token_rows rows, executor_ref executor = {}, kv_layer* cache = nullptr) const {
+        auto const add = [&](matrix const& residual) {
+            executor.for_pieces(x.rows(), nn::rows_per_piece, [&](index_t begin, index_t end) {
+                x.middleRows(begin, end - begin) += residual.middleRows(begin, end - begin);
+            });
+        };
+        add(output.forward(attention_context(attention_input(x, executor), rows, executor, cache), executor));
+        add(down.forward(mlp_hidden(mlp_input(x, executor), executor), executor));
+        return x;
+    }
+};
+
+} // namespace detent::inline DETENT_ABI

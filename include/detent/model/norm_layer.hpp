@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <string>
+
+#include "detent/core/eigen.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/nn/norm.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A named normalization of each token's features.
+struct norm_layer {
+    enum class kind { rms, layer };
+
+    std::string name; ///< of the module in the checkpoint, without `.weight`
+    kind type = kind::rms;
+    vector weight; ///< one entry per feature
+    vector bias;   ///< one entry per feature, or none; unused by RMSNorm
+    float eps = 1e-5F;
+
+    /// (token, feature) to (token, feature).
+    matrix forward(matrix_view x, executor_ref executor = {}) const {
+        return type == kind::rms ? nn::rms_norm(x, weight, eps, executor)
+                                 : nn::layer_norm(x, weight, bias, eps, executor);
+    }
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <variant>
+
+#include <nlohmann/json.hpp>
+
+#include "detent/io/packed_tensors.hpp"
+#include "detent/io/safetensors.hpp"
+#include "detent/io/text_file.hpp"
+#include "detent/model/decoder.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// Which layout a quantized model is saved in, and why not GPTQ's if not.
+struct save_plan {
+    io::packed_layout layout = io::packed_layout::gptq_v2;
+    std::string obstacle; ///< what GPTQ's layout cannot hold; empty where it can hold all
+};
+
+/// The packed layers of `model` by name.
+inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& model) {
+    std::map<std::string, packed_matrix const*> layers;
+    for (block const& b : model.blocks) {
+        for (auto const& group : b.groups()) {
+            for (linear_role const role : group) {
+                auto const& layer = b.linear(role);
+                if (auto const* packed = std::get_if<packed_matrix>(&layer.weight)) {
+                    layers.emplace(layer.name, packed);
+                }
+            }
+        }
+    }
+    return layers;
+}
+
+/// GPTQ's v2 layout where it can hold every layer and they agree in bits and group width, else detent's own.
+inline save_plan plan_save(decoder const& model) {
+    auto const layers = packed_layers(model);
+    for (auto const& [name, packed] : layers) {
+        auto const& first = *layers.begin()->second;
+        std::string obstacle = io::gptq_obstacle(*packed);
+        bool const whole_rows = packed->tile.cols == packed->shape().cols && first.tile.cols == first.shape().cols;
+        if (obstacle.empty() && (packed->bits != first.bits || (packed->tile.cols != first.tile.cols && !whole_rows))) {
+            obstacle = "all of its layers have the same bits and group width";
+        }
+        if (!obstacle.empty()) {
+            return {io::packed_layout::detent, "layer '" + name + "': GPTQ's layout cannot hold it, " + obstacle};
+        }
+    }
+    return {};
+}
+
+/// Writes `config.json` and `model.safetensors` of a quantized model to `directory`, which it creates. `source` is the
+/// directory that `model` was loaded from: all it has but the quantized weights is copied as it is. `description` goes
+/// into the quantization settings. The files appear whole or not at all. @throws error when one cannot be written.
+inline save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
+                              std::filesystem::path const& directory, std::string const& description) {
+    save_plan const plan = plan_save(model);
+    bool const gptq = plan.layout == io::packed_layout::gptq_v2;
+    auto const layers = packed_layers(model);
+    io::checkpoint const original(source);
+    io::safetensors_writer file;
+    for (auto const& name : original.names()) {
+        auto const end = name.rfind(".weight");
+        if (end == std::string::npos || !layers.contains(name.substr(0, end))) {
+            auto const& tensor = original.at(name);
+            file.add(name, tensor.type, tensor.shape, tensor.bytes);
+        }
+    }
+    for (auto const& [name, packed] : layers) {
+        gptq ? io::add_gptq(file, name, *packed) : io::add_packed(file, name, *packed);
+    }
+
+    auto configuration = io::read_json(source / "config.json");
+    if (!layers.empty()) {
+        packed_matrix const& first = *layers.begin()->second;
+        nlohmann::json settings{{"quant_method", gptq ? "gptq" : "detent"}, {"description", description}};
+        if (gptq) {
+            bool const whole_rows = first.tile.cols == first.shape().cols;
+            settings["checkpoint_format"] = "gptq_v2";
+            settings["bits"] = first.bits;
+            settings["group_size"] = whole_rows ? -1 : first.tile.cols;
+            settings["sym"] = first.scales.zeros.empty();
+            settings["desc_act"] = !first.order.empty();
+            settings["lm_head"] = false;
+            settings["pack_dtype"] = "int32";
+        }
+        configuration["quantization_config"] = settings;
+    }
+    std::error_code failure;
+    std::filesystem::create_directories(directory, failure);
+    if (failure) {
+        throw error(directory.string(), "cannot be created: " + failure.message());
+    }
+    file.save(directory / "model.safetensors");
+    io::write_text(directory / "config.json", configuration.dump(2) + "\n");
+    return plan;
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/quantizer/spec.hpp"
+#include "detent/scale/mse.hpp"
+
+// The one place where values become types: a grid's name, a range and a solver, each once, outside every loop.
+
+namespace detent::inline DETENT_ABI {
+
+/// Calls `f(grid)` with the grid that `s` names. @throws error when there is none.
+template <class F> void with_grid(spec const& s, F const& f) {
+    bool found = false;
+    auto const offer = [&]<Grid G>(std::string const& name, bool symmetric, G grid) {
+        if (!found && s.grid == name && s.symmetric == symmetric) {
+            found = true;
+            f(grid);
+        }
+    };
+    auto const offer_integers = [&]<int... Less>(std::integer_sequence<int, Less...>) {
+        (offer("int" + std::to_string(Less + 1), false, int_grid<Less + 1, zero::free>{}), ...);
+        (offer("int" + std::to_string(Less + 1), true, int_grid<Less + 1, zero::none>{}), ...);
+    };
+    auto const offer_floats = [&]<int E, int... M>(std::integral_constant<int, E>, std::integer_sequence<int, M...>) {
+        (offer("e" + std::to_string(E) + "m" + std::to_string(M), false, fp_grid<E, M>{}), ...);
+    };
+    auto const offer_all_floats = [&]<int... Less>(std::integer_sequence<int, Less...>) {
+        (offer_floats(std::integral_constant<int, Less + 1>{}, std::make_integer_sequence<int, 7 - Less>{}), ...);
+    };
+    offer_integers(std::make_integer_sequence<int, 8>{});
+    offer_all_floats(std::make_integer_sequence<int, 7>{});
+    offer("ocp-e4m3", false, e4m3{});
+    offer("ocp-e5m2", false, e5m2{});
+    offer("nf4", false, nf4{});
+    offer("ternary", false, ternary{});
+    if (!found) {
+        throw error("specification '" + s.text + "'", "unknown grid '" + s.grid + (s.symmetric ? "' with 'sym'" : "'"));
+    }
+}
+
+/// Calls `f(range)` with the range that `s` names for `G`. @throws error when it cannot serve that grid.
+template <Grid G, class F> void with_range(spec const& s, F const& f) {
+    using kind = spec::range_kind;
+    auto const range = s.range == kind::automatic ? (AffineGrid<G> ? kind::minmax : kind::absmax) : s.range;
+    if (range == kind::absmax) {
+        f(absmax_range{});
+    } else if (range == kind::mse) {
+        f(mse_range{});
+    } else if constexpr (AffineGrid<G>) {
+        f(minmax_range{});
+    } else {
+        throw error("specification '" + s.text + "'", "minmax needs a grid with a zero point, int1 to int8 without sym");
+    }
+}
+
+/// Quantizes `w` (out, in) as `s` says. `known` may be null for a solver that needs no Hessian.
+/// @throws error when the specification names something impossible or the weights are not finite.
+inline quantization quantize(matrix_view w, hessian const* known, spec const& s, executor_ref executor = {}) {
+    if (s.solver == spec::solver_kind::gptq && known == nullptr) {
+        throw error("specification '" + s.text + "'", "gptq needs a Hessian");
+    }
+    quantization answer;
+    with_grid(s, [&]<Grid G>(G grid) {
+        with_range<G>(s, [&](auto range) {
+            problem_of const p{grid, s.granularity, range, s.format};
+            solution const solved = s.solver == spec::solver_kind::gptq
+                                        ? s.gptq_options.solve(w, *known, p, executor)
+                                        : rtn{}.solve(w, {}, p, executor);
+            answer = {pack(grid, solved), solved.report};
+        });
+    });
+    return answer;
+}
+
+/// The same with the Hessian by reference.
+inline quantization quantize(matrix_view w, hessian const& known, spec const& s, executor_ref executor = {}) {
+    return quantize(w, &known, s, executor);
+}
+
+/// Throws what `quantize` would say of `s` itself, before any work.
+inline void check(spec const& s) {
+    with_grid(s, [&]<Grid G>(G) { with_range<G>(s, [](auto) {}); });
+}
+
+} // namespace detent::inline DETENT_ABI

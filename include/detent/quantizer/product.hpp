@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/kernel/multiply.hpp"
+#include "detent/matrix/packed_matrix.hpp"
+#include "detent/matrix/quantized_matrix.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// y = x W^T from the packed bytes: x (token, in), y (token, out).
+inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
+    DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
+    if (w.order.empty()) {
+        kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
+    } else { // the bytes are in the order of the sweep
+        matrix const ordered = x(Eigen::all, w.order);
+        kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
+    }
+}
+
+/// W x for one input x (in), or W X for a column-major X (in, token).
+template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
+    using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime>;
+    DETENT_EXPECTS(x.rows() == w.shape().cols);
+    columns const inputs = x;
+    columns y(w.shape().rows, x.cols());
+    // A column-major (in, token) matrix has the bytes of a row-major (token, in) one.
+    multiply(w, Eigen::Map<matrix const>(inputs.data(), x.cols(), x.rows()),
+             Eigen::Map<matrix>(y.data(), y.cols(), y.rows()));
+    return y;
+}
+
+template <Grid G, Granularity P, class Derived>
+auto operator*(quantized_matrix<G, P> const& w, Eigen::MatrixBase<Derived> const& x) {
+    return w.packed() * x;
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <string>
+#include <string_view>
+
+#include "detent/core/error.hpp"
+#include "detent/granularity/granularity.hpp"
+#include "detent/scale/tile_scale.hpp"
+#include "detent/solver/gptq.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A quantizer chosen at run time, for instance `int4:g128:gptq`. The parts are separated by colons, in any order:
+///
+/// | part                        | meaning                                                                      |
+/// |-----------------------------|------------------------------------------------------------------------------|
+/// | `int1` .. `int8`            | integers with a zero point; with `sym`, without                              |
+/// | `e2m1`, `e3m0`, `e4m3`, ... | floating point of any split up to 8 bits; `fp4` is `e2m1`                    |
+/// | `ocp-e4m3`, `ocp-e5m2`      | the same with OCP's reserved codes                                           |
+/// | `nf4`, `ternary`            | codebooks                                                                    |
+/// | `channel`, `tensor`         | one scale for each row (the default), or for the matrix                      |
+/// | `g128`, `b32x32`            | one scale for 128 inputs of a row, or for a block of 32 x 32                 |
+/// | `minmax`, `absmax`, `mse`   | how scales are chosen; by default `minmax` with and `absmax` without a zero  |
+/// | `rtn`, `gptq`               | the solver (default `rtn`)                                                   |
+/// | `act`, `static`, `stale`    | GPTQ: activation order, static groups, the published code's stale groups     |
+/// | `damp=0.01`                 | GPTQ: damping relative to the mean diagonal element of the Hessian           |
+/// | `f16`, `bf16`, `f32`        | how scales are stored (default `f16`)                                        |
+struct spec {
+    enum class range_kind { automatic, absmax, minmax, mse };
+    enum class solver_kind { rtn, gptq };
+
+    std::string text; ///< as it was written
+    std::string grid; ///< its name without `sym`
+    bool symmetric = false;
+    per_tile granularity;
+    range_kind range = range_kind::automatic;
+    solver_kind solver = solver_kind::rtn;
+    gptq<> gptq_options;
+    scale_format format = scale_format::f16;
+
+    /// Reads a specification. @throws error naming the part that is not understood.
+    static spec parse(std::string_view text);
+
+private:
+    void read(std::string_view part);
+    bool read_number(std::string_view part, std::string_view prefix, index_t& number) const;
+};
+
+/// Reads `prefix` followed by a positive number.
+inline bool spec::read_number(std::string_view part, std::string_view prefix, index_t& number) const {
+    if (!part.starts_with(prefix)) {
+        return false;
+    }
+    char const* const last = part.data() + part.size();
+    auto const [end, failure] = std::from_chars(part.data() + prefix.size(), last, number);
+    return failure == std::errc{} && end == last && number > 0;
+}
+
+inline void spec::read(std::string_view part) {
+    auto const unknown = [&](std::string const& why) {
+        return error("specification '" + text + "'", why + " '" + std::string(part) + "'");
+    };
+    index_t rows = 0;
+    index_t cols = 0;
+    if (auto const x = part.find('x');
+        read_number(part, "g", cols) ||
+        (x != part.npos && read_number(part.substr(0, x), "b", rows) && read_number(part.substr(x), "x", cols))) {
+        granularity = {std::max<index_t>(rows, 1), cols};
+    } else if (part == "channel") {
+        granularity = {1, 0};
+    } else if (part == "tensor") {
+        granularity = {0, 0};
+    } else if (part == "sym") {
+        symmetric = true;
+    } else if (part == "absmax") {
+        range = range_kind::absmax;
+    } else if (part == "minmax") {
+        range = range_kind::minmax;
+    } else if (part == "mse") {
+        range = range_kind::mse;
+    } else if (part == "rtn") {
+        solver = solver_kind::rtn;
+    } else if (part == "gptq") {
+        solver = solver_kind::gptq;
+    } else if (part == "act") {
+        gptq_options.activation_order = true;
+    } else if (part == "static") {
+        gptq_options.static_groups = true;
+    } else if (part == "stale") {
+        gptq_options.stale_columns = 128;
+    } else if (part.starts_with("damp=")) {
+        char const* const last = part.data() + part.size();
+        auto const [end, failure] = std::from_chars(part.data() + 5, last, gptq_options.damping);
+        if (failure != std::errc{} || end != last || !(gptq_options.damping >= 0 && gptq_options.damping <= 100)) {
+            throw unknown("not a damping between 0 and 100:");
+        }
+    } else if (part == "f16") {
+        format = scale_format::f16;
+    } else if (part == "bf16") {
+        format = scale_format::bf16;
+    } else if (part == "f32") {
+        format = scale_format::f32;
+    } else if (grid.empty() && !part.empty()) {
+        grid = part == "fp4" ? "e2m1" : part;
+    } else {
+        throw unknown(part.empty() ? "empty part" : "unknown part");
+    }
+}
+
+inline spec spec::parse(std::string_view text) {
+    spec s;
+    s.text = text;
+    for (std::string_view rest = text;;) {
+        auto const colon = rest.find(':');
+        s.read(rest.substr(0, colon));
+        if (colon == rest.npos) {
+            break;
+        }
+        rest.remove_prefix(colon + 1);
+    }
+    if (s.grid.empty()) {
+        throw error("specification '" + s.text + "'", "names no grid, such as int4, e2m1 or nf4");
+    }
+    return s;
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <limits>
+
+#include "detent/scale/absmax.hpp"
+#include "detent/scale/minmax.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// The sum of e^norm over all elements e >= 0.
+inline float sum_of_powers(vector const& errors, float norm) { return errors.array().pow(norm).sum(); }
+
+/// Shrinks the min-max range (absmax where the grid has no zero point or `symmetric` asks for it) step by step and
+/// keeps the one with the smallest sum of |x - decoded x|^norm: clipping a few outliers can serve the others better.
+struct mse_range {
+    float norm = 2.4F;       ///< exponent of the error
+    int steps = 100;         ///< the range shrinks by 1/steps at a time
+    float max_shrink = 0.8F; ///< and by less than this in all
+    bool symmetric = false;
+
+    template <Grid G>
+        requires AffineGrid<G> || SignedGrid<G>
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
+        interval const whole = interval::of(tile);
+        vector errors(tile.size());
+        tile_scale best;
+        float least = std::numeric_limits<float>::infinity();
+        for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
+            float const factor = 1 - static_cast<float>(i) / static_cast<float>(steps);
+            tile_scale const candidate = lay(grid, whole, factor, format);
+            index_t n = 0;
+            for (index_t r = 0; r < tile.rows(); ++r) {
+                for (index_t c = 0; c < tile.cols(); ++c) {
+                    float const x = tile(r, c);
+                    errors(n++) = std::abs(decode(grid, encode(grid, x, candidate), candidate) - x);
+                }
+            }
+            float const error = sum_of_powers(errors, norm);
+            if (error < least) {
+                least = error;
+                best = candidate;
+            }
+        }
+        return best;
+    }
+
+    friend constexpr bool operator==(mse_range, mse_range) = default;
+
+private:
+    template <Grid G> tile_scale lay(G const& grid, interval whole, float factor, scale_format format) const {
+        if constexpr (AffineGrid<G>) {
+            if (!symmetric) {
+                return lay_affine(grid, whole.scaled(factor), format);
+            }
+        }
+        return lay_symmetric(grid, whole.symmetric().scaled(factor), format);
+    }
+};
+
+/// The range a grid gets when none is named: min-max with a zero point, absmax without.
+template <Grid G> using default_range = std::conditional_t<AffineGrid<G>, minmax_range, absmax_range>;
+
+} // namespace detent::inline DETENT_ABI

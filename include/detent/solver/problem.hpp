@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <string>
+#include <vector>
+
+#include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/granularity/granularity.hpp"
+#include "detent/grid/grid.hpp"
+#include "detent/matrix/solution.hpp"
+#include "detent/scale/range.hpp"
+#include "detent/scale/scale_store.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What a solver is asked, as it sees it: it can have the scale of a tile fitted and weights rounded, and knows neither
+/// grid nor range. So a solver is compiled once, and the loops of each grid are compiled for that grid.
+class problem {
+public:
+    virtual ~problem() = default;
+
+    /// The shape of the tiles of a weight matrix of this shape.
+    virtual extents tile(extents shape) const = 0;
+
+    /// The scale for the weights of a tile, as it will be stored.
+    virtual tile_scale fit(matrix_view tile) const = 0;
+
+    /// Rounds `n` weights, each with the scale of its tile: writes the codes and the numbers they stand for.
+    virtual void round(index_t n, float const* weights, tile_scale const* scales, code* codes, float* numbers) const = 0;
+
+    /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when a weight is not
+    /// finite.
+    solution begin(matrix_view w) const {
+        if (!w.allFinite()) {
+            for (index_t r = 0; r < w.rows(); ++r) {
+                for (index_t c = 0; c < w.cols(); ++c) {
+                    if (!std::isfinite(w(r, c))) {
+                        throw error("weights", "the weight at row " + std::to_string(r) + ", column " +
+                                                   std::to_string(c) + " is not finite");
+                    }
+                }
+            }
+        }
+        extents const shape = shape_of(w);
+        extents const tile_shape = tile(shape);
+        return {.shape = shape,
+                .tile = tile_shape,
+                .scales = {shape, tile_shape, format_, has_zero_},
+                .codes = std::vector<code>(static_cast<std::size_t>(shape.size())),
+                .order = {},
+                .report = {}};
+    }
+
+    /// Fits the scales of all tiles to `w`.
+    void fit_all(matrix_view w, solution& s, executor_ref executor) const {
+        executor.for_each(s.scales.tiles.rows, [&](index_t i) {
+            index_t const row = i * s.tile.rows;
+            for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
+                index_t const col = j * s.tile.cols;
+                s.scales.set(i, j,
+                             fit(w.block(row, col, std::min(s.tile.rows, w.rows() - row),
+                                         std::min(s.tile.cols, w.cols() - col))));
+            }
+        });
+    }
+
+protected:
+    problem(scale_format format, bool has_zero) : format_(format), has_zero_(has_zero) {}
+    problem(problem const&) = default;
+    problem& operator=(problem const&) = default;
+
+private:
+    scale_format format_;
+    bool has_zero_;
+};
+
+/// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
+template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
+public:
+    explicit problem_of(G grid, P granularity = {}, R range = {}, scale_format format = scale_format::f16)
+        : problem(format, AffineGrid<G>), grid_(grid), granularity_(granularity), range_(range), format_(format) {}
+
+    extents tile(extents shape) const override { return granularity_.tile(shape); }
+
+    tile_scale fit(matrix_view weights) const override { return range_.fit(grid_, weights, format_); }
+
+    void round(index_t n, float const* weights, tile_scale const* scales, code* codes, float* numbers) const override {
+        for (index_t i = 0; i < n; ++i) {
+            codes[i] = encode(grid_, weights[i], scales[i]);
+            numbers[i] = decode(grid_, codes[i], scales[i]);
+        }
+    }
+
+private:
+    G grid_;
+    P granularity_;
+    R range_;
+    scale_format format_;
+};
+
+/// The evidence of a solver that needs nothing but the weights.
+struct no_evidence {};
+
+/// A solver chooses a code for every weight. Its type says what it must know about the layer's inputs.
+template <class S>
+concept Solver = std::regular<S> && requires(S const solver, matrix_view w, typename S::evidence const& known,
+                                             problem const& p, executor_ref executor) {
+    { solver.solve(w, known, p, executor) } -> std::same_as<solution>;
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <vector>
+
+#include "detent/solver/problem.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// Rounds every weight to the nearest number of its grid.
+struct rtn {
+    using evidence = no_evidence;
+
+    /// Codes and scales for `w` (out, in). @throws error when a weight is not finite.
+    solution solve(matrix_view w, no_evidence, problem const& p, executor_ref executor = {}) const {
+        solution s = p.begin(w);
+        p.fit_all(w, s, executor);
+        executor.for_pieces(w.rows(), 16, [&](index_t first, index_t last) {
+            std::vector<tile_scale> scales(static_cast<std::size_t>(w.cols()));
+            vector numbers(w.cols());
+            for (index_t row = first; row < last; ++row) {
+                for (index_t col = 0; col < w.cols(); ++col) {
+                    scales[static_cast<std::size_t>(col)] = s.scale_at(row, col);
+                }
+                p.round(w.cols(), w.data() + row * w.outerStride(), scales.data(), &s.code_at(row, 0), numbers.data());
+            }
+        });
+        return s;
+    }
+
+    friend constexpr bool operator==(rtn, rtn) = default;
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "detent/io/mapped_file.hpp"
+
+#include <fstream>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "failure_message.hpp"
+#include "temporary_directory.hpp"
+
+namespace {
+
+using detent::io::mapped_file;
+
+static_assert(!std::is_copy_constructible_v<mapped_file> && !std::is_copy_assignable_v<mapped_file>);
+
+std::string text_of(mapped_file const& file) { return {file.bytes().begin(), file.bytes().end()}; }
+
+TEST(mapped_file, shows_the_bytes_of_the_file) {
+    temporary_directory const directory;
+    std::ofstream(directory / "a") << std::string("some\0\xFF", 6);
+    mapped_file const file(directory / "a");
+    EXPECT_EQ(file.path(), directory / "a");
+    EXPECT_EQ(text_of(file), std::string("some\0\xFF", 6));
+}
+
+TEST(mapped_file, empty_file_has_no_bytes) {
+    temporary_directory const directory;
+    std::ofstream(directory / "empty").close();
+    EXPECT_TRUE(mapped_file(directory / "empty").bytes().empty());
+}
+
+TEST(mapped_file, moving_keeps_the_mapping) {
+    temporary_directory const directory;
+    std::ofstream(directory / "a") << "first";
+    std::ofstream(directory / "b") << "second";
+    mapped_file a(directory / "a");
+    auto const* const data = a.bytes().data();
+    mapped_file moved(std::move(a));
+    EXPECT_EQ(moved.bytes().data(), data);
+    EXPECT_EQ(text_of(moved), "first");
+    moved = mapped_file(directory / "b");
+    EXPECT_EQ(text_of(moved), "second");
+    EXPECT_EQ(moved.path(), directory / "b");
+}
+
+TEST(mapped_file, survives_replacement_of_the_file) {
+    temporary_directory const directory;
+    std::ofstream(directory / "a") << "old";
+    mapped_file const file(directory / "a");
+    std::ofstream(directory / "b") << "new";
+    std::filesystem::rename(directory / "b", directory / "a");
+    EXPECT_EQ(text_of(file), "old");
+}
+
+TEST(mapped_file, errors_name_the_file) {
+    temporary_directory const directory;
+    auto const message = [](std::filesystem::path const& path) {
+        return failure_message([&] { mapped_file const file(path); });
+    };
+    auto const missing = directory / "missing";
+    EXPECT_EQ(message(missing), missing.string() + ": cannot be opened: No such file or directory");
+    EXPECT_EQ(message(directory.path()), directory.path().string() + ": is a directory");
+    auto const pipe = directory / "pipe";
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    EXPECT_EQ(message(pipe), pipe.string() + ": is not a regular file");
+}
+
+} // namespace

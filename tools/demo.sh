@@ -1,0 +1,15 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# Builds the command-line program for this machine and compares quantizers: demo.sh [arguments of `compare`].
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$root/build/native
+
+mkdir -p "$root/build"
+"$root/tools/setup.sh"
+(cd "$root" && cmake --preset native && cmake --build --preset native --target quantize_model) > "$root/build/demo.log" 2>&1 || {
+    cat "$root/build/demo.log" >&2
+    exit 1
+}
+"$build/examples/quantize_model" compare "$@"
