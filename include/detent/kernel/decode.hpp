@@ -20,7 +20,7 @@ template <int Bits>
 void decode(packed_view const& w, index_t row, index_t begin, index_t n, float* out) noexcept {
     alignas(64) code codes[longest_run];
     simd::unpack<Bits>(w.codes + row * w.row_bytes + begin / 8 * Bits, n, codes);
-    simd::lookup<Bits>(w.table, codes, n, out);
+    simd::lookup<Bits>(w.table, codes, n, out, w.consecutive);
     index_t const tiles = row / w.tile.rows * w.tiles_per_row;
     for (index_t i = 0; i < n;) {
         index_t const in_row = (begin + i) / w.tile.cols;

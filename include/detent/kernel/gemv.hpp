@@ -7,6 +7,8 @@
 
 #include "detent/core/index.hpp"
 #include "detent/kernel/decode.hpp"
+#include "detent/simd/lookup.hpp"
+#include "detent/simd/unpack.hpp"
 
 namespace detent::inline DETENT_ABI::kernel {
 
@@ -20,6 +22,50 @@ inline float sum(floats v) noexcept {
 #else
     return xsimd::hadd(v);
 #endif
+}
+
+/// The next `lanes` numbers for codes.
+template <int Bits> floats look_up(simd::lookup_table<Bits> const& table, code const* codes) noexcept {
+    if constexpr (simd::lookup_table<Bits>::width == lanes) {
+        return floats(table(codes));
+    } else {
+        alignas(64) float numbers[lanes];
+        for (index_t i = 0; i < lanes; ++i) {
+            numbers[i] = table.at(codes[i]);
+        }
+        return floats::load_aligned(numbers);
+    }
+}
+
+/// <x, w[row]> for one input, whose codes meet it right after the lookup: the scale is applied once for each tile.
+template <int Bits>
+float dot_row(packed_view const& w, simd::lookup_table<Bits> const& table, index_t row, float const* x) noexcept {
+    alignas(64) code codes[longest_run];
+    index_t const tiles = row / w.tile.rows * w.tiles_per_row;
+    floats total(0.0F);
+    float rest = 0;
+    for (index_t begin = 0; begin < w.shape.cols; begin += longest_run) {
+        index_t const n = std::min(longest_run, w.shape.cols - begin);
+        simd::unpack<Bits>(w.codes + row * w.row_bytes + begin / 8 * Bits, n, codes);
+        for (index_t i = 0; i < n;) {
+            index_t const in_row = (begin + i) / w.tile.cols;
+            index_t const end = std::min(n, (in_row + 1) * w.tile.cols - begin);
+            float const scale = w.scales[tiles + in_row];
+            float const zero = w.zeros != nullptr ? w.zeros[tiles + in_row] : 0.0F;
+            floats even(0.0F); // two sums: one would wait for itself
+            floats odd(0.0F);
+            for (; i + 2 * lanes <= end; i += 2 * lanes) {
+                even = xsimd::fma(look_up(table, codes + i) - zero, floats::load_unaligned(x + begin + i), even);
+                odd = xsimd::fma(look_up(table, codes + i + lanes) - zero, floats::load_unaligned(x + begin + i + lanes),
+                                 odd);
+            }
+            total = xsimd::fma(even + odd, floats(scale), total);
+            for (; i < end; ++i) {
+                rest += (w.table[codes[i]] - zero) * scale * x[begin + i];
+            }
+        }
+    }
+    return sum(total) + rest;
 }
 
 /// y[r] += <x, w[r]> over n elements for `Rows` rows, longest_run floats apart.
@@ -58,10 +104,17 @@ void gemv_rows(packed_view const& w, index_t row, float const* x, index_t x_stri
     }
 }
 
-/// y = x W^T for a few inputs and rows [first, last) of W: every weight is decoded once and met by each input.
+/// y = x W^T for a few inputs and rows [first, last) of W: several inputs share the decoded weights.
 template <int Bits>
 void gemv(packed_view const& w, index_t first, index_t last, float const* x, index_t x_stride, index_t tokens, float* y,
           index_t y_stride) noexcept {
+    if (tokens == 1) {
+        simd::lookup_table<Bits> const table(w.table, w.consecutive);
+        for (index_t row = first; row < last; ++row) {
+            y[row] = dot_row<Bits>(w, table, row, x);
+        }
+        return;
+    }
     for (index_t t = 0; t < tokens; ++t) {
         std::fill(y + t * y_stride + first, y + t * y_stride + last, 0.0F);
     }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -33,8 +34,17 @@ struct packed_matrix {
     index_t row_bytes() const { return ceil_div(extent.cols * bits, 8); }
 
     packed_view view() const {
-        return {codes.data(),         row_bytes(), bits, extent, tile, scales.tiles.cols, scales.scales.data(),
-                scales.zeros.empty() ? nullptr : scales.zeros.data(), table.data()};
+        auto const integers = [&, c = 0](float number) mutable { return number == table[0] + static_cast<float>(c++); };
+        return {.codes = codes.data(),
+                .row_bytes = row_bytes(),
+                .bits = bits,
+                .shape = extent,
+                .tile = tile,
+                .tiles_per_row = scales.tiles.cols,
+                .scales = scales.scales.data(),
+                .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
+                .table = table.data(),
+                .consecutive = std::ranges::all_of(table, integers)};
     }
 
     /// The code at `row` and *stored* column `col`.

@@ -21,6 +21,7 @@ struct packed_view {
     float const* scales;
     float const* zeros; ///< null for grids without a zero point
     float const* table; ///< the numbers of the 2^bits codes
+    bool consecutive;   ///< whether table[c] is table[0] + c for every code, as for integers
 };
 
 } // namespace detent::inline DETENT_ABI

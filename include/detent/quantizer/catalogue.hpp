@@ -67,15 +67,15 @@ inline quantization quantize(matrix_view w, hessian const* known, spec const& s,
     if (s.solver == spec::solver_kind::gptq && known == nullptr) {
         throw error("specification '" + s.text + "'", "gptq needs a Hessian");
     }
+    auto const solve = [&](problem const& p) { // no template: compiled once
+        return s.solver == spec::solver_kind::gptq ? s.gptq_options.solve(w, *known, p, executor)
+                                                   : rtn{}.solve(w, {}, p, executor);
+    };
     quantization answer;
     with_grid(s, [&]<Grid G>(G grid) {
-        with_range<G>(s, [&](auto range) {
-            problem_of const p{grid, s.granularity, range, s.format};
-            solution const solved = s.solver == spec::solver_kind::gptq
-                                        ? s.gptq_options.solve(w, *known, p, executor)
-                                        : rtn{}.solve(w, {}, p, executor);
-            answer = {pack(grid, solved), solved.report};
-        });
+        solution solved;
+        with_range<G>(s, [&](auto range) { solved = solve(problem_of{grid, s.granularity, range, s.format}); });
+        answer = {pack(grid, solved), solved.report};
     });
     return answer;
 }

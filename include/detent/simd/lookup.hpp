@@ -14,12 +14,14 @@
 namespace detent::inline DETENT_ABI::simd {
 
 #if defined(__AVX512F__)
-/// A table of 2^Bits floats, held in registers up to 5 bits.
+/// A table of 2^Bits floats, held in registers up to 5 bits. Larger ones that are `consecutive`, table[c] = table[0] + c,
+/// are computed; the rest is gathered from memory.
 template <int Bits> class lookup_table {
 public:
     static constexpr index_t width = 16;
 
-    explicit lookup_table(float const* table) noexcept : table_(table) {
+    explicit lookup_table(float const* table, bool consecutive = false) noexcept
+        : table_(table), consecutive_(consecutive) {
         if constexpr (Bits <= 4) {
             low_ = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << (1U << Bits)) - 1), table);
         } else if constexpr (Bits == 5) {
@@ -36,24 +38,30 @@ public:
         } else if constexpr (Bits == 5) {
             return _mm512_permutex2var_ps(low_, i, high_);
         } else {
-            return _mm512_i32gather_ps(i, table_, 4);
+            return consecutive_ ? _mm512_add_ps(_mm512_cvtepi32_ps(i), _mm512_set1_ps(table_[0]))
+                                : _mm512_i32gather_ps(i, table_, 4);
         }
     }
+
+    float at(code c) const noexcept { return table_[c]; }
 
     static void store(float* out, __m512 values) noexcept { _mm512_storeu_ps(out, values); }
 
 private:
     float const* table_;
+    bool consecutive_;
     __m512 low_ = _mm512_setzero_ps();
     __m512 high_ = _mm512_setzero_ps();
 };
 #elif defined(__AVX2__)
-/// A table of 2^Bits floats, held in registers up to 4 bits.
+/// A table of 2^Bits floats, held in registers up to 4 bits. Larger ones that are `consecutive`, table[c] = table[0] + c,
+/// are computed; the rest is gathered from memory.
 template <int Bits> class lookup_table {
 public:
     static constexpr index_t width = 8;
 
-    explicit lookup_table(float const* table) noexcept : table_(table) {
+    explicit lookup_table(float const* table, bool consecutive = false) noexcept
+        : table_(table), consecutive_(consecutive) {
         if constexpr (Bits <= 4) {
             alignas(32) float padded[16] = {};
             std::memcpy(padded, table, sizeof(float) << Bits);
@@ -71,14 +79,18 @@ public:
             __m256 const upper = _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)); // bit 3 selects the upper half
             return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, i), _mm256_permutevar8x32_ps(high_, i), upper);
         } else {
-            return _mm256_i32gather_ps(table_, i, 4);
+            return consecutive_ ? _mm256_add_ps(_mm256_cvtepi32_ps(i), _mm256_set1_ps(table_[0]))
+                                : _mm256_i32gather_ps(table_, i, 4);
         }
     }
+
+    float at(code c) const noexcept { return table_[c]; }
 
     static void store(float* out, __m256 values) noexcept { _mm256_storeu_ps(out, values); }
 
 private:
     float const* table_;
+    bool consecutive_;
     __m256 low_ = _mm256_setzero_ps();
     __m256 high_ = _mm256_setzero_ps();
 };
@@ -88,8 +100,9 @@ template <int Bits> class lookup_table {
 public:
     static constexpr index_t width = 1;
 
-    explicit lookup_table(float const* table) noexcept : table_(table) {}
+    explicit lookup_table(float const* table, bool = false) noexcept : table_(table) {}
     float operator()(code const* codes) const noexcept { return table_[*codes]; }
+    float at(code c) const noexcept { return table_[c]; }
     static void store(float* out, float value) noexcept { *out = value; }
 
 private:
@@ -97,10 +110,11 @@ private:
 };
 #endif
 
-/// `out[i] = table[codes[i]]` for `n` codes below 2^Bits.
-template <int Bits> void lookup(float const* table, code const* codes, index_t n, float* out) noexcept {
+/// `out[i] = table[codes[i]]` for `n` codes below 2^Bits; for `consecutive` see `lookup_table`.
+template <int Bits>
+void lookup(float const* table, code const* codes, index_t n, float* out, bool consecutive = false) noexcept {
     using registers = lookup_table<Bits>;
-    registers const in_registers(table);
+    registers const in_registers(table, consecutive);
     index_t i = 0;
     for (; i + registers::width <= n; i += registers::width) {
         registers::store(out + i, in_registers(codes + i));

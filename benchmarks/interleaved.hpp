@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+/// Seconds that `f` takes.
+template <class F> double seconds(F const& f) {
+    auto const start = std::chrono::steady_clock::now();
+    f();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Runs `ours` and `theirs` in turns and sets the counters `speedup`, the median over turns of their ratio, and
+/// `GFLOP/s` of each at its median, for work of `flops`.
+template <class Ours, class Theirs>
+void compare(benchmark::State& state, double flops, Ours const& ours, Theirs const& theirs) {
+    std::vector<double> our_times;
+    std::vector<double> their_times;
+    std::vector<double> ratios;
+    for (auto _ : state) {
+        our_times.push_back(seconds(ours));
+        their_times.push_back(seconds(theirs));
+        ratios.push_back(their_times.back() / our_times.back());
+        state.SetIterationTime(our_times.back());
+    }
+    auto const median = [](std::vector<double> v) {
+        std::ranges::nth_element(v, v.begin() + std::ssize(v) / 2);
+        return v[v.size() / 2];
+    };
+    state.counters["speedup"] = median(ratios);
+    state.counters["GFLOP/s"] = flops / median(our_times) / 1e9;
+    state.counters["other GFLOP/s"] = flops / median(their_times) / 1e9;
+}

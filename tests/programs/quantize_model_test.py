@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Runs quantize_model as a person would: quantize_model_test.py PROGRAM EXAMPLES_DIRECTORY."""
+
+import json
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import xml.etree.ElementTree
+
+PROGRAM = pathlib.Path(sys.argv[1]).resolve()
+EXAMPLES = pathlib.Path(sys.argv[2]).resolve()
+FEW = ["--window", "64", "--calibration-windows", "4", "--evaluation-windows", "8"]
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), bytearray(data[8 + length :])
+
+
+def write_safetensors(path, header, data):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+class QuantizeModel(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def run_program(self, *arguments):
+        return subprocess.run([PROGRAM, *map(str, arguments)], cwd=self.directory, capture_output=True, text=True,
+                              errors="replace", timeout=280)
+
+    def copy_model(self, name="tiny-llama"):
+        target = self.directory / "model"
+        shutil.copytree(EXAMPLES / "models" / name, target)
+        return target
+
+    def fails(self, *arguments, says):
+        """The program fails with one clear line and writes nothing."""
+        before = sorted(p.relative_to(self.directory) for p in self.directory.rglob("*"))
+        result = self.run_program(*arguments, "--output", self.directory / "out")
+        self.assertNotEqual(result.returncode, 0, result.stdout)
+        for part in says:
+            self.assertIn(part, result.stderr)
+        after = sorted(p.relative_to(self.directory) for p in self.directory.rglob("*"))
+        self.assertEqual(before, after)
+
+    def test_quantizes_saves_reports_and_generates(self):
+        result = self.run_program(*FEW)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("GPTQ's v2 layout", result.stdout)
+        out = self.directory / "tiny-llama-int4-g128-gptq"
+        self.assertEqual(sorted(p.name for p in out.iterdir()),
+                         ["config.json", "layer_errors.svg", "model.safetensors", "report.json"])
+        report = json.loads((out / "report.json").read_text())
+        (quantized,) = report["results"]
+        self.assertLess(abs(quantized["perplexity"] / report["float_perplexity"] - 1), 0.1)
+        self.assertAlmostEqual(quantized["bits_per_weight"], 4.15625)
+        self.assertEqual(len(quantized["layers"]), 28)
+        self.assertTrue(all(0 < layer["relative_error"] < 0.1 for layer in quantized["layers"]))
+        xml.etree.ElementTree.parse(out / "layer_errors.svg")
+
+        text = self.run_program("generate", out, "--prompt", "The ship", "--tokens", 20)
+        self.assertEqual(text.returncode, 0, text.stderr)
+        self.assertTrue(text.stdout.startswith("The ship"))
+        self.assertEqual(len(text.stdout.encode(errors="replace")), 8 + 20 + 1)
+        again = self.run_program("generate", out, "--prompt", "The ship", "--tokens", 20)
+        self.assertEqual(text.stdout, again.stdout)
+
+    def test_flags_and_specification_mean_the_same(self):
+        flags = self.run_program(EXAMPLES / "models" / "tiny-opt", "--grid", "int3", "--group", "64", "--act-order",
+                                 "--range", "mse", *FEW, "--output", "flags")
+        spec = self.run_program(EXAMPLES / "models" / "tiny-opt", "--spec", "int3:g64:mse:gptq:act", *FEW, "--output",
+                                "spec")
+        self.assertEqual(flags.returncode, 0, flags.stderr)
+        self.assertEqual(spec.returncode, 0, spec.stderr)
+        self.assertEqual((self.directory / "flags" / "model.safetensors").read_bytes(),
+                         (self.directory / "spec" / "model.safetensors").read_bytes())
+
+    def test_compares_without_saving(self):
+        result = self.run_program("--compare", "int4:rtn,e2m1:g32:gptq", "ternary:g8:gptq", *FEW)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for spec in ["float", "int4:rtn", "e2m1:g32:gptq", "ternary:g8:gptq"]:
+            self.assertIn("\n" + spec + " ", "\n" + result.stdout)
+        self.assertEqual(list(self.directory.iterdir()), [])
+
+    def test_threads_do_not_change_a_bit(self):
+        for threads in ("1", "2"):
+            result = self.run_program(*FEW, "--threads", threads, "--output", threads)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((self.directory / "1" / "model.safetensors").read_bytes(),
+                         (self.directory / "2" / "model.safetensors").read_bytes())
+
+    def test_interrupt_leaves_nothing(self):
+        process = subprocess.Popen([PROGRAM, "--output", "out"], cwd=self.directory, stderr=subprocess.PIPE, text=True)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertIn("cancelled", errors)
+        self.assertEqual(list(self.directory.iterdir()), [])
+
+    def test_wrong_specifications(self):
+        for spec, part in [("int9", "int9"), ("int4:gptp", "gptp"), ("e2m1:minmax", "minmax"), ("nf4:sym", "nf4"),
+                           ("int4:g0", "g0"), ("", "empty"), ("int4:damp=x", "damp=x")]:
+            with self.subTest(spec):
+                self.fails("--spec", spec, says=["specification", part])
+
+    def test_truncated_file(self):
+        model = self.copy_model()
+        data = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(data[: len(data) // 2])
+        self.fails(model, *FEW, says=["model.safetensors"])
+
+    def test_header_that_lies(self):
+        model = self.copy_model()
+        header, data = read_safetensors(model / "model.safetensors")
+        header["lm_head.weight"]["data_offsets"][1] += 2
+        write_safetensors(model / "model.safetensors", header, data)
+        self.fails(model, *FEW, says=["model.safetensors", "lm_head.weight"])
+
+    def test_weight_that_is_not_a_number(self):
+        model = self.copy_model()
+        header, data = read_safetensors(model / "model.safetensors")
+        name = "model.layers.1.mlp.up_proj.weight"
+        begin = header[name]["data_offsets"][0]
+        data[begin : begin + 2] = b"\x00\x7e"
+        write_safetensors(model / "model.safetensors", header, data)
+        self.fails(model, *FEW, says=[name, "NaN"])
+
+    def test_shape_that_does_not_fit(self):
+        model = self.copy_model()
+        header, data = read_safetensors(model / "model.safetensors")
+        name = "model.layers.2.self_attn.k_proj.weight"
+        header[name]["shape"].reverse()
+        write_safetensors(model / "model.safetensors", header, data)
+        self.fails(model, *FEW, says=[name, "shape"])
+
+    def test_missing_tensor_and_configuration(self):
+        model = self.copy_model("tiny-opt")
+        configuration = json.loads((model / "config.json").read_text())
+        configuration["num_hidden_layers"] = 5
+        (model / "config.json").write_text(json.dumps(configuration))
+        self.fails(model, *FEW, says=["layers.4", "missing"])
+        configuration["num_attention_heads"] = 7
+        (model / "config.json").write_text(json.dumps(configuration))
+        self.fails(model, *FEW, says=["config.json", "num_attention_heads"])
+
+    def test_text_too_short(self):
+        (self.directory / "short.txt").write_text("short")
+        self.fails(*FEW, "--calibration", self.directory / "short.txt", says=["calibration text"])
+        self.fails(*FEW, "--evaluation", self.directory / "short.txt", says=["evaluation text"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
