@@ -23,10 +23,28 @@ concept Executor = requires(E& e, index_t n, function_ref<void(index_t)> f) {
     e.for_each(n, f);
 };
 
+#if defined(_OPENMP)
+/// While it lives, OpenMP gives the calling thread no others: products of Eigen then stay in their thread, and their
+/// rounding cannot depend on the number of threads.
+class one_thread {
+public:
+    one_thread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+    ~one_thread() { omp_set_num_threads(before_); }
+    one_thread(one_thread const&) = delete;
+    one_thread& operator=(one_thread const&) = delete;
+
+private:
+    int before_;
+};
+#else
+struct one_thread {};
+#endif
+
 /// Runs a loop in the calling thread.
 struct serial {
     static constexpr index_t workers() { return 1; }
     static void for_each(index_t n, function_ref<void(index_t)> f) {
+        [[maybe_unused]] one_thread const guard;
         for (index_t i = 0; i < n; ++i) {
             f(i);
         }
@@ -46,9 +64,7 @@ public:
         std::exception_ptr failure;
 #pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
         {
-            // This sets only the value of this region: products of Eigen inside `f` then stay in their thread, and
-            // their rounding cannot depend on the number of threads.
-            omp_set_num_threads(1);
+            one_thread const guard;
 #pragma omp for schedule(dynamic, 1)
             for (index_t i = 0; i < n; ++i) {
                 try {

@@ -218,10 +218,12 @@ private:
         }
         for (index_t row = 0; row < out; ++row) {
             for (index_t group = 0; group < groups; ++group) {
-                auto const zero = get(zero_words.data() + group * (out * bits / 32), 1, row);
+                int zero = get(zero_words.data() + group * (out * bits / 32), 1, row);
+                if (gptq_ == packed_layout::gptq_v1) {
+                    zero = (zero + 1) % (1 << bits); // a zero point of 0 was stored as -1
+                }
                 w.scales.set(row, group,
-                             {scale_values[static_cast<std::size_t>(group * out + row)],
-                              static_cast<float>(zero + (gptq_ == packed_layout::gptq_v1 ? 1 : 0))});
+                             {scale_values[static_cast<std::size_t>(group * out + row)], static_cast<float>(zero)});
             }
         }
         std::vector<code> codes(static_cast<std::size_t>(shape.size()));

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <functional>
+#include <limits>
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/io/packed_tensors.hpp"
+#include "detent/matrix/dequantize.hpp"
+#include "grid/own_grid.hpp"
+#include "io/failure_message.hpp"
+#include "io/temporary_directory.hpp"
+#include "matrix/random_solution.hpp"
+
+namespace {
+
+using namespace detent;
+using io::checkpoint;
+using io::dtype;
+using io::packed_layout;
+using io::packed_reader;
+using io::safetensors_writer;
+
+template <Grid G> packed_matrix random_packed(G const& grid, extents shape, extents tile, bool reordered = false) {
+    solution s = test::random_solution(grid, shape, tile, 1);
+    if (reordered) {
+        s.order = test::random_order(shape.cols, 2);
+    }
+    return pack(grid, s);
+}
+
+using add_function = void (*)(safetensors_writer&, std::string const&, packed_matrix const&);
+
+/// Writes the matrices with `add` to one file and reads them back.
+std::vector<packed_matrix> written_and_read(add_function add, std::vector<packed_matrix> const& matrices) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        add(writer, "layer" + std::to_string(i), matrices[i]);
+    }
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    packed_reader const reader(file);
+    EXPECT_FALSE(reader.contains("layer"));
+    std::vector<packed_matrix> read;
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        std::string const name = "layer" + std::to_string(i);
+        EXPECT_TRUE(reader.contains(name));
+        read.push_back(reader.read(name, matrices[i].shape()));
+    }
+    return read;
+}
+
+template <Grid G> void expect_gptq_round_trip(G const& grid) {
+    std::vector<packed_matrix> matrices;
+    for (extents const shape : {extents{32, 32}, {64, 160}}) {
+        for (index_t const width : {shape.cols, index_t{32}, index_t{24}, index_t{1}}) {
+            for (bool const reordered : {false, true}) {
+                matrices.push_back(random_packed(grid, shape, {1, width}, reordered));
+                ASSERT_EQ(io::gptq_obstacle(matrices.back()), "");
+            }
+        }
+    }
+    auto const read = written_and_read(io::add_gptq, matrices);
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        packed_matrix const& w = matrices[i];
+        ASSERT_TRUE(dequantize(read[i]) == dequantize(w)) << G::bits << " bits, groups of " << w.tile.cols;
+        EXPECT_EQ(read[i].bits, G::bits);
+        EXPECT_EQ(read[i].tile, w.tile);
+        EXPECT_EQ(read[i].order.empty(), w.order.empty() || w.tile.cols == w.shape().cols);
+    }
+}
+
+TEST(add_gptq, what_it_writes_is_read_back) {
+    expect_gptq_round_trip(int_grid<2>{});
+    expect_gptq_round_trip(int_grid<3>{});
+    expect_gptq_round_trip(int_grid<4>{});
+    expect_gptq_round_trip(int_grid<8>{});
+    expect_gptq_round_trip(int_grid<2, zero::none>{});
+    expect_gptq_round_trip(int_grid<3, zero::none>{});
+    expect_gptq_round_trip(int_grid<4, zero::none>{});
+    expect_gptq_round_trip(int_grid<8, zero::none>{});
+}
+
+/// The elements of a tensor.
+template <class T> std::vector<T> elements(checkpoint const& file, std::string const& name) {
+    auto const bytes = file.at(name).bytes;
+    std::vector<T> values(bytes.size() / sizeof(T));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+}
+
+/// `bits` bits from `position` on of the words, which lie `stride` apart.
+unsigned field(std::vector<std::uint32_t> const& words, index_t first, index_t stride, index_t position, int bits) {
+    unsigned value = 0;
+    for (int b = 0; b < bits; ++b) {
+        index_t const bit = position * bits + b;
+        value |= (words[static_cast<std::size_t>(first + bit / 32 * stride)] >> (bit % 32) & 1U) << b;
+    }
+    return value;
+}
+
+template <Grid G> void expect_gptq_layout(G const& grid, unsigned offset) {
+    index_t const out = 32;
+    index_t const in = 96;
+    index_t const width = 40;
+    packed_matrix const w = random_packed(grid, {out, in}, {1, width}, true);
+    temporary_directory const directory;
+    safetensors_writer writer;
+    io::add_gptq(writer, "a.b", w);
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    EXPECT_EQ(file.names(), (std::vector<std::string>{"a.b.g_idx", "a.b.qweight", "a.b.qzeros", "a.b.scales"}));
+    EXPECT_EQ(file.at("a.b.qweight").type, dtype::i32);
+    EXPECT_EQ(file.at("a.b.qweight").shape, (std::vector<index_t>{in * G::bits / 32, out}));
+    EXPECT_EQ(file.at("a.b.qzeros").type, dtype::i32);
+    EXPECT_EQ(file.at("a.b.qzeros").shape, (std::vector<index_t>{3, out * G::bits / 32}));
+    EXPECT_EQ(file.at("a.b.scales").type, dtype::f16);
+    EXPECT_EQ(file.at("a.b.scales").shape, (std::vector<index_t>{3, out}));
+    EXPECT_EQ(file.at("a.b.g_idx").type, dtype::i32);
+    EXPECT_EQ(file.at("a.b.g_idx").shape, (std::vector<index_t>{in}));
+    auto const weights = elements<std::uint32_t>(file, "a.b.qweight");
+    auto const zeros = elements<std::uint32_t>(file, "a.b.qzeros");
+    auto const scales = elements<half>(file, "a.b.scales");
+    auto const group_of = elements<std::int32_t>(file, "a.b.g_idx");
+    for (index_t k = 0; k < in; ++k) {
+        index_t const input = w.order[static_cast<std::size_t>(k)];
+        index_t const group = k / width;
+        ASSERT_EQ(group_of[static_cast<std::size_t>(input)], group);
+        for (index_t row = 0; row < out; ++row) {
+            ASSERT_EQ(field(weights, row, out, input, G::bits), w.code_at(row, k)) << row << ' ' << k;
+            tile_scale const s = w.scales.at(row, group);
+            ASSERT_EQ(field(zeros, group * (out * G::bits / 32), 1, row, G::bits),
+                      static_cast<unsigned>(s.zero) + offset);
+            ASSERT_EQ(static_cast<float>(scales[static_cast<std::size_t>(group * out + row)]), s.scale);
+        }
+    }
+}
+
+TEST(add_gptq, writes_the_layout_of_gptqmodel) {
+    expect_gptq_layout(int_grid<2>{}, 0);
+    expect_gptq_layout(int_grid<3>{}, 0);
+    expect_gptq_layout(int_grid<4>{}, 0);
+    expect_gptq_layout(int_grid<8>{}, 0);
+    expect_gptq_layout(int_grid<3, zero::none>{}, 4);
+    expect_gptq_layout(int_grid<4, zero::none>{}, 8);
+}
+
+TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
+    auto const obstacle = [](auto const& grid, extents shape, extents tile) {
+        return io::gptq_obstacle(random_packed(grid, shape, tile));
+    };
+    EXPECT_EQ(obstacle(int_grid<5>{}, {32, 32}, {1, 32}), "it stores 2, 3, 4 or 8 bits, not 5");
+    EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(ternary{}, {32, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(test::powers_of_two{}, {32, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {2, 32}), "each of its rows has its own scales");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {32, 40}, {1, 40}), "a weight of shape (32, 40) does not fill its words");
+    EXPECT_EQ(obstacle(int_grid<3>{}, {16, 32}, {1, 32}), "a weight of shape (16, 32) does not fill its words");
+    packed_matrix w = random_packed(int_grid<4>{}, {32, 32}, {1, 32});
+    w.scales.format = scale_format::f32;
+    EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
+}
+
+template <Grid G> void expect_own_round_trip(G const& grid) {
+    std::vector<packed_matrix> matrices;
+    for (extents const shape : {extents{1, 1}, {5, 37}, {32, 64}}) {
+        extents const block{std::min<index_t>(3, shape.rows), std::min<index_t>(10, shape.cols)};
+        for (extents const tile : {extents{1, shape.cols}, shape, extents{1, 1}, block}) {
+            for (bool const reordered : {false, true}) {
+                packed_matrix w = random_packed(grid, shape, tile, reordered);
+                matrices.push_back(w);
+                w.scales.format = scale_format::f32;
+                w.scales.scales[0] = 0.1F; // no f16
+                matrices.push_back(w);
+                w.scales.format = scale_format::bf16;
+                w.scales.scales[0] = 0x1.02p100F;
+                matrices.push_back(w);
+            }
+        }
+    }
+    auto const read = written_and_read(io::add_packed, matrices);
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        EXPECT_TRUE(read[i] == matrices[i]) << i;
+    }
+}
+
+TEST(add_packed, what_it_writes_is_read_back) {
+    expect_own_round_trip(int_grid<1>{});
+    expect_own_round_trip(int_grid<3>{});
+    expect_own_round_trip(int_grid<8>{});
+    expect_own_round_trip(int_grid<5, zero::none>{});
+    expect_own_round_trip(e2m1{});
+    expect_own_round_trip(e4m3{});
+    expect_own_round_trip(nf4{});
+    expect_own_round_trip(ternary{});
+    expect_own_round_trip(test::powers_of_two{});
+}
+
+/// The tensors of a checkpoint, to be changed before they are written.
+struct tensor {
+    dtype type;
+    std::vector<index_t> shape;
+    std::vector<std::uint8_t> bytes;
+
+    template <class T> static tensor of(dtype type, std::vector<index_t> shape, std::vector<T> const& values) {
+        return {type, std::move(shape), io::bytes_of(values)};
+    }
+    template <class T> void set(std::size_t i, T value) {
+        std::memcpy(bytes.data() + i * sizeof(T), &value, sizeof(T));
+    }
+};
+using tensors = std::map<std::string, tensor>;
+
+/// The tensors of layer "layer" as `add` writes them.
+tensors tensors_of(add_function add, packed_matrix const& w) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    add(writer, "layer", w);
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    tensors all;
+    for (std::string const& name : file.names()) {
+        auto const& t = file.at(name);
+        all[name] = {t.type, t.shape, {t.bytes.begin(), t.bytes.end()}};
+    }
+    return all;
+}
+
+packed_matrix read(tensors const& all, extents shape, packed_layout layout = packed_layout::gptq_v2) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    for (auto const& [name, t] : all) {
+        writer.add(name, t.type, t.shape, t.bytes);
+    }
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    return packed_reader(file, layout).read("layer", shape);
+}
+
+/// After `change`, reading fails with a message that names the tensor and contains `problem`.
+void expect_refused(tensors all, extents shape, std::string const& name, std::string const& problem,
+                    std::function<void(tensors&)> const& change) {
+    ASSERT_EQ(failure_message([&] { read(all, shape); }), "");
+    change(all);
+    std::string const message = failure_message([&] { read(all, shape); });
+    EXPECT_TRUE(contains(message, "'layer." + name + "'")) << name << ": " << message;
+    EXPECT_TRUE(contains(message, problem)) << name << ": " << message;
+}
+
+TEST(packed_reader, version_one_stores_zero_points_minus_one) {
+    packed_matrix w = random_packed(int_grid<4>{}, {32, 64}, {1, 32});
+    for (float& z : w.scales.zeros) {
+        z = std::max(z, 1.0F);
+    }
+    packed_matrix minus_one = w;
+    for (float& z : minus_one.scales.zeros) {
+        z -= 1;
+    }
+    tensors const all = tensors_of(io::add_gptq, minus_one);
+    EXPECT_TRUE(read(all, w.shape(), packed_layout::gptq_v1) == w);
+    EXPECT_TRUE(read(all, w.shape(), packed_layout::gptq_v2) == minus_one);
+}
+
+TEST(packed_reader, negative_groups_count_from_the_end) {
+    packed_matrix const w = random_packed(int_grid<4>{}, {32, 64}, {1, 16}, true);
+    tensors all = tensors_of(io::add_gptq, w);
+    for (std::size_t i = 0; i < 64; i += 3) {
+        std::int32_t group = 0;
+        std::memcpy(&group, all["layer.g_idx"].bytes.data() + 4 * i, 4);
+        all["layer.g_idx"].set(i, group - 4);
+    }
+    EXPECT_TRUE(dequantize(read(all, w.shape())) == dequantize(w));
+}
+
+TEST(packed_reader, nonsense_in_gptqs_layout_is_refused) {
+    extents const shape{32, 64};
+    tensors const good = tensors_of(io::add_gptq, random_packed(int_grid<4>{}, shape, {1, 16}));
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, shape, name, problem, change);
+    };
+    auto const nothing = std::vector<std::uint8_t>{};
+    refused("scales", "", [](tensors& t) { t.erase("layer.scales"); });
+    refused("qzeros", "", [](tensors& t) { t.erase("layer.qzeros"); });
+    refused("g_idx", "", [](tensors& t) { t.erase("layer.g_idx"); });
+    refused("qweight", "does not hold weights of shape (32, 64)", [&](tensors& t) {
+        t["layer.qweight"] = {dtype::i32, {}, {0, 0, 0, 0}};
+    });
+    refused("qweight", "does not hold weights of shape (32, 64)", [&](tensors& t) {
+        t["layer.qweight"] = {dtype::i32, {0, 32}, nothing};
+    });
+    refused("qweight", "does not hold weights of shape (32, 64)", [&](tensors& t) {
+        t["layer.qweight"] = {dtype::i32, {7, 32}, std::vector<std::uint8_t>(7 * 32 * 4)};
+    });
+    refused("qweight", "must have the shape (8, 32)", [&](tensors& t) { t["layer.qweight"].shape = {8, 16, 2}; });
+    refused("qweight", "has type F32", [](tensors& t) { t["layer.qweight"].type = dtype::f32; });
+    refused("qzeros", "must have the shape (4, 4)", [](tensors& t) { t["layer.qzeros"].shape = {2, 8}; });
+    refused("scales", "must have the shape (4, 32)", [](tensors& t) { t["layer.scales"].shape = {4, 16, 2}; });
+    refused("scales", "", [](tensors& t) { t["layer.scales"].type = dtype::i16; });
+    refused("scales", "not finite", [](tensors& t) { t["layer.scales"].set(5, std::uint16_t{0x7E00}); });
+    refused("scales", "not finite", [](tensors& t) { t["layer.scales"].set(5, std::uint16_t{0xFC00}); });
+    refused("g_idx", "must have the shape (64)", [](tensors& t) { t["layer.g_idx"].shape = {8, 8}; });
+    for (std::int32_t const group :
+         {-5, 4, 1000, std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::min()}) {
+        refused("g_idx", "its groups are not all of the same width",
+                [&](tensors& t) { t["layer.g_idx"].set(10, group); });
+    }
+    refused("g_idx", "its groups are not all of the same width", [](tensors& t) {
+        t["layer.g_idx"].set(10, std::int32_t{1}); // 15 and 17 inputs
+    });
+    refused("scales", "has 4 groups, g_idx names 2", [](tensors& t) {
+        for (std::size_t i = 0; i < 64; ++i) {
+            t["layer.g_idx"].set(i, static_cast<std::int32_t>(i / 32));
+        }
+    });
+}
+
+TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
+    extents const shape{5, 37};
+    tensors const good = tensors_of(io::add_packed, random_packed(int_grid<3>{}, shape, {2, 10}, true));
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, shape, name, problem, change);
+    };
+    refused("codes", "", [](tensors& t) { t.erase("layer.codes"); });
+    refused("scales", "", [](tensors& t) { t.erase("layer.scales"); });
+    refused("table", "", [](tensors& t) { t.erase("layer.table"); });
+    refused("tile", "", [](tensors& t) { t.erase("layer.tile"); });
+    refused("codes", "must have the shape (5, 14)", [](tensors& t) { t["layer.codes"].shape = {14, 5}; });
+    refused("codes", "has type I8", [](tensors& t) { t["layer.codes"].type = dtype::i8; });
+    for (index_t const levels : {0, 1, 3, 7, 512}) {
+        refused("table", "must have 2, 4, ... or 256 numbers", [&](tensors& t) {
+            t["layer.table"] = tensor::of(dtype::f32, {levels}, std::vector<float>(static_cast<std::size_t>(levels)));
+        });
+    }
+    refused("table", "must have 2, 4, ... or 256 numbers", [](tensors& t) { t["layer.table"].shape = {2, 4}; });
+    refused("table", "not finite", [](tensors& t) { t["layer.table"].set(3, std::numeric_limits<float>::infinity()); });
+    for (std::int32_t const size : {0, -1, 6, std::numeric_limits<std::int32_t>::max()}) {
+        refused("tile", "is no tile of the weights", [&](tensors& t) { t["layer.tile"].set(0, size); });
+    }
+    refused("tile", "is no tile of the weights", [](tensors& t) { t["layer.tile"].set(1, std::int32_t{38}); });
+    refused("tile", "must have the shape (2)", [](tensors& t) { t["layer.tile"].shape = {1, 2}; });
+    refused("scales", "must have the shape (5, 4)", [](tensors& t) { t["layer.tile"].set(0, std::int32_t{1}); });
+    refused("scales", "not finite", [](tensors& t) { t["layer.scales"].set(3, std::uint16_t{0x7E00}); });
+    refused("zeros", "must have the shape (3, 4)", [](tensors& t) { t["layer.zeros"].shape = {4, 3}; });
+    refused("order", "must have the shape (37)", [](tensors& t) { t["layer.order"].shape = {37, 1}; });
+    for (std::int32_t const input : {-1, 37, std::numeric_limits<std::int32_t>::max()}) {
+        refused("order", "is no permutation of the inputs", [&](tensors& t) { t["layer.order"].set(4, input); });
+    }
+    refused("order", "is no permutation of the inputs", [](tensors& t) {
+        t["layer.order"].set(0, std::int32_t{3});
+        t["layer.order"].set(1, std::int32_t{3});
+    });
+    std::string const message = failure_message([&] { read(good, {5, 38}); });
+    EXPECT_TRUE(contains(message, "'layer.")) << message;
+}
+
+TEST(packed_reader, a_layer_that_is_not_there_is_an_error) {
+    tensors const good = tensors_of(io::add_packed, random_packed(int_grid<3>{}, {5, 37}, {1, 37}));
+    tensors other;
+    for (auto const& [name, t] : good) {
+        other["another" + name] = t;
+    }
+    EXPECT_TRUE(contains(failure_message([&] { read(other, {5, 37}); }), "layer."));
+}
+
+} // namespace

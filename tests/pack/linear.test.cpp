@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <cstring>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "detent/pack/linear.hpp"
+#include "pack/random_codes.hpp"
+
+namespace {
+
+using namespace detent;
+using test::random_codes;
+
+/// Calls `f.operator()<Bits>(n)` for all widths and many lengths.
+template <class F> void for_all_rows(F f) {
+    for (int bits = 1; bits <= 8; ++bits) {
+        for (index_t n = 0; n <= 257; ++n) {
+            with_bits(bits, [&]<int Bits> { f.template operator()<Bits>(n); });
+        }
+    }
+}
+
+TEST(linear_packing, bit_b_of_code_i_is_bit_i_times_bits_plus_b_of_the_stream) {
+    for_all_rows([]<int Bits>(index_t n) {
+        using packing = linear_packing<Bits>;
+        auto const codes = random_codes(Bits, n);
+        ASSERT_EQ(packing::row_bytes(n), (n * Bits + 7) / 8);
+        std::vector<std::uint8_t> expected(static_cast<std::size_t>(packing::row_bytes(n)));
+        for (index_t i = 0; i < n; ++i) {
+            for (int b = 0; b < Bits; ++b) {
+                auto const position = static_cast<std::size_t>(i * Bits + b);
+                unsigned const bit = (codes[static_cast<std::size_t>(i)] >> b) & 1U;
+                expected[position / 8] = static_cast<std::uint8_t>(expected[position / 8] | bit << (position % 8));
+            }
+        }
+        std::vector<std::uint8_t> bytes(expected.size(), 0xFF);
+        packing::pack(codes.data(), n, bytes.data());
+        ASSERT_EQ(bytes, expected) << Bits << " bits, " << n << " codes";
+        for (index_t i = 0; i < n; ++i) {
+            ASSERT_EQ(packing::get(bytes.data(), i), codes[static_cast<std::size_t>(i)]);
+        }
+    });
+}
+
+TEST(linear_packing, unpack_undoes_pack_and_neither_writes_past_its_end) {
+    for_all_rows([]<int Bits>(index_t n) {
+        using packing = linear_packing<Bits>;
+        auto const codes = random_codes(Bits, n);
+        auto const row_bytes = static_cast<std::size_t>(packing::row_bytes(n));
+        std::vector<std::uint8_t> bytes(row_bytes + 16, 0xA5);
+        packing::pack(codes.data(), n, bytes.data());
+        ASSERT_EQ(std::vector(bytes.begin() + static_cast<index_t>(row_bytes), bytes.end()),
+                  std::vector<std::uint8_t>(16, 0xA5));
+        auto result = std::vector<code>(codes.size() + 16, 0xA5);
+        // A row of exactly its bytes, so that a sanitizer sees reads past the end.
+        packing::unpack(std::vector(bytes.begin(), bytes.begin() + static_cast<index_t>(row_bytes)).data(), n,
+                        result.data());
+        ASSERT_EQ(std::vector(result.begin() + n, result.end()), std::vector<code>(16, 0xA5));
+        result.resize(codes.size());
+        ASSERT_EQ(result, codes) << Bits << " bits, " << n << " codes";
+    });
+}
+
+TEST(linear_packing, three_bits_have_gptqs_layout) {
+    auto const codes = random_codes(3, 32);
+    std::uint32_t words[3] = {};
+    linear_packing<3>::pack(codes.data(), 32, reinterpret_cast<std::uint8_t*>(words));
+    auto const c = [&](int i) { return std::uint32_t{codes[static_cast<std::size_t>(i)]}; };
+    std::uint32_t expected[3] = {};
+    for (int i = 0; i < 10; ++i) {
+        expected[0] |= c(i) << (3 * i);
+        expected[1] |= c(11 + i) << (1 + 3 * i);
+        expected[2] |= c(22 + i) << (2 + 3 * i);
+    }
+    expected[0] |= (c(10) & 3) << 30;
+    expected[1] |= c(10) >> 2 | (c(21) & 1) << 31;
+    expected[2] |= c(21) >> 1;
+    EXPECT_EQ(words[0], expected[0]);
+    EXPECT_EQ(words[1], expected[1]);
+    EXPECT_EQ(words[2], expected[2]);
+}
+
+TEST(linear_packing, known_bytes) {
+    code const codes[] = {1, 2, 3, 4, 15};
+    std::uint8_t bytes[3] = {};
+    linear_packing<4>::pack(codes, 5, bytes);
+    EXPECT_EQ(bytes[0], 0x21);
+    EXPECT_EQ(bytes[1], 0x43);
+    EXPECT_EQ(bytes[2], 0x0F);
+}
+
+TEST(with_bits, turns_a_number_into_a_type) {
+    for (int bits = 1; bits <= 8; ++bits) {
+        EXPECT_EQ(with_bits(bits, []<int Bits> { return Bits; }), bits);
+    }
+}
+
+} // namespace

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <gtest/gtest.h>
+
+#include "detent/quantizer/catalogue.hpp"
+#include "detent/quantizer/quantizer.hpp"
+#include "io/failure_message.hpp"
+#include "solver/correlated_inputs.hpp"
+
+namespace {
+
+using namespace detent;
+using test::correlated_inputs;
+using test::random_matrix;
+
+/// The run-time quantizer does what the compile-time one does, bit for bit.
+template <class Q> void expect_same(Q const& quantizer, char const* text) {
+    matrix const w = random_matrix(20, 50, 1);
+    hessian const h = hessian::of(correlated_inputs(200, 50, 1));
+    spec const s = spec::parse(text);
+    EXPECT_NO_THROW(check(s)) << text;
+    auto const expected = [&] {
+        if constexpr (std::same_as<typename Q::evidence, hessian>) {
+            return quantizer(w, h);
+        } else {
+            EXPECT_TRUE(quantize(w, nullptr, s).weights == quantizer(w).packed()) << text;
+            return quantizer(w);
+        }
+    }();
+    quantization const result = quantize(w, h, s);
+    EXPECT_TRUE(result.weights == expected.packed()) << text;
+    EXPECT_EQ(result.report.loss, expected.report().loss) << text;
+}
+
+TEST(catalogue, a_specification_means_its_types) {
+    expect_same(quantizer<int_grid<4>>{}, "int4");
+    expect_same(quantizer<int_grid<4>, per_group<16>>{}, "int4:g16:minmax:rtn:f16");
+    expect_same(quantizer<int_grid<1>, per_tensor>{}, "int1:tensor");
+    expect_same(quantizer<int_grid<8, zero::none>, per_block<8, 16>>{.format = scale_format::bf16},
+                "int8:sym:b8x16:bf16");
+    expect_same(quantizer<int_grid<3>, per_channel, rtn, absmax_range>{}, "int3:absmax");
+    expect_same(quantizer<int_grid<3, zero::none>, per_channel, rtn, mse_range>{}, "mse:sym:int3:channel");
+    expect_same(quantizer<e2m1, per_group<32>>{.format = scale_format::f32}, "fp4:g32:f32");
+    expect_same(quantizer<fp_grid<3, 2>>{}, "e3m2");
+    expect_same(quantizer<fp_grid<1, 0>>{}, "e1m0");
+    expect_same(quantizer<fp_grid<7, 0>>{}, "e7m0");
+    expect_same(quantizer<fp_grid<4, 3>>{}, "e4m3");
+    expect_same(quantizer<e4m3>{}, "ocp-e4m3");
+    expect_same(quantizer<e5m2>{}, "ocp-e5m2");
+    expect_same(quantizer<nf4, per_group<16>>{}, "nf4:g16");
+    expect_same(quantizer<ternary>{}, "ternary");
+    expect_same(quantizer<int_grid<4>, per_channel, gptq<>>{}, "int4:gptq");
+    expect_same(
+        quantizer<int_grid<2>, per_group<16>, gptq<>, mse_range>{.solver = {.damping = 0.05, .activation_order = true}},
+        "int2:g16:gptq:mse:act:damp=0.05");
+    expect_same(quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.static_groups = true}}, "e2m1:g16:gptq:static");
+    expect_same(quantizer<int_grid<3>, per_group<16>, gptq<>>{.solver = {.stale_columns = 128}}, "int3:g16:gptq:stale");
+}
+
+TEST(catalogue, every_grid_is_there) {
+    matrix const w = random_matrix(3, 20, 1);
+    auto const expect_bits = [&](std::string const& text, int bits) {
+        EXPECT_EQ(quantize(w, nullptr, spec::parse(text)).weights.bits, bits) << text;
+    };
+    for (int bits = 1; bits <= 8; ++bits) {
+        expect_bits("int" + std::to_string(bits), bits);
+        expect_bits("sym:int" + std::to_string(bits), bits);
+    }
+    for (int e = 1; e <= 7; ++e) {
+        for (int m = 0; e + m <= 7; ++m) {
+            expect_bits("e" + std::to_string(e) + "m" + std::to_string(m), 1 + e + m);
+        }
+    }
+}
+
+TEST(catalogue, what_is_impossible_is_named_before_any_work) {
+    struct {
+        char const* text;
+        char const* problem;
+    } const cases[] = {
+        {"int9", "unknown grid 'int9'"},
+        {"int0", "unknown grid 'int0'"},
+        {"e4m4", "unknown grid 'e4m4'"},
+        {"e0m3", "unknown grid 'e0m3'"},
+        {"fast", "unknown grid 'fast'"},
+        {"e2m1:sym", "unknown grid 'e2m1' with 'sym'"},
+        {"nf4:sym", "unknown grid 'nf4' with 'sym'"},
+        {"e2m1:minmax", "minmax needs a grid with a zero point"},
+        {"int4:sym:minmax", "minmax needs a grid with a zero point"},
+    };
+    matrix const w = random_matrix(3, 20, 1);
+    for (auto const& c : cases) {
+        spec const s = spec::parse(c.text);
+        std::string const message = failure_message([&] { check(s); });
+        EXPECT_TRUE(message.starts_with("specification '" + std::string(c.text) + "': ")) << message;
+        EXPECT_TRUE(contains(message, c.problem)) << message;
+        EXPECT_EQ(failure_message([&] { quantize(w, nullptr, s); }), message);
+    }
+    EXPECT_EQ(failure_message([&] { quantize(w, nullptr, spec::parse("int4:gptq")); }),
+              "specification 'int4:gptq': gptq needs a Hessian");
+}
+
+} // namespace

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <gtest/gtest.h>
+
+#include "detent/grid/int_grid.hpp"
+#include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/product.hpp"
+#include "matrix/random_solution.hpp"
+#include "nn/random_matrix.hpp"
+
+namespace {
+
+using namespace detent;
+using test::random_matrix;
+
+quantized_matrix<int_grid<4>, per_group<16>> random_weights(bool reordered) {
+    solution s = test::random_solution(int_grid<4>{}, {21, 70}, {1, 16}, 1);
+    if (reordered) {
+        s.order = test::random_order(70, 2);
+    }
+    return {int_grid<4>{}, per_group<16>{}, s};
+}
+
+/// |y - w x| is within the rounding error of float sums.
+void expect_product(Eigen::MatrixXf const& y, matrix const& w, Eigen::MatrixXf const& x) {
+    ASSERT_EQ(shape_of(y), (extents{w.rows(), x.cols()}));
+    Eigen::MatrixXd const exact = w.cast<double>() * x.cast<double>();
+    Eigen::MatrixXd const size = w.cast<double>().cwiseAbs() * x.cast<double>().cwiseAbs();
+    EXPECT_TRUE(((y.cast<double>() - exact).array().abs() <= 5e-6 * size.array()).all());
+}
+
+TEST(product, is_the_product_with_the_dequantized_weights) {
+    for (bool const reordered : {false, true}) {
+        auto const w = random_weights(reordered);
+        matrix const dense = dequantize(w.packed());
+        Eigen::VectorXf const x = random_matrix(70, 1, 3);
+        expect_product(w * x, dense, x);
+        expect_product(w.packed() * x, dense, x);
+        for (index_t const tokens : {0, 1, 5, 40}) {
+            Eigen::MatrixXf const batch = random_matrix(70, tokens, 4);
+            expect_product(w * batch, dense, batch);
+            matrix const rows = batch; // row-major inputs
+            expect_product(w * rows, dense, batch);
+        }
+        Eigen::MatrixXf const larger = random_matrix(90, 9, 5);
+        expect_product(w * larger.block(3, 1, 70, 6), dense, larger.block(3, 1, 70, 6));
+        expect_product(w * (2 * x), dense, 2 * x);
+        static_assert(std::same_as<decltype(w * x), Eigen::VectorXf>);
+    }
+}
+
+TEST(product, multiply_takes_blocks_of_larger_matrices) {
+    for (bool const reordered : {false, true}) {
+        auto const w = random_weights(reordered);
+        matrix const x = random_matrix(30, 80, 6);
+        matrix y = matrix::Constant(30, 40, -7);
+        multiply(w.packed(), x.block(2, 5, 20, 70), y.block(4, 3, 20, 21));
+        expect_product(y.block(4, 3, 20, 21).transpose(), dequantize(w.packed()), x.block(2, 5, 20, 70).transpose());
+        y.block(4, 3, 20, 21).setConstant(-7);
+        EXPECT_EQ(y, matrix::Constant(30, 40, -7));
+    }
+}
+
+} // namespace

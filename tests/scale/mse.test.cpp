@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/scale/mse.hpp"
+#include "grid/own_grid.hpp"
+#include "nn/random_matrix.hpp"
+#include "scale/ranges.hpp"
+
+namespace {
+
+using namespace detent;
+using test::error_of;
+using test::random_matrix;
+using test::row_of;
+
+static_assert(RangeFor<mse_range, int_grid<4>> && RangeFor<mse_range, e2m1> && RangeFor<mse_range, nf4> &&
+              RangeFor<mse_range, test::powers_of_two>);
+static_assert(std::same_as<default_range<int_grid<4>>, minmax_range> &&
+              std::same_as<default_range<int_grid<4, zero::none>>, absmax_range> &&
+              std::same_as<default_range<e2m1>, absmax_range>);
+
+/// The scales of GPTQ's search: the min-max (or symmetric) range times 1, 0.99, ... 0.21.
+template <Grid G> std::vector<tile_scale> candidates(G const& grid, mse_range const& range, matrix const& w) {
+    std::vector<tile_scale> list;
+    double low = std::min(0.0F, w.minCoeff());
+    double high = std::max(0.0F, w.maxCoeff());
+    bool const symmetric = range.symmetric || !AffineGrid<G>;
+    if (symmetric) {
+        high = std::max(-low, high);
+        low = -high;
+    }
+    double const levels = double{grid.highest()} - grid.lowest();
+    for (int i = 0; i < static_cast<int>(range.max_shrink * static_cast<float>(range.steps)); ++i) {
+        double const p = 1 - static_cast<double>(i) / range.steps;
+        float const s = store(scale_format::f16, static_cast<float>(p * (high - low) / levels));
+        double const middle = AffineGrid<G> ? (levels + 1) / 2 : 0;
+        list.push_back({s, static_cast<float>(symmetric ? middle : std::nearbyint(-p * low / s))});
+    }
+    return list;
+}
+
+template <Grid G> void expect_best_candidate(G const& grid, mse_range const& range) {
+    for (unsigned seed = 0; seed < 12; ++seed) {
+        matrix w = random_matrix(seed % 3 + 1, 24, seed);
+        w(0, 5) *= 4; // an outlier worth clipping
+        double least = std::numeric_limits<double>::infinity();
+        for (tile_scale const s : candidates(grid, range, w)) {
+            least = std::min(least, error_of(grid, w, s, range.norm));
+        }
+        tile_scale const found = range.fit(grid, w, scale_format::f16);
+        EXPECT_NEAR(error_of(grid, w, found, range.norm), least, 1e-5 * least) << seed;
+        EXPECT_EQ(found.scale, store(scale_format::f16, found.scale));
+    }
+}
+
+TEST(mse_range, finds_the_best_of_its_candidates) {
+    expect_best_candidate(int_grid<2>{}, {});
+    expect_best_candidate(int_grid<4>{}, {});
+    expect_best_candidate(int_grid<4>{}, {.symmetric = true});
+    expect_best_candidate(int_grid<3, zero::none>{}, {});
+    expect_best_candidate(int_grid<3>{}, {.norm = 2, .steps = 20, .max_shrink = 0.5F});
+    expect_best_candidate(e2m1{}, {});
+    expect_best_candidate(ternary{}, {});
+    expect_best_candidate(test::powers_of_two{}, {});
+}
+
+template <Grid G> void expect_no_worse_than_the_whole_range(G const& grid, mse_range const& range) {
+    bool better = false;
+    for (unsigned seed = 0; seed < 50; ++seed) {
+        matrix const w = random_matrix(1, 64, 100 + seed);
+        double const searched = error_of(grid, w, range.fit(grid, w, scale_format::f16), range.norm);
+        double const whole = error_of(grid, w, default_range<G>{}.fit(grid, w, scale_format::f16), range.norm);
+        EXPECT_LE(searched, whole * (1 + 1e-6));
+        better = better || searched < 0.99 * whole;
+    }
+    EXPECT_TRUE(better);
+}
+
+TEST(mse_range, is_no_worse_than_the_range_it_shrinks) {
+    expect_no_worse_than_the_whole_range(int_grid<2>{}, {});
+    expect_no_worse_than_the_whole_range(int_grid<3>{}, {.norm = 2});
+    expect_no_worse_than_the_whole_range(int_grid<3, zero::none>{}, {});
+    expect_no_worse_than_the_whole_range(nf4{}, {});
+}
+
+TEST(mse_range, tiles_that_the_grid_represents_have_no_error) {
+    mse_range const range;
+    auto const f16 = scale_format::f16;
+    matrix const integers = 0.25F * row_of({-4, 11, 0, 1, -2, 7});
+    EXPECT_EQ(range.fit(int_grid<4>{}, integers, f16), (tile_scale{0.25F, 4}));
+    EXPECT_EQ(error_of(int_grid<4>{}, integers, range.fit(int_grid<4>{}, integers, f16), 2.4), 0);
+    matrix const floats = 2 * row_of({6, -6, 0.5F, 4, -1.5F, 0});
+    EXPECT_EQ(range.fit(e2m1{}, floats, f16), (tile_scale{2, 0}));
+    EXPECT_EQ(range.fit(ternary{}, row_of({-0.5F, 0, 0.5F}), f16), (tile_scale{0.5F, 0}));
+    matrix const zeros = matrix::Zero(2, 3);
+    EXPECT_EQ(error_of(int_grid<4>{}, zeros, range.fit(int_grid<4>{}, zeros, f16), 2.4), 0);
+}
+
+TEST(mse_range, one_step_is_the_range_as_it_is) {
+    matrix const w = random_matrix(1, 30, 3);
+    mse_range const one{.steps = 1, .max_shrink = 1};
+    EXPECT_EQ(one.fit(int_grid<4>{}, w, scale_format::f16), minmax_range{}.fit(int_grid<4>{}, w, scale_format::f16));
+    EXPECT_EQ(one.fit(nf4{}, w, scale_format::f16), absmax_range{}.fit(nf4{}, w, scale_format::f16));
+}
+
+TEST(sum_of_powers, adds_powers) {
+    vector const e = vector::LinSpaced(3, 1, 3);
+    EXPECT_FLOAT_EQ(sum_of_powers(e, 2), 14);
+    EXPECT_FLOAT_EQ(sum_of_powers(e, 1), 6);
+    EXPECT_NEAR(sum_of_powers(e, 2.4F), 1 + std::pow(2, 2.4) + std::pow(3, 2.4), 1e-4);
+}
+
+} // namespace
