@@ -67,21 +67,18 @@ public:
             auto const wanted = static_cast<std::size_t>(o.evaluation_windows * window_);
             evaluation_.resize(std::min(evaluation_.size(), wanted));
         }
-        report_.model = std::filesystem::absolute(o.model).lexically_normal().filename().string();
+        auto const directory = std::filesystem::canonical(o.model); // "." and a final slash have no name
+        report_.model = directory.filename().string();
     }
 
     run_report run() {
-        {
-            auto const start = clock_type::now();
-            decoder const model = load_decoder(options_.model);
-            report_.float_perplexity =
-                perplexity(model, evaluation_, window_, executor_, bar_.callback(report_.model));
-            report_.float_seconds = seconds_since(start);
-        }
-        for (auto const& tensor_file : {io::checkpoint(options_.model)}) {
-            for (auto const& name : tensor_file.names()) {
-                report_.float_bytes += static_cast<double>(tensor_file.at(name).bytes.size());
-            }
+        auto const start = clock_type::now();
+        report_.float_perplexity =
+            perplexity(load_decoder(options_.model), evaluation_, window_, executor_, bar_.callback(report_.model));
+        report_.float_seconds = seconds_since(start);
+        io::checkpoint const original(options_.model);
+        for (auto const& name : original.names()) {
+            report_.float_bytes += static_cast<double>(original.at(name).bytes.size());
         }
         for (auto const& text : options_.specs) {
             report_.results.push_back(quantize_once(spec::parse(text)));
@@ -98,8 +95,6 @@ public:
         }
         return options_.compare ? options_.output / text : options_.output;
     }
-
-    index_t window() const { return window_; }
 
 private:
     model_report quantize_once(spec const& s) {

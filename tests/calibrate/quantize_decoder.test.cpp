@@ -28,7 +28,7 @@ protected:
     decoder model_ = load_decoder(test::model_directory(GetParam()));
 };
 INSTANTIATE_TEST_SUITE_P(, quantize_tiny, testing::Values("tiny-llama", "tiny-opt"),
-                         [](auto const& info) { return info.param == "tiny-llama" ? "llama" : "opt"; });
+                         [](auto const& test) { return test.param == "tiny-llama" ? "llama" : "opt"; });
 
 /// What a layer reads, given the quantized model (`now`) and the block with float weights (`before`).
 std::vector<matrix> inputs_of(block const& now, block const& before, matrix x, index_t sequences, bool sequential) {
@@ -136,6 +136,17 @@ TEST_P(quantize_tiny, names_the_layer_that_cannot_be_quantized) {
     } catch (error const& e) {
         EXPECT_NE(std::string(e.what()).find(layer.name), std::string::npos) << e.what();
         EXPECT_NE(std::string(e.what()).find("row 3, column 5"), std::string::npos) << e.what();
+    }
+}
+
+TEST_P(quantize_tiny, refuses_a_quantized_model) {
+    layer_quantizer<int_grid<4>> const q{.to_nearest = true};
+    quantize_decoder(model_, few(1), q, test::two_threads());
+    try {
+        quantize_decoder(model_, few(1), q, test::two_threads());
+        FAIL();
+    } catch (error const& e) {
+        EXPECT_NE(std::string(e.what()).find("is quantized already"), std::string::npos) << e.what();
     }
 }
 

@@ -51,7 +51,7 @@ protected:
     decoder model_ = load_decoder(source_);
 };
 INSTANTIATE_TEST_SUITE_P(, save, testing::Values("tiny-llama", "tiny-opt"),
-                         [](auto const& info) { return info.param == "tiny-llama" ? "llama" : "opt"; });
+                         [](auto const& test) { return test.param == "tiny-llama" ? "llama" : "opt"; });
 
 TEST_P(save, groups_of_integers_go_to_gptq_layout_and_back) {
     auto const loaded = round_trip(layer_quantizer<int_grid<4>>{.group = 128}, io::packed_layout::gptq_v2);

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "detent/calibrate/perplexity.hpp"
@@ -155,8 +156,11 @@ private:
     void solve(block& b, std::vector<linear_role> const& group, hessian const& inputs) {
         for (linear_role const role : group) {
             linear_layer& layer = b.linear(role);
-            auto const start = std::chrono::steady_clock::now();
+            if (!std::holds_alternative<matrix>(layer.weight)) {
+                throw error("layer '" + layer.name + "'", "is quantized already");
+            }
             auto const& weights = std::get<matrix>(layer.weight);
+            auto const start = std::chrono::steady_clock::now();
             try {
                 quantization q = quantize_(weights, inputs);
                 std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;

@@ -44,7 +44,7 @@ struct one_thread {};
 struct serial {
     static constexpr index_t workers() { return 1; }
     static void for_each(index_t n, function_ref<void(index_t)> f) {
-        [[maybe_unused]] one_thread const guard;
+        [[maybe_unused]] one_thread const guard{};
         for (index_t i = 0; i < n; ++i) {
             f(i);
         }
@@ -64,7 +64,7 @@ public:
         std::exception_ptr failure;
 #pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
         {
-            one_thread const guard;
+            one_thread const guard{};
 #pragma omp for schedule(dynamic, 1)
             for (index_t i = 0; i < n; ++i) {
                 try {
