@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-# Builds the command-line program for this machine and compares quantizers: demo.sh [arguments of `compare`].
+# Builds the command-line program for this machine and compares quantizers: demo.sh [specifications and options].
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/native
@@ -12,4 +12,4 @@ mkdir -p "$root/build"
     cat "$root/build/demo.log" >&2
     exit 1
 }
-"$build/examples/quantize_model" compare "$@"
+"$build/examples/quantize_model" --compare "$@"

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#if defined(__GLIBC__)
 #include <malloc.h>
+#endif
 
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
@@ -124,7 +126,8 @@ private:
             auto const plan = save_decoder(model, options_.model, directory, s.text);
             model = load_decoder(directory);
             std::cout << "saved " << directory.string() << " in "
-                      << (plan.obstacle.empty() ? "GPTQ's v2 layout" : "detent's layout (" + plan.obstacle + ")") << '\n';
+                      << (plan.obstacle.empty() ? "GPTQ's v2 layout" : "detent's layout (" + plan.obstacle + ")")
+                      << '\n';
         }
         start = clock_type::now();
         result.perplexity = perplexity(model, evaluation_, window_, executor_, bar_.callback(s.text));
@@ -154,6 +157,9 @@ private:
 void quantize_models(options const& o, executor_ref executor) {
     for (auto const& text : o.specs) {
         check_specification(text); // before any work
+    }
+    if (std::filesystem::exists(o.output) && !std::filesystem::is_directory(o.output)) {
+        throw error("--output", "'" + o.output.string() + "' is a file");
     }
     job work(o, executor);
     run_report const report = work.run();
@@ -201,15 +207,17 @@ void generate_text(options const& o, executor_ref executor) {
 
 int main(int argc, char** argv) {
     // Activations come and go by the megabyte: keep their pages instead of returning them to the system each time.
+#if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
+#endif
 
     options o;
     std::string grid;
     std::string group;
     std::string range;
     std::string solver;
-    double damping = -1;
+    std::string damping;
     bool symmetric = false;
     bool activation_order = false;
     bool static_groups = false;
@@ -225,7 +233,8 @@ int main(int argc, char** argv) {
     auto* const compare_option =
         app.add_option("--compare", compared, "quantizers to print side by side; nothing is saved without --output")
             ->expected(0, -1)
-            ->delimiter(',');
+            ->delimiter(',')
+            ->excludes(spec_option);
     app.add_option("--grid", grid, "instead of --spec: int4, e2m1, nf4, ...")->excludes(spec_option);
     app.add_option("--group", group, "instead of --spec: inputs that share a scale")->excludes(spec_option);
     app.add_option("--range", range, "instead of --spec: minmax, absmax or mse")->excludes(spec_option);
@@ -273,7 +282,7 @@ int main(int argc, char** argv) {
         text += ":" + (solver.empty() ? "gptq" : solver);
         text += activation_order ? ":act" : "";
         text += static_groups ? ":static" : "";
-        text += damping >= 0 ? ":damp=" + std::to_string(damping) : "";
+        text += damping.empty() ? "" : ":damp=" + damping;
         o.specs = {text};
     }
 

@@ -12,7 +12,7 @@ struct model_report {
     std::string spec;
     double perplexity = 0;
     double bits_per_weight = 0; ///< of the quantized layers
-    double bytes = 0;           ///< of all tensors
+    double bytes = 0;           ///< of codes, scales and zero points, and of all other tensors as they were
     double quantize_seconds = 0;
     double evaluate_seconds = 0;
     std::vector<detent::layer_report> layers;

@@ -79,12 +79,11 @@ TEST(fp_grid, known_numbers) {
 }
 
 TEST(fp_grid, reserved_codes_are_no_numbers) {
-    float const infinity = std::numeric_limits<float>::infinity();
     EXPECT_TRUE(std::isnan(e4m3::decode(0x7F)));
     EXPECT_TRUE(std::isnan(e4m3::decode(0xFF)));
     EXPECT_EQ(e4m3::decode(0x7E), 448);
-    EXPECT_EQ(e5m2::decode(0x7C), infinity);
-    EXPECT_EQ(e5m2::decode(0xFC), -infinity);
+    EXPECT_TRUE(std::isnan(e5m2::decode(0x7C)));
+    EXPECT_TRUE(std::isnan(e5m2::decode(0xFC)));
     for (int c : {0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF}) {
         EXPECT_TRUE(std::isnan(e5m2::decode(static_cast<code>(c)))) << c;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <array>
 #include <functional>
 #include <limits>
 #include <map>
@@ -150,6 +151,13 @@ TEST(add_gptq, writes_the_layout_of_gptqmodel) {
     expect_gptq_layout(int_grid<4, zero::none>{}, 8);
 }
 
+struct half_integers {
+    static constexpr std::array<float, 4> values{-1.5F, -0.5F, 0.5F, 1.5F};
+};
+struct far_integers {
+    static constexpr std::array<float, 4> values{-20.0F, -19.0F, -18.0F, -17.0F};
+};
+
 TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     auto const obstacle = [](auto const& grid, extents shape, extents tile) {
         return io::gptq_obstacle(random_packed(grid, shape, tile));
@@ -158,6 +166,8 @@ TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}), "its grids are integers");
     EXPECT_EQ(obstacle(ternary{}, {32, 32}, {1, 32}), "its grids are integers");
     EXPECT_EQ(obstacle(test::powers_of_two{}, {32, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(codebook_grid<half_integers>{}, {32, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(codebook_grid<far_integers>{}, {32, 32}, {1, 32}), "its grids are integers");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {2, 32}), "each of its rows has its own scales");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 40}, {1, 40}), "a weight of shape (32, 40) does not fill its words");
     EXPECT_EQ(obstacle(int_grid<3>{}, {16, 32}, {1, 32}), "a weight of shape (16, 32) does not fill its words");
@@ -196,6 +206,8 @@ TEST(add_packed, what_it_writes_is_read_back) {
     expect_own_round_trip(int_grid<5, zero::none>{});
     expect_own_round_trip(e2m1{});
     expect_own_round_trip(e4m3{});
+    expect_own_round_trip(e5m2{});
+    expect_own_round_trip(codebook_grid<half_integers>{});
     expect_own_round_trip(nf4{});
     expect_own_round_trip(ternary{});
     expect_own_round_trip(test::powers_of_two{});
@@ -348,6 +360,8 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
     refused("scales", "must have the shape (5, 4)", [](tensors& t) { t["layer.tile"].set(0, std::int32_t{1}); });
     refused("scales", "not finite", [](tensors& t) { t["layer.scales"].set(3, std::uint16_t{0x7E00}); });
     refused("zeros", "must have the shape (3, 4)", [](tensors& t) { t["layer.zeros"].shape = {4, 3}; });
+    refused("codes", "uses a code that stands for no number",
+            [](tensors& t) { t["layer.table"].set(1, std::numeric_limits<float>::quiet_NaN()); });
     refused("order", "must have the shape (37)", [](tensors& t) { t["layer.order"].shape = {37, 1}; });
     for (std::int32_t const input : {-1, 37, std::numeric_limits<std::int32_t>::max()}) {
         refused("order", "is no permutation of the inputs", [&](tensors& t) { t["layer.order"].set(4, input); });
@@ -356,6 +370,9 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
         t["layer.order"].set(0, std::int32_t{3});
         t["layer.order"].set(1, std::int32_t{3});
     });
+    // A small file that claims to be huge is refused before memory is asked for.
+    std::string const huge = failure_message([&] { read(good, {index_t{1} << 40, index_t{1} << 22}); });
+    EXPECT_TRUE(contains(huge, "'layer.codes'")) << huge;
     std::string const message = failure_message([&] { read(good, {5, 38}); });
     EXPECT_TRUE(contains(message, "'layer.")) << message;
 }

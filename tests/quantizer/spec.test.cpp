@@ -54,8 +54,8 @@ TEST(spec, other_words) {
     EXPECT_EQ(spec::parse("int4:rtn").solver, spec::solver_kind::rtn);
     EXPECT_EQ(spec::parse("int4:f32").format, scale_format::f32);
     EXPECT_EQ(spec::parse("int4:f16").format, scale_format::f16);
-    EXPECT_EQ(spec::parse("int4:damp=0").gptq_options.damping, 0);
-    EXPECT_EQ(spec::parse("int4:damp=1e-3").gptq_options.damping, 1e-3);
+    EXPECT_EQ(spec::parse("int4:gptq:damp=0").gptq_options.damping, 0);
+    EXPECT_EQ(spec::parse("int4:damp=1e-3:gptq").gptq_options.damping, 1e-3);
 }
 
 TEST(spec, what_it_does_not_understand_is_named) {
@@ -86,6 +86,14 @@ TEST(spec, what_it_does_not_understand_is_named) {
         {"int4:damp=inf", "'damp=inf'"},
         {"int4:damp=1x", "'damp=1x'"},
         {"g128:gptq", "names no grid"},
+        {"int4:act", "act, static, stale and damp need gptq"},
+        {"int4:rtn:static", "act, static, stale and damp need gptq"},
+        {"int4:damp=0.1:rtn", "act, static, stale and damp need gptq"},
+        {"int4:g64:g128", "names a second granularity, 'g128'"},
+        {"int4:channel:tensor", "names a second granularity, 'tensor'"},
+        {"int4:mse:minmax", "names a second range, 'minmax'"},
+        {"int4:rtn:gptq", "names a second solver, 'gptq'"},
+        {"int4:f16:f32", "names a second format of scales, 'f32'"},
     };
     for (auto const& c : cases) {
         std::string const message = failure_message([&] { spec::parse(c.text); });

@@ -24,8 +24,8 @@ namespace detent::inline DETENT_ABI {
 /// The text a model is shown while it is quantized.
 struct calibration {
     std::span<nn::token_id const> tokens;
-    index_t window = 512;          ///< tokens of a sequence
-    index_t windows = 128;         ///< how many sequences; all the text has where there are fewer
+    index_t window = 512;        ///< tokens of a sequence
+    index_t windows = 128;       ///< how many sequences; all the text has where there are fewer
     bool true_sequential = true; ///< inputs of a layer come from the quantized layers before it in the same block
 };
 
@@ -54,7 +54,8 @@ public:
         text_.windows = text.window > 0 ? std::min(text.windows, std::ssize(text.tokens) / text.window) : 0;
         if (text_.windows < 1) {
             throw error("calibration text", "has " + std::to_string(text.tokens.size()) +
-                                                " tokens, which is no window of " + std::to_string(text.window));
+                                                " tokens, which gives no window of " + std::to_string(text.window) +
+                                                " where " + std::to_string(text.windows) + " are asked for");
         }
     }
 
@@ -82,7 +83,8 @@ private:
     void run_sequential(block& b) {
         auto const groups = b.groups();
         hessian inputs;
-        collect(inputs, attention_input, x_.cols(), [&](matrix_view x, nn::token_rows) { return b.attention_input(x, executor_); });
+        collect(inputs, attention_input, x_.cols(),
+                [&](matrix_view x, nn::token_rows) { return b.attention_input(x, executor_); });
         solve(b, groups[attention_input], inputs);
 
         matrix context(x_.rows(), b.output.shape().cols); // (token, heads * head_dim)
@@ -139,8 +141,8 @@ private:
         for (index_t w = 0; w < text_.windows; w += batch) {
             double const in_step = static_cast<double>(w) / static_cast<double>(text_.windows);
             double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(steps);
-            advance(progress_, "quantize",
-                    (static_cast<double>(done_) + in_block) / static_cast<double>(model_.blocks.size()));
+            fraction_ = (static_cast<double>(done_) + in_block) / static_cast<double>(model_.blocks.size());
+            advance(progress_, "quantize", fraction_);
             index_t const count = std::min(batch, text_.windows - w);
             f(w * text_.window, count * text_.window, nn::token_rows{.sequences = count});
         }
@@ -155,6 +157,7 @@ private:
 
     void solve(block& b, std::vector<linear_role> const& group, hessian const& inputs) {
         for (linear_role const role : group) {
+            advance(progress_, "quantize", fraction_);
             linear_layer& layer = b.linear(role);
             if (!std::holds_alternative<matrix>(layer.weight)) {
                 throw error("layer '" + layer.name + "'", "is quantized already");
@@ -182,7 +185,8 @@ private:
     progress progress_;
     matrix x_; // (token, hidden), the input of the block at hand
     std::vector<layer_report> reports_;
-    std::size_t done_ = 0;
+    std::size_t done_ = 0; // blocks
+    double fraction_ = 0;  // of the whole work
 };
 
 /// Quantizes `model` in place; see `decoder_quantizer`.

@@ -6,15 +6,30 @@
 /// sets never share an inline function: without it the linker keeps one of the two, and an AVX-512 body may end up
 /// in a program that runs on an older processor.
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-#define DETENT_ABI abi_avx512
+#define DETENT_ABI_SET avx512bw
+#elif defined(__AVX512F__)
+#define DETENT_ABI_SET avx512f
 #elif defined(__AVX2__) && defined(__FMA__)
-#define DETENT_ABI abi_avx2
+#define DETENT_ABI_SET avx2_fma
+#elif defined(__AVX2__)
+#define DETENT_ABI_SET avx2
 #elif defined(__AVX__)
-#define DETENT_ABI abi_avx
+#define DETENT_ABI_SET avx
 #elif defined(__SSE4_2__)
-#define DETENT_ABI abi_sse4_2
+#define DETENT_ABI_SET sse4_2
 #elif defined(__ARM_NEON)
-#define DETENT_ABI abi_neon
+#define DETENT_ABI_SET neon
 #else
-#define DETENT_ABI abi_generic
+#define DETENT_ABI_SET generic
 #endif
+
+// OpenMP changes what `serial` and `threads` are.
+#if defined(_OPENMP)
+#define DETENT_ABI_THREADS openmp
+#else
+#define DETENT_ABI_THREADS no_openmp
+#endif
+
+#define DETENT_ABI_JOIN(set, threads) abi_##set##_##threads
+#define DETENT_ABI_NAME(set, threads) DETENT_ABI_JOIN(set, threads)
+#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_THREADS)

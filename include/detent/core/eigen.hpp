@@ -3,6 +3,9 @@
 #pragma once
 
 // The one door to Eigen: rooms that compute on matrices include this, the others keep Eigen out.
+#include <cstdint>
+#include <vector>
+
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <Eigen/LU>
@@ -15,15 +18,29 @@ namespace detent::inline DETENT_ABI {
 
 /// A row-major matrix; weights are (out, in), activations (token, feature).
 template <class Scalar> using basic_matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+/// A column.
 template <class Scalar> using basic_vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
 
+/// The type of weights (out, in) and activations (token, feature).
 using matrix = basic_matrix<float>;
+/// A column of floats.
 using vector = basic_vector<float>;
 
 /// A read-only float matrix or a block of one, by reference.
 using matrix_view = Eigen::Ref<matrix const, 0, Eigen::OuterStride<>>;
 /// A writable float matrix or a block of one, by reference.
 using matrix_ref = Eigen::Ref<matrix, 0, Eigen::OuterStride<>>;
+
+/// The columns of `m` that `order` names, in that order.
+inline matrix take_columns(matrix_view m, std::vector<std::int32_t> const& order) {
+    matrix taken(m.rows(), static_cast<index_t>(order.size()));
+    for (index_t row = 0; row < m.rows(); ++row) {
+        for (index_t col = 0; col < taken.cols(); ++col) {
+            taken(row, col) = m(row, order[static_cast<std::size_t>(col)]);
+        }
+    }
+    return taken;
+}
 
 /// The shape of any Eigen expression.
 template <class Derived> extents shape_of(Eigen::EigenBase<Derived> const& m) { return {m.rows(), m.cols()}; }

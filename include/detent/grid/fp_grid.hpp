@@ -23,8 +23,7 @@ enum class reserved {
 /// 3). The exponent bias is the usual 2^(E-1) - 1: LLM-FP4's real-valued bias is a scale of 2^-bias beside the grid.
 /// Rounds half to even. The code is sign, exponent, mantissa, from the highest bit down.
 template <int E, int M, reserved Reserved = reserved::none>
-    requires(E >= 1 && M >= 0 && E + M <= 7)
-struct fp_grid {
+requires(E >= 1 && M >= 0 && E + M <= 7) struct fp_grid {
     static constexpr int bits = 1 + E + M;
     static constexpr int exponent_bits = E;
     static constexpr int mantissa_bits = M;
@@ -36,9 +35,7 @@ struct fp_grid {
     static constexpr float decode(code c) {
         int const m = c & (sign - 1);
         if (m > highest_magnitude) {
-            bool const infinite = Reserved == reserved::infinity && m == highest_magnitude + 1;
-            return infinite ? (c & sign ? -1 : 1) * std::numeric_limits<float>::infinity()
-                            : std::numeric_limits<float>::quiet_NaN();
+            return std::numeric_limits<float>::quiet_NaN();
         }
         return c & sign ? -magnitude(m) : magnitude(m);
     }
@@ -59,7 +56,9 @@ private:
     static constexpr int highest_magnitude =
         Reserved == reserved::infinity ? sign - 1 - (1 << M) : sign - 1 - (Reserved == reserved::nan ? 1 : 0);
 
-    static constexpr float power_of_two(int n) { return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23); }
+    static constexpr float power_of_two(int n) {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
+    }
 
     static constexpr float magnitude(int m) {
         int const field = m >> M;

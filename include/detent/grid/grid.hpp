@@ -10,9 +10,10 @@
 namespace detent::inline DETENT_ABI {
 
 /// A finite set of numbers, each named by a code below `2^bits`. `encode` answers the nearest number's code and
-/// `decode` its number; codes that name no number decode to NaN and are never encoded. Inputs are finite.
+/// `decode` its number; codes that name no number decode to NaN and are never encoded. Inputs are finite. `lowest` and
+/// `highest` are constant expressions.
 template <class G>
-concept Grid = std::regular<G> && (G::bits >= 1 && G::bits <= 8) && requires(G const grid, float x, code c) {
+concept Grid = std::regular<G> &&(G::bits >= 1 && G::bits <= 8) && requires(G const grid, float x, code c) {
     { grid.lowest() } -> std::same_as<float>;
     { grid.highest() } -> std::same_as<float>;
     { grid.encode(x) } -> std::same_as<code>;

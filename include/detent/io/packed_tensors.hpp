@@ -57,6 +57,9 @@ constexpr dtype dtype_of(scale_format format) {
 /// the numbers are no consecutive integers from there on.
 inline int integer_offset(std::span<float const> table) {
     float const offset = -table.front();
+    if (!(offset >= 0 && offset < static_cast<float>(table.size()) && offset == std::floor(offset))) {
+        return -1;
+    }
     for (std::size_t c = 0; c < table.size(); ++c) {
         if (table[c] != static_cast<float>(c) - offset) {
             return -1;
@@ -90,7 +93,8 @@ inline std::string gptq_obstacle(packed_matrix const& w) {
 inline void add_gptq(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
     auto const [out, in] = w.shape();
     index_t const groups = w.scales.tiles.cols;
-    auto const put = [&](std::vector<std::uint32_t>& words, index_t row_words, index_t position, index_t col, unsigned value) {
+    auto const put = [&](std::vector<std::uint32_t>& words, index_t row_words, index_t position, index_t col,
+                         unsigned value) {
         // A bit stream down the words of column `col`, of which there is one in every `row_words`.
         auto const bit = position * w.bits;
         auto* const word = &words[static_cast<std::size_t>(bit / 32 * row_words + col)];
@@ -254,9 +258,12 @@ private:
             throw wrong(name + ".tile", "is no tile of the weights");
         }
         w.tile = {tile[0], tile[1]};
+        // Before anything is allocated, the sizes of the tensors must agree with the shape: the file bounds them.
+        checked(name + ".codes", {shape.rows, w.row_bytes()});
+        extents const tiles{ceil_div(shape.rows, w.tile.rows), ceil_div(shape.cols, w.tile.cols)};
+        auto const type = checked(name + ".scales", {tiles.rows, tiles.cols}).type;
         bool const has_zeros = file_.contains(name + ".zeros");
-        w.scales = scale_store(shape, w.tile, format_of(file_.at(name + ".scales").type), has_zeros);
-        extents const tiles = w.scales.tiles;
+        w.scales = scale_store(shape, w.tile, format_of(type), has_zeros);
         w.scales.scales = floats(name + ".scales", {tiles.rows, tiles.cols});
         if (has_zeros) {
             auto const zeros = integers<std::uint8_t>(name + ".zeros", {tiles.rows, tiles.cols});
@@ -275,11 +282,20 @@ private:
         auto const codes = integers<std::uint8_t>(name + ".codes", {shape.rows, w.row_bytes()});
         w.codes = buffer(std::ssize(codes));
         std::ranges::copy(codes, w.codes.data());
+        if (std::ranges::any_of(w.table, [](float number) { return std::isnan(number); })) {
+            for (index_t row = 0; row < shape.rows; ++row) {
+                for (index_t col = 0; col < shape.cols; ++col) {
+                    if (std::isnan(w.table[w.code_at(row, col)])) {
+                        throw wrong(name + ".codes", "uses a code that stands for no number");
+                    }
+                }
+            }
+        }
         return w;
     }
 
     error wrong(std::string const& tensor, std::string const& problem) const {
-        return {file_.path().string() + ", tensor '" + tensor + "'", problem};
+        return {subject_of(file_.path(), tensor), problem};
     }
 
     tensor_view const& checked(std::string const& tensor, std::vector<index_t> const& shape) const {
@@ -307,7 +323,8 @@ private:
         return values;
     }
 
-    std::vector<float> floats(std::string const& tensor, std::vector<index_t> const& shape, bool nan_allowed = false) const {
+    std::vector<float> floats(std::string const& tensor, std::vector<index_t> const& shape,
+                              bool nan_allowed = false) const {
         auto values = to_floats(checked(tensor, shape), tensor);
         if (!std::ranges::all_of(values, [&](float v) { return std::isfinite(v) || (nan_allowed && std::isnan(v)); })) {
             throw wrong(tensor, "holds a value that is not finite");

@@ -207,7 +207,8 @@ inline model_configuration parse_configuration(nlohmann::json const& json, std::
                                                       ", which does not divide hidden_size " +
                                                       std::to_string(c.hidden));
     }
-    c.heads.head_dim = explicit_head ? fields.size("head_dim") : c.hidden / c.heads.heads;
+    c.heads.head_dim =
+        explicit_head ? fields.size("head_dim", {}, (index_t{1} << 24) / c.heads.heads) : c.hidden / c.heads.heads;
 
     std::string const activation = fields.text(llama ? "hidden_act" : "activation_function", llama ? "silu" : "relu");
     auto const unknown_activation = [&](char const* supported) {

@@ -101,7 +101,7 @@ inline io::packed_layout read_packed_layout(std::filesystem::path const& configu
     if (method == "detent") {
         return io::packed_layout::detent;
     }
-    std::string const format = text("checkpoint_format", "gptq");
+    std::string const format = text("checkpoint_format", text("format", "gptq").c_str());
     if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {
         throw error(configuration.string() + ", field 'quantization_config'",
                     "quant_method '" + io::printable(method) + "' with checkpoint_format '" + io::printable(format) +

@@ -9,9 +9,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "detent/io/atomic_file.hpp"
+#include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
-#include "detent/io/text_file.hpp"
 #include "detent/model/decoder.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -64,10 +65,13 @@ inline save_plan save_decoder(decoder const& model, std::filesystem::path const&
     bool const gptq = plan.layout == io::packed_layout::gptq_v2;
     auto const layers = packed_layers(model);
     io::checkpoint const original(source);
+    if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
+        throw error(directory.string(), "is where the model came from; saving there would lose its float weights");
+    }
     io::safetensors_writer file;
     for (auto const& name : original.names()) {
-        auto const end = name.rfind(".weight");
-        if (end == std::string::npos || !layers.contains(name.substr(0, end))) {
+        bool const weight = name.ends_with(".weight");
+        if (!weight || !layers.contains(name.substr(0, name.size() - std::string(".weight").size()))) {
             auto const& tensor = original.at(name);
             file.add(name, tensor.type, tensor.shape, tensor.bytes);
         }
@@ -97,8 +101,11 @@ inline save_plan save_decoder(decoder const& model, std::filesystem::path const&
     if (failure) {
         throw error(directory.string(), "cannot be created: " + failure.message());
     }
+    io::atomic_file settings_file(directory / "config.json");
+    settings_file.write(configuration.dump(2) + "\n");
+    settings_file.close(); // all that can fail has been done when the first of the two appears
     file.save(directory / "model.safetensors");
-    io::write_text(directory / "config.json", configuration.dump(2) + "\n");
+    settings_file.commit();
     return plan;
 }
 

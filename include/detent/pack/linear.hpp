@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "detent/core/contract.hpp"
 #include "detent/core/index.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -13,8 +14,7 @@ namespace detent::inline DETENT_ABI {
 /// Stores code i of a row in bits [i * bits, (i + 1) * bits) of a little-endian bit stream; each row starts on a byte.
 /// This is the order of GPTQ's and most other file formats. `get` is the slow and obvious definition.
 template <int Bits>
-    requires(Bits >= 1 && Bits <= 8)
-struct linear_packing {
+requires(Bits >= 1 && Bits <= 8) struct linear_packing {
     static constexpr int bits = Bits;
 
     /// The bytes of a row of `n` codes.
@@ -54,6 +54,7 @@ struct linear_packing {
 
 /// Calls `f.template operator()<Bits>()` for a number of bits known only at run time, 1 to 8.
 template <class F> decltype(auto) with_bits(int bits, F&& f) {
+    DETENT_EXPECTS(bits >= 1 && bits <= 8);
     switch (bits) {
     case 1:
         return f.template operator()<1>();

@@ -51,13 +51,18 @@ template <Grid G, class F> void with_range(spec const& s, F const& f) {
     using kind = spec::range_kind;
     auto const range = s.range == kind::automatic ? (AffineGrid<G> ? kind::minmax : kind::absmax) : s.range;
     if (range == kind::absmax) {
-        f(absmax_range{});
+        if constexpr (SymmetricallyLaid<G>) {
+            f(absmax_range{});
+        } else {
+            throw error("specification '" + s.text + "'", "absmax needs two bits or more, or sym");
+        }
     } else if (range == kind::mse) {
         f(mse_range{});
     } else if constexpr (AffineGrid<G>) {
         f(minmax_range{});
     } else {
-        throw error("specification '" + s.text + "'", "minmax needs a grid with a zero point, int1 to int8 without sym");
+        throw error("specification '" + s.text + "'",
+                    "minmax needs a grid with a zero point, int1 to int8 without sym");
     }
 }
 

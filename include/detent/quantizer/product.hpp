@@ -17,14 +17,15 @@ inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, execut
     if (w.order.empty()) {
         kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
     } else { // the bytes are in the order of the sweep
-        matrix const ordered = x(Eigen::all, w.order);
-        kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
+        matrix const ordered = take_columns(x, w.order);
+        kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(),
+                         executor);
     }
 }
 
 /// W x for one input x (in), or W X for a column-major X (in, token).
 template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
-    using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime>;
+    using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime, Eigen::ColMajor>;
     DETENT_EXPECTS(x.rows() == w.shape().cols);
     columns const inputs = x;
     columns y(w.shape().rows, x.cols());
@@ -34,6 +35,7 @@ template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBas
     return y;
 }
 
+/// The same for a matrix whose grid is part of its type.
 template <Grid G, Granularity P, class Derived>
 auto operator*(quantized_matrix<G, P> const& w, Eigen::MatrixBase<Derived> const& x) {
     return w.packed() * x;

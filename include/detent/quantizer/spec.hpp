@@ -6,6 +6,7 @@
 #include <charconv>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "detent/core/error.hpp"
 #include "detent/granularity/granularity.hpp"
@@ -47,6 +48,14 @@ struct spec {
 
 private:
     void read(std::string_view part);
+
+    /// What of `text` has been read, to find contradictions.
+    bool has_granularity_ = false;
+    bool has_range_ = false;
+    bool has_solver_ = false;
+    bool has_format_ = false;
+    bool has_gptq_option_ = false;
+
     bool read_number(std::string_view part, std::string_view prefix, index_t& number) const;
 };
 
@@ -64,45 +73,63 @@ inline void spec::read(std::string_view part) {
     auto const unknown = [&](std::string const& why) {
         return error("specification '" + text + "'", why + " '" + std::string(part) + "'");
     };
+    auto const once = [&](bool& given, char const* what) {
+        if (std::exchange(given, true)) {
+            throw unknown(std::string("names a second ") + what);
+        }
+    };
     index_t rows = 0;
     index_t cols = 0;
     if (auto const x = part.find('x');
         read_number(part, "g", cols) ||
         (x != part.npos && read_number(part.substr(0, x), "b", rows) && read_number(part.substr(x), "x", cols))) {
+        once(has_granularity_, "granularity,");
         granularity = {std::max<index_t>(rows, 1), cols};
     } else if (part == "channel") {
+        once(has_granularity_, "granularity,");
         granularity = {1, 0};
     } else if (part == "tensor") {
+        once(has_granularity_, "granularity,");
         granularity = {0, 0};
     } else if (part == "sym") {
         symmetric = true;
     } else if (part == "absmax") {
+        once(has_range_, "range,");
         range = range_kind::absmax;
     } else if (part == "minmax") {
+        once(has_range_, "range,");
         range = range_kind::minmax;
     } else if (part == "mse") {
+        once(has_range_, "range,");
         range = range_kind::mse;
     } else if (part == "rtn") {
+        once(has_solver_, "solver,");
         solver = solver_kind::rtn;
     } else if (part == "gptq") {
+        once(has_solver_, "solver,");
         solver = solver_kind::gptq;
     } else if (part == "act") {
-        gptq_options.activation_order = true;
+        has_gptq_option_ = gptq_options.activation_order = true;
     } else if (part == "static") {
-        gptq_options.static_groups = true;
+        has_gptq_option_ = gptq_options.static_groups = true;
     } else if (part == "stale") {
         gptq_options.stale_columns = 128;
+        has_gptq_option_ = true;
     } else if (part.starts_with("damp=")) {
+        has_gptq_option_ = true;
         char const* const last = part.data() + part.size();
         auto const [end, failure] = std::from_chars(part.data() + 5, last, gptq_options.damping);
         if (failure != std::errc{} || end != last || !(gptq_options.damping >= 0 && gptq_options.damping <= 100)) {
             throw unknown("not a damping between 0 and 100:");
         }
     } else if (part == "f16") {
+        once(has_format_, "format of scales,");
         format = scale_format::f16;
     } else if (part == "bf16") {
+        once(has_format_, "format of scales,");
         format = scale_format::bf16;
     } else if (part == "f32") {
+        once(has_format_, "format of scales,");
         format = scale_format::f32;
     } else if (grid.empty() && !part.empty()) {
         grid = part == "fp4" ? "e2m1" : part;
@@ -124,6 +151,9 @@ inline spec spec::parse(std::string_view text) {
     }
     if (s.grid.empty()) {
         throw error("specification '" + s.text + "'", "names no grid, such as int4, e2m1 or nf4");
+    }
+    if (s.has_gptq_option_ && s.solver != solver_kind::gptq) {
+        throw error("specification '" + s.text + "'", "act, static, stale and damp need gptq");
     }
     return s;
 }

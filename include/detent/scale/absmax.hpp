@@ -8,9 +8,8 @@ namespace detent::inline DETENT_ABI {
 
 /// The largest absolute weight sets the scale (symmetric quantization).
 struct absmax_range {
-    template <Grid G>
-        requires AffineGrid<G> || SignedGrid<G>
-    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
+    /// The scale of `tile`, stored as `format`.
+    template <SymmetricallyLaid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         return lay_symmetric(grid, interval::of(tile).symmetric(), format);
     }
 

@@ -18,14 +18,15 @@ struct mse_range {
     float norm = 2.4F;       ///< exponent of the error
     int steps = 100;         ///< the range shrinks by 1/steps at a time
     float max_shrink = 0.8F; ///< and by less than this in all
-    bool symmetric = false;
+    bool symmetric = false;  ///< keep the zero point in the middle, where the grid has one
 
+    /// The best scale and zero point of `tile`, stored as `format`.
     template <Grid G>
-        requires AffineGrid<G> || SignedGrid<G>
-    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
+    requires AffineGrid<G> || SignedGrid<G> tile_scale fit(G const& grid, matrix_view tile, scale_format format)
+    const {
         interval const whole = interval::of(tile);
         vector errors(tile.size());
-        tile_scale best;
+        tile_scale best = lay(grid, whole, 1, format); // also where no error is finite
         float least = std::numeric_limits<float>::infinity();
         for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
             float const factor = 1 - static_cast<float>(i) / static_cast<float>(steps);
@@ -55,7 +56,11 @@ private:
                 return lay_affine(grid, whole.scaled(factor), format);
             }
         }
-        return lay_symmetric(grid, whole.symmetric().scaled(factor), format);
+        if constexpr (SymmetricallyLaid<G>) {
+            return lay_symmetric(grid, whole.symmetric().scaled(factor), format);
+        } else { // one bit with a zero point
+            return lay_affine(grid, whole.scaled(factor), format);
+        }
     }
 };
 

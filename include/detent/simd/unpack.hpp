@@ -2,23 +2,26 @@
 
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
 #include "detent/core/index.hpp"
 
-#if defined(__BMI2__)
+#if defined(__BMI2__) && defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 namespace detent::inline DETENT_ABI::simd {
+
+static_assert(std::endian::native == std::endian::little, "codes are read as little-endian words");
 
 /// The lowest `Bits` bits of every byte.
 template <int Bits> inline constexpr std::uint64_t low_bits = 0x0101010101010101U * ((1U << Bits) - 1);
 
 /// Spreads the first eight `Bits`-wide fields of `word` over its eight bytes.
 template <int Bits> std::uint64_t spread(std::uint64_t word) noexcept {
-#if defined(__BMI2__)
+#if defined(__BMI2__) && defined(__x86_64__)
     return _pdep_u64(word, low_bits<Bits>);
 #else
     // Halve three times: 8 fields -> 2 x 4 -> 4 x 2 -> 8 x 1.

@@ -51,7 +51,7 @@ inline hessian_factor factor(hessian const& h, double damping, bool by_activatio
             diagonal(j) = 1;
         }
     }
-    for (f.damping = damping;; f.damping = std::max(10 * f.damping, 1e-3), ++f.damping_raised) {
+    for (f.damping = damping;; f.damping = std::clamp(10 * f.damping, 1e-3, 1.0), ++f.damping_raised) {
         double const added = f.damping * diagonal.mean();
         basic_matrix<double> reversed(n, n); // (in, in), lower triangle
         for (index_t i = 0; i < n; ++i) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "detent/solver/factor.hpp"
@@ -25,8 +27,8 @@ template <class Scalar = double> struct gptq {
     double damping = 0.01;         ///< added to H, relative to its mean diagonal element
     bool activation_order = false; ///< sweep in descending order of the diagonal of H
     bool static_groups = false;    ///< choose the scales of groups before the sweep
-    /// Choose the scales of a group from weights that miss the errors made since the last multiple of this many columns,
-    /// as the published code does with 128; 0 to miss none.
+    /// Choose the scales of a group from weights that miss the errors made since the last multiple of this many
+    /// columns, as the published code does with 128; 0 to miss none.
     index_t stale_columns = 0;
     index_t leaf = 16; ///< columns rounded one by one; beyond, errors travel in matrix products
 
@@ -45,6 +47,7 @@ template <class Scalar = double> struct gptq {
         }
         if (f.r.size() == 0) {
             s = rtn{}.solve(w, {}, p, executor);
+            s.report.damping_raised = f.damping_raised;
             s.report.fallback = h.tokens() == 0 ? "no input was ever seen" : "the Hessian could not be factored";
             return s;
         }
@@ -64,7 +67,12 @@ template <class Scalar = double> struct gptq {
         } else if (activation_order) {
             s.order = f.order;
         }
-        basic_matrix<Scalar> const r = f.r.template cast<Scalar>(); // (in, in), upper triangular
+        basic_matrix<Scalar> r; // (in, in), upper triangular
+        if constexpr (std::is_same_v<Scalar, double>) {
+            r = std::move(f.r);
+        } else {
+            r = f.r.template cast<Scalar>();
+        }
 
         // A piece is whole rows of tiles where it fits their scales itself.
         index_t const piece = fit_on_the_way ? ceil_div(64, s.tile.rows) * s.tile.rows : 64;
@@ -89,7 +97,7 @@ template <class Scalar = double> struct gptq {
                     s.code_at(first + static_cast<index_t>(i), col) = codes[i];
                 }
             };
-            matrix const ordered = weights.middleRows(first, last - first)(Eigen::all, f.order); // (rows, in)
+            matrix const ordered = take_columns(weights.middleRows(first, last - first), f.order); // (rows, in)
             column_sweep<Scalar> sweep(ordered.template cast<Scalar>(), r);
             sweep.group = fit_on_the_way ? s.tile.cols : 0;
             sweep.stale = stale_columns;

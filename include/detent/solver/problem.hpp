@@ -31,11 +31,15 @@ public:
     virtual tile_scale fit(matrix_view tile) const = 0;
 
     /// Rounds `n` weights, each with the scale of its tile: writes the codes and the numbers they stand for.
-    virtual void round(index_t n, float const* weights, tile_scale const* scales, code* codes, float* numbers) const = 0;
+    virtual void round(index_t n, float const* weights, tile_scale const* scales, code* codes,
+                       float* numbers) const = 0;
 
-    /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when a weight is not
-    /// finite.
+    /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when there are none or
+    /// one is not finite.
     solution begin(matrix_view w) const {
+        if (w.size() == 0) {
+            throw error("weights", "are empty");
+        }
         if (!w.allFinite()) {
             for (index_t r = 0; r < w.rows(); ++r) {
                 for (index_t c = 0; c < w.cols(); ++c) {

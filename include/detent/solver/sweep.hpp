@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/function_ref.hpp"
 
@@ -36,14 +37,15 @@ public:
 
     /// Sweeps all columns and returns the loss 0.5 sum (R_jj (t_j - q_j))^2.
     double run(fit_group fit, round_column round) {
+        DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0);
         loss_ = 0;
         run(0, w_.cols(), fit, round);
         return loss_;
     }
 
 private:
-    /// Sweeps columns [begin, end), for which `carried_` holds the errors of all earlier ones. Halves the range until it
-    /// is a leaf, so that nearly all work is one large product on each level; a half never cuts a group.
+    /// Sweeps columns [begin, end), for which `carried_` holds the errors of all earlier ones. Halves the range until
+    /// it is a leaf, so that nearly all work is one large product on each level; a half never cuts a group.
     void run(index_t begin, index_t end, fit_group fit, round_column round) {
         index_t const n = end - begin;
         bool const several_groups = group > 0 && n > group;
