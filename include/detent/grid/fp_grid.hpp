@@ -23,7 +23,8 @@ enum class reserved {
 /// 3). The exponent bias is the usual 2^(E-1) - 1: LLM-FP4's real-valued bias is a scale of 2^-bias beside the grid.
 /// Rounds half to even. The code is sign, exponent, mantissa, from the highest bit down.
 template <int E, int M, reserved Reserved = reserved::none>
-requires(E >= 1 && M >= 0 && E + M <= 7) struct fp_grid {
+    requires(E >= 1 && M >= 0 && E + M <= 7)
+struct fp_grid {
     static constexpr int bits = 1 + E + M;
     static constexpr int exponent_bits = E;
     static constexpr int mantissa_bits = M;

@@ -14,7 +14,8 @@ namespace detent::inline DETENT_ABI {
 /// Stores code i of a row in bits [i * bits, (i + 1) * bits) of a little-endian bit stream; each row starts on a byte.
 /// This is the order of GPTQ's and most other file formats. `get` is the slow and obvious definition.
 template <int Bits>
-requires(Bits >= 1 && Bits <= 8) struct linear_packing {
+    requires(Bits >= 1 && Bits <= 8)
+struct linear_packing {
     static constexpr int bits = Bits;
 
     /// The bytes of a row of `n` codes.

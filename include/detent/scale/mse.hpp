@@ -22,8 +22,8 @@ struct mse_range {
 
     /// The best scale and zero point of `tile`, stored as `format`.
     template <Grid G>
-    requires AffineGrid<G> || SignedGrid<G> tile_scale fit(G const& grid, matrix_view tile, scale_format format)
-    const {
+        requires AffineGrid<G> || SignedGrid<G>
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         interval const whole = interval::of(tile);
         vector errors(tile.size());
         tile_scale best = lay(grid, whole, 1, format); // also where no error is finite

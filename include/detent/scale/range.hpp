@@ -48,12 +48,11 @@ template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, sca
 /// A grid that can be laid over an interval symmetric around 0. One bit with a zero point cannot: its numbers would be
 /// 0 and one of the ends.
 template <class G>
-concept SymmetricallyLaid = SignedGrid<G> ||(AffineGrid<G>&& G::bits > 1);
+concept SymmetricallyLaid = SignedGrid<G> || (AffineGrid<G> && G::bits > 1);
 
 /// Lays a grid over an interval symmetric around 0: s = 2 m / (highest - lowest), and for an affine grid the zero point
 /// in the middle of the codes.
-template <Grid G>
-requires SymmetricallyLaid<G> tile_scale lay_symmetric(G const& grid, interval range, scale_format format) {
+template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, scale_format format) {
     float const s = store(format, (range.high - range.low) / (grid.highest() - grid.lowest()));
     return {s, AffineGrid<G> ? 0.5F * (grid.highest() - grid.lowest() + 1) : 0.0F};
 }
