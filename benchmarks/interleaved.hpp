@@ -6,6 +6,7 @@
 #include <chrono>
 #include <vector>
 
+#include <Eigen/Core>
 #include <benchmark/benchmark.h>
 
 /// Seconds that `f` takes.
@@ -13,6 +14,23 @@ template <class F> double seconds(F const& f) {
     auto const start = std::chrono::steady_clock::now();
     f();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+inline double median(std::vector<double> v) {
+    std::ranges::nth_element(v, v.begin() + std::ssize(v) / 2);
+    return v[v.size() / 2];
+}
+
+/// Flops per second of Eigen's product of square matrices, on as many threads as OpenMP has.
+template <class Scalar> double product_rate() {
+    constexpr int n = 2048;
+    using square = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+    static square const a = square::Random(n, n);
+    static square b = a;
+    return 2.0 * n * n * n / seconds([] {
+               b.noalias() = a * a;
+               benchmark::DoNotOptimize(b.data());
+           });
 }
 
 /// Runs `ours` and `theirs` in turns and sets the counters `speedup`, the median over turns of their ratio, and
@@ -28,10 +46,6 @@ void compare(benchmark::State& state, double flops, Ours const& ours, Theirs con
         ratios.push_back(their_times.back() / our_times.back());
         state.SetIterationTime(our_times.back());
     }
-    auto const median = [](std::vector<double> v) {
-        std::ranges::nth_element(v, v.begin() + std::ssize(v) / 2);
-        return v[v.size() / 2];
-    };
     state.counters["speedup"] = median(ratios);
     state.counters["GFLOP/s"] = flops / median(our_times) / 1e9;
     state.counters["other GFLOP/s"] = flops / median(their_times) / 1e9;

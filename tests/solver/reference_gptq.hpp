@@ -94,7 +94,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
             auto const t = static_cast<float>(weights(row, c));
             code chosen = 0;
             float number = 0;
-            p.round(1, &t, &scale_of(row, input), &chosen, &number);
+            p.round(1, &t, &scale_of(row, input).scale, &scale_of(row, input).zero, &chosen, &number);
             answer.codes(row, input) = chosen;
             error(row) = (weights(row, c) - number) / u(c, c);
         }

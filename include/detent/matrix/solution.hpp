@@ -32,6 +32,14 @@ struct solution {
 
     /// The scale of the weight at `row` and stored column `col`.
     tile_scale scale_at(index_t row, index_t col) const { return scales.at(row / tile.rows, col / tile.cols); }
+    /// The scales and zero points of all weights of `row`, in stored order.
+    void scales_of_row(index_t row, float* scale, float* zero) const {
+        for (index_t col = 0; col < shape.cols; ++col) {
+            tile_scale const t = scale_at(row, col);
+            scale[col] = t.scale;
+            zero[col] = t.zero;
+        }
+    }
     code& code_at(index_t row, index_t col) { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
     code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
 };

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <limits>
+#include <vector>
 
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/minmax.hpp"
+#include "detent/scale/rounder.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -25,20 +27,17 @@ struct mse_range {
         requires AffineGrid<G> || SignedGrid<G>
     tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         interval const whole = interval::of(tile);
-        vector errors(tile.size());
+        vector const weights = tile.reshaped<Eigen::RowMajor>();
+        vector numbers(tile.size());
+        std::vector<code> codes(static_cast<std::size_t>(tile.size()));
+        rounder<G> const round(grid);
         tile_scale best = lay(grid, whole, 1, format); // also where no error is finite
         float least = std::numeric_limits<float>::infinity();
         for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
             float const factor = 1 - static_cast<float>(i) / static_cast<float>(steps);
             tile_scale const candidate = lay(grid, whole, factor, format);
-            index_t n = 0;
-            for (index_t r = 0; r < tile.rows(); ++r) {
-                for (index_t c = 0; c < tile.cols(); ++c) {
-                    float const x = tile(r, c);
-                    errors(n++) = std::abs(decode(grid, encode(grid, x, candidate), candidate) - x);
-                }
-            }
-            float const error = sum_of_powers(errors, norm);
+            round(tile.size(), weights.data(), candidate, codes.data(), numbers.data());
+            float const error = sum_of_powers((numbers - weights).cwiseAbs(), norm);
             if (error < least) {
                 least = error;
                 best = candidate;

@@ -9,9 +9,53 @@
 #include <string>
 #include <vector>
 
+#include "detent/matrix/solution.hpp"
 #include "detent/solver/hessian.hpp"
 
 namespace detent::inline DETENT_ABI {
+
+/// Overwrites `a` (n, n), of which only the upper triangle is read, by the upper triangular R with a = R R^T and returns
+/// true; false where `a` is not positive definite. This is an ordinary Cholesky factorization of `a` with its rows and
+/// columns reversed, done in place, a block of columns at a time from the last to the first.
+inline bool factor_reversed(basic_matrix<double>& a, executor_ref executor = {}) {
+    constexpr index_t block = 128;
+    index_t const n = a.rows();
+    index_t const stride = a.outerStride();
+    for (index_t begin = (n - 1) / block * block; begin >= 0; begin -= block) {
+        index_t const end = std::min(begin + block, n);
+        index_t const width = end - begin;
+        index_t const piece = std::clamp<index_t>(ceil_div(end, 2 * executor.workers()), 48, 384); // rows of a task
+        // What the columns to the right account for: a -= R_(.,right) R_(block,right)^T.
+        executor.for_pieces(end, piece, [&](index_t row, index_t last) {
+            products<double>().add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
+                                   simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
+                                   &a(row, begin), stride);
+        });
+        basic_matrix<double> reversed(width, width); // lower triangle
+        for (index_t i = 0; i < width; ++i) {
+            for (index_t j = 0; j <= i; ++j) {
+                reversed(i, j) = a(end - 1 - i, end - 1 - j);
+            }
+        }
+        Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
+        if (llt.info() != Eigen::Success || !reversed.diagonal().allFinite()) {
+            return false;
+        }
+        basic_matrix<double> const r = basic_matrix<double>(reversed.triangularView<Eigen::Lower>()).reverse();
+        basic_matrix<double> const inverse =
+            r.triangularView<Eigen::Upper>().solve(basic_matrix<double>::Identity(width, width));
+        a.block(begin, begin, width, width) = r;
+        a.block(begin, 0, width, begin).setZero();
+        executor.for_pieces(begin, piece, [&](index_t row, index_t last) {
+            auto above = a.block(row, begin, last - row, width);
+            basic_matrix<double> const rest = above;
+            above.setZero();
+            products<double>().add(last - row, width, width, 1, {rest.data(), width},
+                                   simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
+        });
+    }
+    return true;
+}
 
 /// A Hessian made ready for a sweep over its columns: ordered, damped and factored.
 struct hessian_factor {
@@ -21,16 +65,35 @@ struct hessian_factor {
     std::vector<bool> dead;          ///< by input: its diagonal element was exactly 0
     double damping = 0;              ///< relative to the mean diagonal element
     int damping_raised = 0;          ///< how many times `damping` was multiplied by 10
+    std::string failure;             ///< why `r` is empty
+
+    /// Writes to a solver's report what happened here.
+    void describe(solve_report& report) const {
+        report.damping = r.size() > 0 ? damping : 0;
+        report.damping_raised = damping_raised;
+        report.dead_columns = r.size() > 0 ? std::ranges::count(dead, true) : 0;
+        report.fallback = failure;
+    }
 };
+
+/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure.
+inline matrix without_dead(matrix_view w, hessian_factor const& f) {
+    matrix weights = w;
+    for (index_t j = 0; j < w.cols(); ++j) {
+        if (f.dead[static_cast<std::size_t>(j)]) {
+            weights.col(j).setZero();
+        }
+    }
+    return weights;
+}
 
 /// Orders, damps and factors `h`. The order is descending by diagonal element where `by_activation`, else natural; the
 /// diagonal elements of dead inputs become 1 before their mean is taken (GPTQ's reference). Where the factorization
-/// fails, `damping` grows tenfold up to 1.
+/// fails, `damping` grows tenfold up to 1; where that fails too or `h` has seen nothing, the answer says so.
 ///
-/// H = R R^T with R *upper* triangular is an ordinary Cholesky factorization of H with its rows and columns reversed.
-/// It serves in place of the factor of the inverse, which then need not be formed.
+/// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
 /// @throws error when `h` is not finite.
-inline hessian_factor factor(hessian const& h, double damping, bool by_activation) {
+inline hessian_factor factor(hessian const& h, double damping, bool by_activation, executor_ref executor = {}) {
     index_t const n = h.features();
     basic_vector<double> diagonal = h.diagonal();
     for (index_t j = 0; j < n; ++j) {
@@ -51,23 +114,28 @@ inline hessian_factor factor(hessian const& h, double damping, bool by_activatio
             diagonal(j) = 1;
         }
     }
+    if (h.tokens() == 0) {
+        f.failure = "no input was ever seen";
+        return f;
+    }
+    f.r.resize(n, n);
     for (f.damping = damping;; f.damping = std::clamp(10 * f.damping, 1e-3, 1.0), ++f.damping_raised) {
         double const added = f.damping * diagonal.mean();
-        basic_matrix<double> reversed(n, n); // (in, in), lower triangle
-        for (index_t i = 0; i < n; ++i) {
-            auto const a = f.order[static_cast<std::size_t>(n - 1 - i)];
-            for (index_t j = 0; j < i; ++j) {
-                reversed(i, j) = h(a, f.order[static_cast<std::size_t>(n - 1 - j)]);
+        executor.for_pieces(n, 64, [&](index_t begin, index_t end) {
+            for (index_t i = begin; i < end; ++i) {
+                auto const a = f.order[static_cast<std::size_t>(i)];
+                f.r(i, i) = diagonal(a) + added;
+                for (index_t j = i + 1; j < n; ++j) {
+                    f.r(i, j) = h(a, f.order[static_cast<std::size_t>(j)]);
+                }
             }
-            reversed(i, i) = diagonal(a) + added;
-        }
-        Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
-        if (llt.info() == Eigen::Success && reversed.diagonal().allFinite()) {
-            f.r = reversed.triangularView<Eigen::Lower>();
-            f.r = f.r.reverse().eval();
+        });
+        if (factor_reversed(f.r, executor)) {
             return f;
         }
         if (!(f.damping < 1)) { // also where it is no number
+            f.r.resize(0, 0);
+            f.failure = "the Hessian could not be factored";
             return f;
         }
     }

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <numeric>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -35,80 +37,95 @@ template <class Scalar = double> struct gptq {
     /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
     /// the report says so. @throws error when a weight or `h` is not finite, or their sizes differ.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
-        if (h.features() != w.cols()) {
-            throw error("hessian", "has " + std::to_string(h.features()) + " features, the weights have " +
+        return solve(w, prepare(h, executor), p, executor);
+    }
+
+    /// What `solve` makes of the Hessian first: layers that read the same inputs can share it.
+    hessian_factor prepare(hessian const& h, executor_ref executor = {}) const {
+        return factor(h, damping, activation_order, executor);
+    }
+
+    /// The same as above from what `prepare` made of the Hessian.
+    solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const {
+        if (std::ssize(f.order) != w.cols()) {
+            throw error("hessian", "has " + std::to_string(f.order.size()) + " features, the weights have " +
                                        std::to_string(w.cols()) + " columns");
         }
         solution s = p.begin(w);
-        hessian_factor f;
-        if (h.tokens() > 0) {
-            // A task of its own: products inside the factorization then run as they would with any executor.
-            executor.for_each(1, [&](index_t) { f = factor(h, damping, activation_order); });
-        }
         if (f.r.size() == 0) {
             s = rtn{}.solve(w, {}, p, executor);
-            s.report.damping_raised = f.damping_raised;
-            s.report.fallback = h.tokens() == 0 ? "no input was ever seen" : "the Hessian could not be factored";
+            f.describe(s.report);
             return s;
         }
-        s.report.damping = f.damping;
-        s.report.damping_raised = f.damping_raised;
-        s.report.dead_columns = std::ranges::count(f.dead, true);
-
-        matrix weights = w; // (out, in)
-        for (index_t j = 0; j < w.cols(); ++j) {
-            if (f.dead[static_cast<std::size_t>(j)]) {
-                weights.col(j).setZero();
-            }
-        }
+        f.describe(s.report);
+        matrix const weights = without_dead(w, f); // (out, in)
         bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups;
         if (!fit_on_the_way) {
             p.fit_all(weights, s, executor);
         } else if (activation_order) {
             s.order = f.order;
         }
-        basic_matrix<Scalar> r; // (in, in), upper triangular
-        if constexpr (std::is_same_v<Scalar, double>) {
-            r = std::move(f.r);
-        } else {
-            r = f.r.template cast<Scalar>();
-        }
+        auto const& r = in_scalar(f.r);
 
-        // A piece is whole rows of tiles where it fits their scales itself.
-        index_t const piece = fit_on_the_way ? ceil_div(64, s.tile.rows) * s.tile.rows : 64;
-        basic_vector<double> losses = basic_vector<double>::Zero(ceil_div(w.rows(), piece));
+        std::vector<std::int32_t> stored = f.order; // where each column of the sweep is stored
+        if (!s.order.empty()) {
+            std::iota(stored.begin(), stored.end(), 0);
+        }
+        // Pieces are large, since each reads the whole factor, and no power of 2, which caches take badly.
+        index_t const share = std::clamp<index_t>(ceil_div(w.rows(), executor.workers()), 16, 504);
+        index_t const piece = fit_on_the_way ? ceil_div(share, s.tile.rows) * s.tile.rows : share; // whole tiles to fit
+        basic_vector<double> losses(w.rows());
         executor.for_pieces(w.rows(), piece, [&](index_t first, index_t last) {
-            auto const rows = static_cast<std::size_t>(last - first);
-            std::vector<tile_scale> scales(rows);
-            std::vector<code> codes(rows);
+            index_t const rows = last - first;
+            vector scales(rows);
+            vector zeros(rows);
+            index_t tile_col = -1; // of `scales` and `zeros`
+            Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> codes(rows, w.cols()); // in the order of the sweep
             auto const fit = [&](index_t begin, index_t, matrix const& group) {
-                for (index_t row = 0; row < group.rows(); row += s.tile.rows) {
+                for (index_t row = 0; row < rows; row += s.tile.rows) {
                     s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
-                                 p.fit(group.middleRows(row, std::min(s.tile.rows, group.rows() - row))));
+                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row))));
                 }
             };
             auto const round = [&](index_t j, float const* t, float* q) {
-                index_t const col = s.order.empty() ? f.order[static_cast<std::size_t>(j)] : j; // where it is stored
-                for (std::size_t i = 0; i < rows; ++i) {
-                    scales[i] = s.scale_at(first + static_cast<index_t>(i), col);
+                if (index_t const now = stored[static_cast<std::size_t>(j)] / s.tile.cols; now != tile_col) {
+                    tile_col = now;
+                    for (index_t row = 0; row < rows; ++row) {
+                        tile_scale const shared = s.scales.at((first + row) / s.tile.rows, tile_col);
+                        scales(row) = shared.scale;
+                        zeros(row) = shared.zero;
+                    }
                 }
-                p.round(last - first, t, scales.data(), codes.data(), q);
-                for (std::size_t i = 0; i < rows; ++i) {
-                    s.code_at(first + static_cast<index_t>(i), col) = codes[i];
-                }
+                p.round(rows, t, scales.data(), zeros.data(), codes.col(j).data(), q);
             };
-            matrix const ordered = take_columns(weights.middleRows(first, last - first), f.order); // (rows, in)
-            column_sweep<Scalar> sweep(ordered.template cast<Scalar>(), r);
+            column_sweep<Scalar> sweep(weights.middleRows(first, rows), f.order, r);
             sweep.group = fit_on_the_way ? s.tile.cols : 0;
             sweep.stale = stale_columns;
             sweep.leaf = leaf;
-            losses(first / piece) = sweep.run(fit, round);
+            losses.segment(first, rows) = sweep.run(fit, round);
+            constexpr index_t block = 64; // columns at once: a transposition meets few cache lines at a time
+            for (index_t begin = 0; begin < w.cols(); begin += block) {
+                for (index_t row = 0; row < rows; ++row) {
+                    code* const target = &s.code_at(first + row, 0);
+                    for (index_t j = begin; j < std::min(begin + block, w.cols()); ++j) {
+                        target[stored[static_cast<std::size_t>(j)]] = codes(row, j);
+                    }
+                }
+            }
         });
         s.report.loss = losses.sum();
         return s;
     }
 
     friend constexpr bool operator==(gptq const&, gptq const&) = default;
+
+private:
+    static basic_matrix<double> const& in_scalar(basic_matrix<double> const& r)
+        requires std::same_as<Scalar, double>
+    {
+        return r;
+    }
+    static basic_matrix<Scalar> in_scalar(basic_matrix<double> const& r) { return r.template cast<Scalar>(); }
 };
 
 } // namespace detent::inline DETENT_ABI

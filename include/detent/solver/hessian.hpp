@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <algorithm>
+#include <concepts>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -9,16 +12,30 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/half.hpp"
+#include "detent/solver/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// Accumulates H = 2/n sum x x^T over the inputs x of a linear layer, the Hessian of its mean squared output error
-/// (GPTQ, section 3). Products are taken in float over short runs of tokens and summed in double; only the upper
+/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens and these sums in double; only the upper
 /// triangle is kept, and the same bits come out for any executor.
 class hessian {
 public:
     hessian() = default;
     explicit hessian(index_t features) : sum_(basic_matrix<double>::Zero(features, features)) {}
+
+    /// From what `sum()` and `tokens()` of another one said. @throws error when `sum` is not square or not finite.
+    hessian(basic_matrix<double> sum, index_t tokens) : sum_(std::move(sum)), tokens_(tokens) {
+        if (sum_.rows() != sum_.cols() || tokens < 0) {
+            throw error("hessian", "is " + std::to_string(sum_.rows()) + " x " + std::to_string(sum_.cols()) +
+                                       " over " + std::to_string(tokens) + " tokens");
+        }
+        clear_lower(0, features());
+        if (!sum_.allFinite()) {
+            throw error("hessian", "is not finite");
+        }
+    }
 
     /// The Hessian of `activations` (token, feature).
     static hessian of(matrix_view activations, executor_ref executor = {}) {
@@ -33,22 +50,52 @@ public:
             throw error("hessian", "expected inputs of " + std::to_string(features()) + " features, got " +
                                        std::to_string(x.cols()));
         }
-        constexpr index_t tokens_per_run = 256; // short enough for float sums, long enough for a product at full speed
-        constexpr index_t panel = 128;          // columns of the triangle that one task owns
-        executor.for_pieces(features(), panel, [&](index_t begin, index_t end) {
-            matrix product; // (end, end - begin)
-            for (index_t t = 0; t < x.rows(); t += tokens_per_run) {
-                auto const run = x.middleRows(t, std::min(tokens_per_run, x.rows() - t));
-                product.noalias() = run.leftCols(end).transpose() * run.middleCols(begin, end - begin);
-                sum_.block(0, begin, end, end - begin) += product.cast<double>();
+        simd::strided<float> const inputs{x.data(), x.outerStride()};
+        // A task is a square tile of the triangle; smaller where there are few.
+        index_t const width = std::clamp<index_t>(ceil_div(features(), 8), 64, 256);
+        index_t const tiles = ceil_div(features(), width);
+        executor.for_each(tiles * tiles, [&](index_t tile) {
+            index_t const row = tile / tiles * width;
+            index_t const col = tile % tiles * width;
+            if (row > col) {
+                return;
+            }
+            products<float, double>().add(std::min(width, features() - row), std::min(width, features() - col),
+                                          x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
+                                          &sum_(row, col), sum_.outerStride(),
+                                          row == col ? simd::part::upper : simd::part::all);
+            if (row == col) {
+                clear_lower(row, std::min(row + width, features()));
             }
         });
         tokens_ += x.rows();
     }
 
-    /// Adds what another Hessian has seen.
+    /// Adds inputs (token, feature), row by row. @throws error when their number is no multiple of the features.
+    template <class Half>
+        requires std::same_as<Half, half> || std::same_as<Half, bfloat16>
+    void add(std::span<Half const> x, executor_ref executor = {}) {
+        index_t const tokens = features() > 0 ? std::ssize(x) / features() : 0;
+        if (tokens * features() != std::ssize(x)) {
+            throw error("hessian", std::to_string(x.size()) + " numbers are no inputs of " +
+                                       std::to_string(features()) + " features");
+        }
+        constexpr index_t at_once = 1024;
+        matrix run; // (token, feature)
+        for (index_t t = 0; t < tokens; t += at_once) {
+            run.resize(std::min(at_once, tokens - t), features());
+            std::ranges::transform(x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size())),
+                                   run.data(), [](Half v) { return static_cast<float>(v); });
+            add(run, executor);
+        }
+    }
+
+    /// Adds what another Hessian has seen. @throws error when the number of features differs.
     hessian& operator+=(hessian const& other) {
-        DETENT_EXPECTS(features() == other.features());
+        if (other.features() != features()) {
+            throw error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
+                                       std::to_string(other.features()));
+        }
         sum_ += other.sum_;
         tokens_ += other.tokens_;
         return *this;
@@ -57,6 +104,10 @@ public:
     index_t features() const { return sum_.rows(); }
     /// How many inputs it has seen.
     index_t tokens() const { return tokens_; }
+    /// sum x x^T (in, in), not scaled; zero below the diagonal.
+    basic_matrix<double> const& sum() const { return sum_; }
+    /// What `sum()` is multiplied by to give H.
+    double scale() const { return tokens_ > 0 ? 2.0 / static_cast<double>(tokens_) : 0.0; }
 
     /// H at row `i`, column `j`.
     double operator()(index_t i, index_t j) const { return scale() * (i <= j ? sum_(i, j) : sum_(j, i)); }
@@ -66,20 +117,31 @@ public:
 
     /// 0.5 tr(D H D^T): the mean over the inputs of |D x|^2, for D (out, in).
     double quadratic(matrix_view d, executor_ref executor = {}) const {
-        constexpr index_t rows_per_task = 64;
+        DETENT_EXPECTS(d.cols() == features());
+        constexpr index_t rows_per_task = 128;
+        constexpr index_t width = 256;
         basic_vector<double> part = basic_vector<double>::Zero(ceil_div(d.rows(), rows_per_task));
         executor.for_pieces(d.rows(), rows_per_task, [&](index_t begin, index_t end) {
             basic_matrix<double> const rows = d.middleRows(begin, end - begin).cast<double>(); // (end - begin, in)
-            basic_matrix<double> const product = rows * sum_.selfadjointView<Eigen::Upper>();
-            part(begin / rows_per_task) = product.cwiseProduct(rows).sum();
+            basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols()); // with the triangle
+            products<double> multiply;
+            for (index_t col = 0; col < features(); col += width) {
+                index_t const last = std::min(col + width, features());
+                multiply.add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
+                             {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
+            }
+            part(begin / rows_per_task) =
+                2 * product.cwiseProduct(rows).sum() - (rows.cwiseAbs2() * sum_.diagonal()).sum();
         });
         return 0.5 * scale() * part.sum();
     }
 
 private:
-    double scale() const { return tokens_ > 0 ? 2.0 / static_cast<double>(tokens_) : 0.0; }
+    void clear_lower(index_t begin, index_t end) {
+        sum_.block(begin, begin, end - begin, end - begin).triangularView<Eigen::StrictlyLower>().setZero();
+    }
 
-    basic_matrix<double> sum_; // (in, in), valid on and above the diagonal
+    basic_matrix<double> sum_; // (in, in), upper triangular
     index_t tokens_ = 0;
 };
 

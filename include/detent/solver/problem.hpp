@@ -14,6 +14,7 @@
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/scale/range.hpp"
+#include "detent/scale/rounder.hpp"
 #include "detent/scale/scale_store.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -30,8 +31,9 @@ public:
     /// The scale for the weights of a tile, as it will be stored.
     virtual tile_scale fit(matrix_view tile) const = 0;
 
-    /// Rounds `n` weights, each with the scale of its tile: writes the codes and the numbers they stand for.
-    virtual void round(index_t n, float const* weights, tile_scale const* scales, code* codes,
+    /// Rounds `n` weights, each with the scale and zero point of its tile: writes the codes and the numbers they stand
+    /// for.
+    virtual void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
                        float* numbers) const = 0;
 
     /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when there are none or
@@ -40,13 +42,14 @@ public:
         if (w.size() == 0) {
             throw error("weights", "are empty");
         }
-        if (!w.allFinite()) {
-            for (index_t r = 0; r < w.rows(); ++r) {
-                for (index_t c = 0; c < w.cols(); ++c) {
-                    if (!std::isfinite(w(r, c))) {
-                        throw error("weights", "the weight at row " + std::to_string(r) + ", column " +
-                                                   std::to_string(c) + " is not finite");
-                    }
+        for (index_t r = 0; r < w.rows(); ++r) {
+            if ((0 * w.row(r)).sum() == 0) { // which no number that is not finite leaves 0
+                continue;
+            }
+            for (index_t c = 0; c < w.cols(); ++c) {
+                if (!std::isfinite(w(r, c))) {
+                    throw error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
+                                               " is not finite");
                 }
             }
         }
@@ -87,21 +90,21 @@ private:
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
 public:
     explicit problem_of(G grid, P granularity = {}, R range = {}, scale_format format = scale_format::f16)
-        : problem(format, AffineGrid<G>), grid_(grid), granularity_(granularity), range_(range), format_(format) {}
+        : problem(format, AffineGrid<G>), grid_(grid), rounder_(grid), granularity_(granularity), range_(range),
+          format_(format) {}
 
     extents tile(extents shape) const override { return granularity_.tile(shape); }
 
     tile_scale fit(matrix_view weights) const override { return range_.fit(grid_, weights, format_); }
 
-    void round(index_t n, float const* weights, tile_scale const* scales, code* codes, float* numbers) const override {
-        for (index_t i = 0; i < n; ++i) {
-            codes[i] = encode(grid_, weights[i], scales[i]);
-            numbers[i] = decode(grid_, codes[i], scales[i]);
-        }
+    void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
+               float* numbers) const override {
+        rounder_(n, weights, scales, zeros, codes, numbers);
     }
 
 private:
     G grid_;
+    rounder<G> rounder_;
     P granularity_;
     R range_;
     scale_format format_;

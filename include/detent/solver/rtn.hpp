@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <vector>
-
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -17,13 +15,13 @@ struct rtn {
         solution s = p.begin(w);
         p.fit_all(w, s, executor);
         executor.for_pieces(w.rows(), 16, [&](index_t first, index_t last) {
-            std::vector<tile_scale> scales(static_cast<std::size_t>(w.cols()));
+            vector scales(w.cols());
+            vector zeros(w.cols());
             vector numbers(w.cols());
             for (index_t row = first; row < last; ++row) {
-                for (index_t col = 0; col < w.cols(); ++col) {
-                    scales[static_cast<std::size_t>(col)] = s.scale_at(row, col);
-                }
-                p.round(w.cols(), w.data() + row * w.outerStride(), scales.data(), &s.code_at(row, 0), numbers.data());
+                s.scales_of_row(row, scales.data(), zeros.data());
+                p.round(w.cols(), w.data() + row * w.outerStride(), scales.data(), zeros.data(), &s.code_at(row, 0),
+                        numbers.data());
             }
         });
         return s;

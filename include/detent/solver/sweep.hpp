@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
+#include <cstdint>
+#include <vector>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/function_ref.hpp"
+#include "detent/solver/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -16,7 +18,8 @@ namespace detent::inline DETENT_ABI {
 /// e the errors made so far)
 ///     t_j = w_j + 1/R_jj sum_{i<j} e_i R_ij,   q_j = round(t_j),   e_j = w_j - q_j,
 /// which gives the codes of GPTQ's sweep (Frantar et al., algorithm 1) without forming the inverse of H.
-/// It knows no grid, so that its matrix products are compiled once.
+/// It knows no grid, so that its matrix products are compiled once. Its bits do not depend on which rows are swept
+/// together.
 template <class Scalar> class column_sweep {
 public:
     /// Column-major, since the sweep walks along columns.
@@ -27,20 +30,31 @@ public:
     /// Rounds the column `j`: writes to `q` the numbers that stand for `t`, both of as many rows as the sweep has.
     using round_column = function_ref<void(index_t j, float const* t, float* q)>;
 
-    /// For the weights `w` (rows, in) and the factor `r` (in, in), both in the order of the sweep.
-    column_sweep(columns w, basic_matrix<Scalar> const& r)
-        : w_(std::move(w)), r_(r), e_(columns::Zero(w_.rows(), w_.cols())), carried_(e_) {}
+    /// For the weights `w` (rows, in), of which `order` says the order of the sweep, and the factor `r` (in, in), which
+    /// is in that order and outlives the sweep.
+    column_sweep(matrix_view w, std::vector<std::int32_t> const& order, basic_matrix<Scalar> const& r)
+        : r_(r), e_(w.rows(), w.cols()), carried_(columns::Zero(w.rows(), w.cols())), t_(w.rows()), q_(w.rows()),
+          losses_(basic_vector<double>::Zero(w.rows())) {
+        constexpr index_t block = 32; // columns at once: a transposition meets few cache lines at a time
+        for (index_t begin = 0; begin < w.cols(); begin += block) {
+            index_t const end = std::min(begin + block, w.cols());
+            for (index_t row = 0; row < w.rows(); ++row) {
+                for (index_t j = begin; j < end; ++j) {
+                    e_(row, j) = w(row, order[static_cast<std::size_t>(j)]);
+                }
+            }
+        }
+    }
 
     index_t group = 0; ///< columns of a group that is fitted on the way; 0 for none
     index_t stale = 0; ///< see `gptq::stale_columns`
     index_t leaf = 16; ///< columns rounded one by one
 
-    /// Sweeps all columns and returns the loss 0.5 sum (R_jj (t_j - q_j))^2.
-    double run(fit_group fit, round_column round) {
+    /// Sweeps all columns and returns the loss of each row, 0.5 sum_j (R_jj (t_j - q_j))^2.
+    basic_vector<double> const& run(fit_group fit, round_column round) {
         DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0);
-        loss_ = 0;
-        run(0, w_.cols(), fit, round);
-        return loss_;
+        run(0, e_.cols(), fit, round);
+        return losses_;
     }
 
 private:
@@ -49,7 +63,7 @@ private:
     void run(index_t begin, index_t end, fit_group fit, round_column round) {
         index_t const n = end - begin;
         bool const several_groups = group > 0 && n > group;
-        if (group > 0 && begin % group == 0 && end == std::min(begin + group, w_.cols())) {
+        if (group > 0 && begin % group == 0 && end == std::min(begin + group, e_.cols())) {
             fit(begin, end, current(begin, end));
         }
         if (n <= leaf && !several_groups) {
@@ -62,40 +76,68 @@ private:
         index_t const grain = several_groups ? group : 1;
         index_t const middle = begin + ceil_div(ceil_div(n, 2), grain) * grain;
         run(begin, middle, fit, round);
-        carried_.middleCols(middle, end - middle).noalias() +=
-            e_.middleCols(begin, middle - begin) * r_.block(begin, middle, middle - begin, end - middle);
+        add_product(middle, end, 1, e_.col(begin).data(), begin, middle, carried_.col(middle).data());
         run(middle, end, fit, round);
+    }
+
+    /// Adds `factor` times E R_(from..to, begin..end) to the columns [begin, end) at `sum`, where E are the columns
+    /// [from, to) at `e`.
+    void add_product(index_t begin, index_t end, Scalar factor, Scalar const* e, index_t from, index_t to, Scalar* sum) {
+        index_t const rows = e_.rows();
+        multiply_.add(end - begin, rows, to - from, factor,
+                      simd::strided<Scalar>{r_.data(), r_.outerStride()}.block(from, begin).transpose(), {e, rows}, sum,
+                      rows);
     }
 
     /// The weights of columns [begin, end) once the errors of the columns before `known` have been moved to them,
     /// w + E R_known R_rest^-1: what the sweep of the published algorithm has in place of w when it gets there.
-    matrix current(index_t begin, index_t end) const {
+    matrix current(index_t begin, index_t end) {
         index_t const known = stale > 0 ? begin / stale * stale : begin;
         columns moved = carried_.middleCols(begin, end - begin); // (rows, end - known)
         if (known < begin) {
-            moved = e_.leftCols(known) * r_.block(0, known, known, end - known);
+            moved = columns::Zero(e_.rows(), end - known);
+            add_product(known, end, 1, e_.data(), 0, known, moved.data());
         }
-        r_.block(known, known, end - known, end - known)
-            .template triangularView<Eigen::Upper>()
-            .template solveInPlace<Eigen::OnTheRight>(moved);
-        return (w_.middleCols(begin, end - begin) + moved.rightCols(end - begin)).template cast<float>();
+        divide(known, end, moved.data());
+        return (e_.middleCols(begin, end - begin) + moved.rightCols(end - begin)).template cast<float>();
+    }
+
+    /// Multiplies the columns [begin, end) at `x` by the inverse of R_(begin..end, begin..end), in place.
+    void divide(index_t begin, index_t end, Scalar* x) {
+        index_t const rows = e_.rows();
+        if (end - begin <= 32) {
+            Eigen::Map<columns> part(x, rows, end - begin);
+            r_.block(begin, begin, end - begin, end - begin)
+                .template triangularView<Eigen::Upper>()
+                .template solveInPlace<Eigen::OnTheRight>(part);
+            return;
+        }
+        index_t const middle = begin + ceil_div(end - begin, 2);
+        Scalar* const rest = x + (middle - begin) * rows;
+        divide(begin, middle, x);
+        add_product(middle, end, -1, x, begin, middle, rest);
+        divide(middle, end, rest);
     }
 
     void step(index_t j, round_column round) {
-        basic_vector<Scalar> const t = w_.col(j) + carried_.col(j) / r_(j, j); // (rows)
-        vector const to_round = t.template cast<float>();
-        vector rounded(t.size());
-        round(j, to_round.data(), rounded.data());
-        auto const q = rounded.template cast<Scalar>();
-        e_.col(j) = w_.col(j) - q;
-        loss_ += 0.5 * (r_(j, j) * (t - q)).template cast<double>().squaredNorm();
+        Scalar const diagonal = r_(j, j);
+        auto e = e_.col(j); // still the weights
+        auto t = carried_.col(j);
+        t = e + t / diagonal;
+        t_ = t.template cast<float>();
+        round(j, t_.data(), q_.data());
+        auto const q = q_.template cast<Scalar>();
+        e -= q;
+        losses_ += 0.5 * (diagonal * (t - q)).template cast<double>().cwiseAbs2();
     }
 
-    columns w_;
     basic_matrix<Scalar> const& r_;
-    columns e_;       // (rows, in), errors w - q of the columns done
+    columns e_;       // (rows, in), errors w - q of the columns done, weights w of the others
     columns carried_; // (rows, in), sum over earlier columns i of e_i R_ij
-    double loss_ = 0;
+    vector t_;
+    vector q_;
+    basic_vector<double> losses_;
+    products<Scalar> multiply_;
 };
 
 } // namespace detent::inline DETENT_ABI

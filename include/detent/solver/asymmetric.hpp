@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "detent/solver/gptq.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What a layer reads in a model whose earlier layers are quantized already, and how that differs from what it reads in
+/// the float model: the Hessian H of the inputs x of the quantized stream and C = 2/n sum (x~ - x) x^T, where x~ is the
+/// input of the same token in the float stream.
+class asymmetric_hessian {
+public:
+    asymmetric_hessian() = default;
+    explicit asymmetric_hessian(index_t features)
+        : inputs_(features), sum_(basic_matrix<double>::Zero(features, features)) {}
+
+    /// Adds inputs (token, feature) of the quantized stream and those of the float stream for the same tokens.
+    /// @throws error when their shapes or the number of features differ.
+    void add(matrix_view quantized, matrix_view floats, executor_ref executor = {}) {
+        if (shape_of(quantized) != shape_of(floats)) {
+            throw error("inputs", "of the float stream are " + std::to_string(floats.rows()) + " x " +
+                                      std::to_string(floats.cols()) + ", of the quantized one " +
+                                      std::to_string(quantized.rows()) + " x " + std::to_string(quantized.cols()));
+        }
+        inputs_.add(quantized, executor);
+        matrix const difference = floats - quantized; // (token, in)
+        simd::strided<float> const left{difference.data(), difference.outerStride()};
+        executor.for_pieces(features(), 128, [&](index_t begin, index_t end) {
+            products<float, double>().add(end - begin, features(), quantized.rows(), 1,
+                                          left.block(0, begin).transpose(), {quantized.data(), quantized.outerStride()},
+                                          &sum_(begin, 0), sum_.outerStride());
+        });
+    }
+
+    index_t features() const { return inputs_.features(); }
+    /// H, of the quantized stream.
+    hessian const& inputs() const { return inputs_; }
+    /// C (in, in): row i tells how the difference of input i goes with all inputs.
+    basic_matrix<double> difference() const { return inputs_.scale() * sum_; }
+
+private:
+    hessian inputs_;
+    basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T
+};
+
+/// Which part of the difference between the streams weights are corrected for.
+enum class correction {
+    whole,        ///< the least-squares solution
+    later_columns ///< what a column's difference can be made up for by later columns of the sweep
+};
+
+/// The weights W* that, read with the quantized stream's inputs, come nearest to what `w` (out, in) gives with the float
+/// stream's: with `strength` a, damped H = R R^T in the order of the sweep, and N = C R^-T,
+///     W* = W + a W N R^-1 = W + a W C H^-1,
+/// the solution of min |W X~ - W* X|^2 + damping |W* - W|^2 for a = 1. Of a correction by later columns, only what is
+/// strictly above the diagonal of N counts.
+inline matrix corrected_weights(matrix_view w, asymmetric_hessian const& known, hessian_factor const& f,
+                                double strength, correction kind, executor_ref executor = {}) {
+    index_t const in = w.cols();
+    basic_matrix<double> const c = known.difference();
+    basic_matrix<double> n(in, in); // N, in the order of the sweep
+    constexpr index_t piece = 128;
+    executor.for_pieces(in, piece, [&](index_t begin, index_t end) {
+        for (index_t i = begin; i < end; ++i) {
+            for (index_t j = 0; j < in; ++j) {
+                n(i, j) = c(f.order[static_cast<std::size_t>(i)], f.order[static_cast<std::size_t>(j)]);
+            }
+        }
+        auto rows = n.middleRows(begin, end - begin);
+        f.r.transpose().triangularView<Eigen::Lower>().solveInPlace<Eigen::OnTheRight>(rows);
+        for (index_t i = begin; i < end && kind == correction::later_columns; ++i) {
+            n.row(i).head(i + 1).setZero();
+        }
+    });
+    matrix corrected = w; // (out, in)
+    executor.for_pieces(w.rows(), piece, [&](index_t begin, index_t end) {
+        matrix const ordered = take_columns(w.middleRows(begin, end - begin), f.order);
+        basic_matrix<double> const rows = ordered.cast<double>();                            // (end - begin, in)
+        basic_matrix<double> moved = basic_matrix<double>::Zero(rows.rows(), in);            // (end - begin, in)
+        products<double>().add(rows.rows(), in, in, strength, {rows.data(), in}, {n.data(), in}, moved.data(), in);
+        f.r.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
+        for (index_t j = 0; j < in; ++j) {
+            corrected.col(f.order[static_cast<std::size_t>(j)]).segment(begin, end - begin) += moved.col(j).cast<float>();
+        }
+    });
+    return corrected;
+}
+
+/// GPTQ towards the output of the float model: the weights are first corrected for what the quantization of earlier
+/// layers did to the inputs, then rounded as `rounding` says. The kind of correction is part of the type; see `gptaq` and `qronos`.
+template <correction Kind, class Scalar = double> struct asymmetric_gptq {
+    using evidence = asymmetric_hessian;
+
+    gptq<Scalar> rounding = {};
+    double strength = Kind == correction::later_columns ? 0.25 : 1.0; ///< share of the correction; 0 is GPTQ
+
+    /// As `gptq::solve`; the loss in the report is the distance to the corrected weights. @throws error as that.
+    solution solve(matrix_view w, asymmetric_hessian const& known, problem const& p, executor_ref executor = {}) const {
+        return solve(w, known, rounding.prepare(known.inputs(), executor), p, executor);
+    }
+
+    /// The same from what `rounding.prepare` made of the Hessian.
+    solution solve(matrix_view w, asymmetric_hessian const& known, hessian_factor const& f, problem const& p,
+                   executor_ref executor = {}) const {
+        if (f.r.rows() != w.cols()) { // no factor, or none for these weights
+            return rounding.solve(w, f, p, executor);
+        }
+        return rounding.solve(corrected_weights(w, known, f, strength, Kind, executor), f, p, executor);
+    }
+
+    friend constexpr bool operator==(asymmetric_gptq const&, asymmetric_gptq const&) = default;
+};
+
+/// GPTAQ (Li et al., "Efficient Finetuning-Free Quantization for Asymmetric Calibration"): the difference of an input
+/// is made up for by later columns only, and a quarter of it, as the published code does. That code multiplies its
+/// correction by rounded weights, with results that depend on its block size; here it is by the original weights.
+template <class Scalar = double> using gptaq = asymmetric_gptq<correction::later_columns, Scalar>;
+
+/// Correction in the manner of Qronos (Zhang et al., "Correcting the Past by Shaping the Future"): the whole
+/// least-squares solution. It is the efficient form of that paper but for the first column, which the paper rounds with
+/// all other weights held at their original values.
+template <class Scalar = double> using qronos = asymmetric_gptq<correction::whole, Scalar>;
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "detent/solver/factor.hpp"
+#include "detent/solver/inverse.hpp"
+#include "detent/solver/problem.hpp"
+#include "detent/solver/rtn.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// OBQ, exact and greedy: in every row rounds the weight that costs least after all others have made up for it as well
+/// as they can, until none is left (Optimal Brain Quantization; Frantar and Alistarh, "Optimal Brain Compression",
+/// algorithm 3 and section 5). Every row has its own order.
+///
+/// Scales are fitted once, to the original weights. Everything is in double but the rounding, which sees floats.
+/// It costs in^3/3 flops for every row, in products of rank `delay`, and in^2 doubles for every worker besides the
+/// shared inverse: good for up to a few thousand inputs. Rows are independent tasks; the same bits come out for any
+/// executor.
+///
+/// Greedy is not always better. It beats GPTQ where inputs are of like size; where they differ much it rounds the
+/// weights of large inputs last, with little left to make up for them, and GPTQ in activation order loses less.
+struct obq {
+    using evidence = hessian;
+
+    double damping = 0.01; ///< added to H, relative to its mean diagonal element; 0 in the published code
+    /// Where a weight is more than half its scale away from the grid, which on integers means that it has left their
+    /// range, round the farthest first, before it drifts further; as the published code does.
+    bool outliers_first = true;
+    /// Weights that are 0 at the start stay 0; they neither receive nor give compensation. For pruned layers.
+    bool keep_zeros = false;
+    index_t delay = 64; ///< eliminations gathered into one matrix product
+
+    /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
+    /// the report says so. @throws error when a weight or `h` is not finite, their sizes differ, or a zero should be
+    /// kept that the grid does not have.
+    solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
+        if (h.features() != w.cols()) {
+            throw error("hessian", "has " + std::to_string(h.features()) + " features, the weights have " +
+                                       std::to_string(w.cols()) + " columns");
+        }
+        solution s = p.begin(w);
+        hessian_factor f = factor(h, damping, false, executor);
+        if (f.r.size() == 0) {
+            s = rtn{}.solve(w, {}, p, executor);
+            f.describe(s.report);
+            if (keep_zeros) {
+                expect_zeros(w, s, p);
+            }
+            return s;
+        }
+        f.describe(s.report);
+        matrix const weights = without_dead(w, f); // (out, in)
+        p.fit_all(weights, s, executor);
+        if (keep_zeros) {
+            expect_zeros(weights, s, p);
+        }
+        basic_matrix<double> const inverse = inverse_from_factor(f.r, executor);        // (in, in), lower triangle
+        basic_vector<double> const least = f.r.rowwise().squaredNorm().cwiseInverse(); // (in), 1 / H_jj
+        f.r.resize(0, 0);
+
+        basic_vector<double> losses(w.rows());
+        // A piece is some rows only so that they share their workspace; no result depends on it.
+        executor.for_pieces(w.rows(), std::clamp<index_t>(w.rows() / executor.workers(), 1, 8),
+                            [&](index_t first, index_t last) {
+                                row_sweep sweep(w.cols(), delay);
+                                for (index_t row = first; row < last; ++row) {
+                                    losses(row) = sweep.run(*this, weights, row, inverse, least, p, s);
+                                }
+                            });
+        s.report.loss = losses.sum();
+        return s;
+    }
+
+    friend constexpr bool operator==(obq const&, obq const&) = default;
+
+private:
+    /// @throws error where a weight is 0 and the grid has no zero at its scale.
+    static void expect_zeros(matrix_view w, solution const& s, problem const& p) {
+        vector scales(w.cols());
+        vector zeros(w.cols());
+        vector numbers(w.cols());
+        vector const zero = vector::Zero(w.cols());
+        std::vector<code> codes(static_cast<std::size_t>(w.cols()));
+        for (index_t row = 0; row < w.rows(); ++row) {
+            s.scales_of_row(row, scales.data(), zeros.data());
+            p.round(w.cols(), zero.data(), scales.data(), zeros.data(), codes.data(), numbers.data());
+            for (index_t col = 0; col < w.cols(); ++col) {
+                if (w(row, col) == 0 && numbers(col) != 0) {
+                    throw error("weights", "the zero at row " + std::to_string(row) + ", column " +
+                                               std::to_string(col) + " cannot be kept: the grid has no zero there");
+                }
+            }
+        }
+    }
+
+    /// What is known of the weights of one row that are not rounded yet, each at a place that all arrays agree on.
+    class row_sweep {
+    public:
+        row_sweep(index_t n, index_t delay)
+            : inverse_(n, delay), input_(static_cast<std::size_t>(n)), codes_(static_cast<std::size_t>(n)), w_(n),
+              to_round_(n), numbers_(n), scales_(n), zeros_(n), limits_(n), errors_(n), costs_(n) {}
+
+        /// Rounds all weights of `row` and returns its loss.
+        double run(obq const& options, matrix const& weights, index_t row, basic_matrix<double> const& inverse,
+                   basic_vector<double> const& least, problem const& p, solution& s) {
+            inverse_.reset(inverse, least);
+            w_ = weights.row(row).cast<double>();
+            s.scales_of_row(row, scales_.data(), zeros_.data());
+            limits_ = 0.25 * scales_.cast<double>().cwiseAbs2();
+            for (std::size_t i = 0; i < input_.size(); ++i) {
+                input_[i] = static_cast<index_t>(i);
+            }
+            if (options.keep_zeros) {
+                round(p);
+                // The inverse without their rows and columns of H is what elimination leaves of the inverse.
+                for (index_t i = w_.size() - 1; i >= 0; --i) {
+                    if (w_(i) == 0) {
+                        s.code_at(row, input_[static_cast<std::size_t>(i)]) = codes_[static_cast<std::size_t>(i)];
+                        remove(i);
+                    }
+                }
+            }
+            double loss = 0;
+            while (inverse_.size() > 0) {
+                round(p);
+                index_t const j = next(options.outliers_first);
+                s.code_at(row, input_[static_cast<std::size_t>(j)]) = codes_[static_cast<std::size_t>(j)];
+                loss += 0.5 * costs_(j);
+                double const step = (w_(j) - static_cast<double>(numbers_(j))) / std::sqrt(inverse_.diagonal()(j));
+                auto const u = remove(j);
+                w_.head(u.size()) -= step * u;
+            }
+            return loss;
+        }
+
+    private:
+        void round(problem const& p) {
+            index_t const n = inverse_.size();
+            to_round_.head(n) = w_.head(n).cast<float>();
+            p.round(n, to_round_.data(), scales_.data(), zeros_.data(), codes_.data(), numbers_.data());
+        }
+
+        /// The place of the weight to round next: least (w - q)^2 / G_jj, or farthest from the grid.
+        index_t next(bool outliers_first) {
+            index_t const n = inverse_.size();
+            auto errors = errors_.head(n);
+            auto costs = costs_.head(n);
+            errors = (w_.head(n) - numbers_.head(n).cast<double>()).cwiseAbs2();
+            costs = errors.cwiseQuotient(inverse_.diagonal());
+            index_t const j = first(costs, costs.minCoeff());
+            if (outliers_first && w_(j) != 0 && (errors - limits_.head(n)).maxCoeff() > 0) {
+                return first(errors, errors.maxCoeff());
+            }
+            return j;
+        }
+
+        /// The place of the first input whose value is `wanted`.
+        template <class Values> index_t first(Values const& values, double wanted) const {
+            index_t found = 0;
+            for (index_t i = 1; i < values.size(); ++i) {
+                if (values(i) == wanted && (values(found) != wanted || input_[static_cast<std::size_t>(i)] <
+                                                                           input_[static_cast<std::size_t>(found)])) {
+                    found = i;
+                }
+            }
+            return found;
+        }
+
+        shrinking_inverse::step remove(index_t j) {
+            auto const u = inverse_.remove(j);
+            index_t const last = inverse_.size();
+            input_[static_cast<std::size_t>(j)] = input_[static_cast<std::size_t>(last)];
+            w_(j) = w_(last);
+            scales_(j) = scales_(last);
+            zeros_(j) = zeros_(last);
+            limits_(j) = limits_(last);
+            return u;
+        }
+
+        shrinking_inverse inverse_;
+        std::vector<index_t> input_;
+        std::vector<code> codes_;
+        basic_vector<double> w_; // with the errors made so far
+        vector to_round_;
+        vector numbers_;
+        vector scales_;
+        vector zeros_;
+        basic_vector<double> limits_; // squared half steps
+        basic_vector<double> errors_; // (w - q)^2
+        basic_vector<double> costs_;  // twice what rounding adds to the loss
+    };
+};
+
+} // namespace detent::inline DETENT_ABI

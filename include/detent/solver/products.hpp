@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include "detent/core/eigen.hpp"
+#include "detent/simd/product.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+#if defined(EIGEN_USE_BLAS)
+/// The matrix products of the solvers, C += factor A B, by the BLAS that Eigen was told to use.
+/// Its bits may depend on the number of its threads, and so may codes then.
+template <class T, class Sum = T> class products {
+public:
+    /// See `simd::products`.
+    void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
+             index_t c_stride, simd::part = simd::part::all) {
+        using rows = Eigen::Map<basic_matrix<T> const, 0, Eigen::OuterStride<>>;
+        using cols = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> const, 0, Eigen::OuterStride<>>;
+        auto const with = [](simd::strided<T> s, index_t height, index_t width, auto const& f) {
+            if (s.col_stride == 1) {
+                f(rows(s.data, height, width, Eigen::OuterStride<>(s.row_stride)));
+            } else {
+                DETENT_EXPECTS(s.row_stride == 1);
+                f(cols(s.data, height, width, Eigen::OuterStride<>(s.col_stride)));
+            }
+        };
+        constexpr index_t depth = std::is_same_v<T, Sum> ? 1 << 30 : 256; // float sums stay short
+        Eigen::Map<basic_matrix<Sum>, 0, Eigen::OuterStride<>> sum(c, m, n, Eigen::OuterStride<>(c_stride));
+        for (index_t p = 0; p < k; p += depth) {
+            index_t const terms = std::min(depth, k - p);
+            with(a.block(0, p), m, terms, [&](auto const& left) {
+                with(b.block(p, 0), terms, n, [&](auto const& right) {
+                    if constexpr (std::is_same_v<T, Sum>) {
+                        sum.noalias() += factor * left * right;
+                    } else {
+                        sum += (factor * left * right).eval().template cast<Sum>();
+                    }
+                });
+            });
+        }
+    }
+};
+#else
+using simd::products;
+#endif
+
+} // namespace detent::inline DETENT_ABI
