@@ -18,6 +18,7 @@
 
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/io/text_file.hpp"
 #include "detent/io/tokens.hpp"
 #include "detent/model/generate.hpp"
@@ -61,7 +62,7 @@ struct options {
 class job {
 public:
     job(options const& o, executor_ref executor)
-        : options_(o), executor_(executor), calibration_(io::read_tokens(o.calibration)),
+        : options_(o), executor_(executor.timed_by(watch_)), calibration_(io::read_tokens(o.calibration)),
           evaluation_(io::read_tokens(o.evaluation)) {
         auto const configuration = read_configuration(o.model / "config.json");
         window_ = o.window > 0 ? o.window : std::min<index_t>(512, configuration.max_positions);
@@ -82,6 +83,7 @@ public:
         for (auto const& name : original.names()) {
             report_.float_bytes += static_cast<double>(original.at(name).bytes.size());
         }
+        report_.float_times = watch_.lap();
         for (auto const& text : options_.specs) {
             report_.results.push_back(quantize_once(spec::parse(text)));
         }
@@ -107,9 +109,10 @@ private:
         calibration const text{.tokens = calibration_,
                                .window = window_,
                                .windows = options_.calibration_windows,
-                               .true_sequential = !options_.at_once};
+                               .true_sequential = !options_.at_once,
+                               .float_stream = s.needs_float_stream()};
         result.layers = quantize_decoder(
-            model, text, [&](matrix const& w, hessian const& h) { return quantize_by(s, w, h, executor_); }, executor_,
+            model, text, [&](matrix const& w, layer_inputs const& inputs) { return quantize_by(s, w, inputs, executor_); }, executor_,
             bar_.callback(s.text));
         result.quantize_seconds = seconds_since(start);
         double weights = 0;
@@ -132,6 +135,7 @@ private:
         start = clock_type::now();
         result.perplexity = perplexity(model, evaluation_, window_, executor_, bar_.callback(s.text));
         result.evaluate_seconds = seconds_since(start);
+        result.times = watch_.lap();
         return result;
     }
 
@@ -146,6 +150,7 @@ private:
     }
 
     options const& options_;
+    stopwatch watch_;
     executor_ref executor_;
     std::vector<nn::token_id> calibration_;
     std::vector<nn::token_id> evaluation_;

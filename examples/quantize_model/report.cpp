@@ -6,6 +6,7 @@
 #include <array>
 #include <iostream>
 #include <sstream>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
@@ -37,7 +38,45 @@ std::string escaped(std::string const& text) {
     return result;
 }
 
+/// What the time of each run went to, in seconds, and their sum, also in percent.
+void print_times(run_report const& report) {
+    std::vector<std::string> head{"time, s"};
+    head.insert(head.end(), detent::work_names.begin(), detent::work_names.end());
+    table t(std::move(head));
+    auto const add = [&](std::string const& name, detent::work_times const& times, double unit, int digits) {
+        std::vector<std::string> row{name};
+        for (double const seconds : times.seconds) {
+            row.push_back(fixed(seconds / unit, digits));
+        }
+        t.add(std::move(row));
+    };
+    add("float", report.float_times, 1, 2);
+    for (auto const& r : report.results) {
+        add(r.spec, r.times, 1, 2);
+    }
+    auto const all = report.times();
+    add("all", all, 1, 2);
+    add("all, %", all, all.total() / 100, 1);
+    t.print();
+}
+
+nlohmann::ordered_json to_json(detent::work_times const& times) {
+    nlohmann::ordered_json json;
+    for (std::size_t i = 0; i < times.seconds.size(); ++i) {
+        json[std::string(detent::work_names[i])] = times.seconds[i];
+    }
+    return json;
+}
+
 } // namespace
+
+detent::work_times run_report::times() const {
+    detent::work_times all = float_times;
+    for (auto const& r : results) {
+        all += r.times;
+    }
+    return all;
+}
 
 double peak_memory() {
     rusage usage{};
@@ -68,6 +107,7 @@ void print(run_report const& report) {
             }
         }
     }
+    print_times(report);
 }
 
 std::string to_json(run_report const& report) {
@@ -93,6 +133,7 @@ std::string to_json(run_report const& report) {
                            {"bytes", r.bytes},
                            {"quantize_seconds", r.quantize_seconds},
                            {"evaluate_seconds", r.evaluate_seconds},
+                           {"times", to_json(r.times)},
                            {"layers", layers}});
     }
     nlohmann::ordered_json const json{
@@ -102,6 +143,8 @@ std::string to_json(run_report const& report) {
         {"float_perplexity", report.float_perplexity},
         {"float_bytes", report.float_bytes},
         {"float_seconds", report.float_seconds},
+        {"float_times", to_json(report.float_times)},
+        {"times", to_json(report.times())},
         {"peak_bytes", report.peak_bytes},
         {"results", results}};
     return json.dump(2) + "\n";

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "detent/calibrate/quantize_decoder.hpp"
+#include "detent/core/stopwatch.hpp"
 
 /// What became of a model quantized by one specification.
 struct model_report {
@@ -15,6 +16,7 @@ struct model_report {
     double bytes = 0;           ///< of codes, scales and zero points, and of all other tensors as they were
     double quantize_seconds = 0;
     double evaluate_seconds = 0;
+    detent::work_times times; ///< what the time went to, from loading to the perplexity
     std::vector<detent::layer_report> layers;
 };
 
@@ -24,14 +26,19 @@ struct run_report {
     double float_perplexity = 0;
     double float_bytes = 0; ///< of the checkpoint as it is stored
     double float_seconds = 0;
+    detent::work_times float_times; ///< and those of reading the texts
     double peak_bytes = 0; ///< the most memory the program had
     std::vector<model_report> results;
+
+    /// What the time of the whole run went to.
+    detent::work_times times() const;
 };
 
 /// The most memory this program has had so far, in bytes.
 double peak_memory();
 
-/// Prints one line for the float model and one for each result, and what the solvers found worth a look.
+/// Prints one line for the float model and one for each result, what the solvers found worth a look, and what the time
+/// went to.
 void print(run_report const& report);
 
 /// The run as JSON.

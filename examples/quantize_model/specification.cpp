@@ -4,7 +4,7 @@
 
 #include "detent/quantizer/catalogue.hpp"
 
-detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w, detent::hessian const& inputs,
+detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w, detent::layer_inputs const& inputs,
                                  detent::executor_ref executor) {
     return detent::quantize(w, inputs, s, executor);
 }

@@ -9,6 +9,7 @@
 
 #include "calibrate/tiny_models.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/model/save.hpp"
@@ -113,6 +114,25 @@ TEST_P(quantize_tiny, reports_every_layer_and_errs_less_than_rounding_to_nearest
         EXPECT_EQ(solved[i].solve.fallback, "");
         EXPECT_GT(solved[i].bits_per_weight, 3);
         EXPECT_LT(solved[i].bits_per_weight, 3.2);
+    }
+}
+
+TEST_P(quantize_tiny, tells_a_stopwatch_what_its_time_goes_to) {
+    for (bool const sequential : {true, false}) {
+        decoder model = model_;
+        auto text = few(1);
+        text.true_sequential = sequential;
+        stopwatch watch;
+        quantize_decoder(model, text, layer_quantizer<int_grid<4>>{}, test::two_threads().timed_by(watch));
+        work_times const times = watch.lap();
+        for (std::size_t i = 0; i < work_names.size(); ++i) {
+            EXPECT_GT(times.seconds[i], 0) << work_names[i];
+        }
+        perplexity(model, std::span(text_).first(128), 128, test::two_threads().timed_by(watch));
+        work_times const packed = watch.lap();
+        EXPECT_GT(packed[work::products], 0);
+        EXPECT_GT(packed[work::attention], 0);
+        EXPECT_EQ(packed[work::hessians], 0);
     }
 }
 

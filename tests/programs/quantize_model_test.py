@@ -67,6 +67,10 @@ class QuantizeModel(unittest.TestCase):
         self.assertEqual(len(quantized["layers"]), 28)
         self.assertTrue(all(0 < layer["relative_error"] < 0.1 for layer in quantized["layers"]))
         xml.etree.ElementTree.parse(out / "layer_errors.svg")
+        self.assertRegex(result.stdout, r"\nall, %( +\d+\.\d){6}\n")
+        for kind, seconds in report["times"].items():
+            self.assertGreater(seconds, 0)
+            self.assertAlmostEqual(seconds, report["float_times"][kind] + quantized["times"][kind])
 
         text = self.run_program("generate", out, "--prompt", "The ship", "--tokens", 20)
         self.assertEqual(text.returncode, 0, text.stderr)

@@ -23,7 +23,7 @@ template <class Q> void expect_same(Q const& quantizer, char const* text) {
         if constexpr (std::same_as<typename Q::evidence, hessian>) {
             return quantizer(w, h);
         } else {
-            EXPECT_TRUE(quantize(w, nullptr, s).weights == quantizer(w).packed()) << text;
+            EXPECT_TRUE(quantize(w, s).weights == quantizer(w).packed()) << text;
             return quantizer(w);
         }
     }();
@@ -57,10 +57,25 @@ TEST(catalogue, a_specification_means_its_types) {
     expect_same(quantizer<int_grid<3>, per_group<16>, gptq<>>{.solver = {.stale_columns = 128}}, "int3:g16:gptq:stale");
 }
 
+TEST(catalogue, solvers_of_both_streams_are_there) {
+    matrix const w = random_matrix(20, 50, 1);
+    matrix const floats = correlated_inputs(200, 50, 1);
+    layer_inputs known(50);
+    known.add(0.9F * floats, floats);
+    problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
+    auto const codes = [&](char const* text) { return quantize(w, known, spec::parse(text)).weights; };
+    EXPECT_TRUE(codes("int3:gptq") == pack(int_grid<3>{}, gptq<>{}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:gptaq") == pack(int_grid<3>{}, gptaq<>{}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") ==
+                pack(int_grid<3>{}, qronos<>{.rounding = {.activation_order = true}, .strength = 0.5}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") ==
+                pack(int_grid<3>{}, obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
+}
+
 TEST(catalogue, every_grid_is_there) {
     matrix const w = random_matrix(3, 20, 1);
     auto const expect_bits = [&](std::string const& text, int bits) {
-        EXPECT_EQ(quantize(w, nullptr, spec::parse(text)).weights.bits, bits) << text;
+        EXPECT_EQ(quantize(w, spec::parse(text)).weights.bits, bits) << text;
     };
     for (int bits = 1; bits <= 8; ++bits) {
         expect_bits("int" + std::to_string(bits), bits);
@@ -94,10 +109,13 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
         std::string const message = failure_message([&] { check(s); });
         EXPECT_TRUE(message.starts_with("specification '" + std::string(c.text) + "': ")) << message;
         EXPECT_TRUE(contains(message, c.problem)) << message;
-        EXPECT_EQ(failure_message([&] { quantize(w, nullptr, s); }), message);
+        EXPECT_EQ(failure_message([&] { quantize(w, s); }), message);
     }
-    EXPECT_EQ(failure_message([&] { quantize(w, nullptr, spec::parse("int4:gptq")); }),
-              "specification 'int4:gptq': gptq needs a Hessian");
+    EXPECT_EQ(failure_message([&] { quantize(w, spec::parse("int4:gptq")); }),
+              "specification 'int4:gptq': this solver needs a Hessian");
+    hessian const h = hessian::of(correlated_inputs(50, 20, 1));
+    EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse("int4:gptaq")); }),
+              "specification 'int4:gptaq': this solver needs the inputs of the float model too");
 }
 
 } // namespace

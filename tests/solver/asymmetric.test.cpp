@@ -21,7 +21,7 @@ problem_of const int3_rows{int_grid<3>{}, per_channel{}, minmax_range{}};
 struct streams {
     matrix floats;    // (token, in)
     matrix quantized; // (token, in)
-    asymmetric_hessian known;
+    layer_inputs known;
 
     streams(index_t tokens, index_t in, float kept, float noise)
         : floats(test::correlated_inputs(tokens, in, 5)), known(in) {
@@ -44,27 +44,11 @@ matrix decoded(solution const& s) {
     return q;
 }
 
-TEST(asymmetric_hessian, sums_products_of_the_difference_and_the_input) {
-    streams s(300, 23, 0.9F, 0.1F);
-    s.known.add(s.quantized.topRows(50), s.floats.topRows(50));
-    Eigen::MatrixXd expected = (s.floats - s.quantized).cast<double>().transpose() * s.quantized.cast<double>();
-    expected += (s.floats - s.quantized).topRows(50).cast<double>().transpose() * s.quantized.topRows(50).cast<double>();
-    expected *= 2.0 / 350;
-    EXPECT_LE((s.known.difference() - expected).cwiseAbs().maxCoeff(), 1e-5 * expected.cwiseAbs().maxCoeff());
-    EXPECT_EQ(s.known.inputs().tokens(), 350);
-}
-
-TEST(asymmetric_hessian, refuses_streams_of_different_shapes) {
-    asymmetric_hessian known(5);
-    EXPECT_THROW(known.add(matrix::Zero(3, 5), matrix::Zero(4, 5)), error);
-    EXPECT_THROW(known.add(matrix::Zero(3, 4), matrix::Zero(3, 4)), error);
-}
-
 TEST(corrected_weights, solve_the_damped_least_squares_problem) {
     streams const s(300, 40, 0.8F, 0.2F);
     matrix const w = test::random_matrix(7, 40, 1);
     for (bool const by_activation : {false, true}) {
-        hessian_factor const f = factor(s.known.inputs(), 0.01, by_activation);
+        hessian_factor const f = factor(s.known.hessian(), 0.01, by_activation);
         Eigen::MatrixXd const x = s.quantized.cast<double>();
         double const damping = 0.01 * (2.0 / 300 * x.cwiseAbs2().colwise().sum()).mean();
         Eigen::MatrixXd const identity = Eigen::MatrixXd::Identity(40, 40);
@@ -81,7 +65,7 @@ TEST(corrected_weights, solve_the_damped_least_squares_problem) {
 TEST(corrected_weights, are_scaled_back_where_a_stream_was_scaled) {
     streams const s(300, 20, 0.8F, 0);
     matrix const w = test::random_matrix(7, 20, 1);
-    matrix const ours = corrected_weights(w, s.known, factor(s.known.inputs(), 1e-9, false), 1, correction::whole);
+    matrix const ours = corrected_weights(w, s.known, factor(s.known.hessian(), 1e-9, false), 1, correction::whole);
     EXPECT_LE((ours - w / 0.8F).cwiseAbs().maxCoeff(), 1e-3);
 }
 
@@ -89,7 +73,7 @@ TEST(corrected_weights, by_later_columns_are_those_of_the_published_matrix) {
     // P = strictly upper part of (C U^T) times U, with U^T U the inverse of the damped Hessian; W* = W + a W P.
     streams const s(300, 40, 0.8F, 0.2F);
     matrix const w = test::random_matrix(7, 40, 1);
-    hessian_factor const f = factor(s.known.inputs(), 0.01, false);
+    hessian_factor const f = factor(s.known.hessian(), 0.01, false);
     Eigen::MatrixXd const h = f.r * f.r.transpose();
     Eigen::MatrixXd const u = Eigen::LLT<Eigen::MatrixXd>(h.inverse()).matrixU();
     Eigen::MatrixXd const product = s.known.difference() * u.transpose();
@@ -104,7 +88,7 @@ TEST(corrected_weights, by_later_columns_are_those_of_the_published_matrix) {
 TEST(asymmetric_gptq, is_gptq_where_the_streams_agree) {
     streams const s(200, 30, 1, 0);
     matrix const w = test::random_matrix(9, 30, 1);
-    auto const expected = gptq<>{}.solve(w, s.known.inputs(), int3_rows).codes;
+    auto const expected = gptq<>{}.solve(w, s.known.hessian(), int3_rows).codes;
     EXPECT_EQ(gptaq<>{}.solve(w, s.known, int3_rows).codes, expected);
     EXPECT_EQ(qronos<>{}.solve(w, s.known, int3_rows).codes, expected);
 }
@@ -112,7 +96,7 @@ TEST(asymmetric_gptq, is_gptq_where_the_streams_agree) {
 TEST(asymmetric_gptq, comes_nearer_to_the_float_output) {
     streams const s(2000, 64, 0.9F, 0.05F);
     matrix const w = test::random_matrix(32, 64, 1);
-    double const plain = s.error(w, decoded(gptq<>{}.solve(w, s.known.inputs(), int3_rows)));
+    double const plain = s.error(w, decoded(gptq<>{}.solve(w, s.known.hessian(), int3_rows)));
     double const partly = s.error(w, decoded(gptaq<>{}.solve(w, s.known, int3_rows)));
     double const whole = s.error(w, decoded(qronos<>{}.solve(w, s.known, int3_rows)));
     EXPECT_LT(partly, plain);
@@ -132,10 +116,13 @@ TEST(asymmetric_gptq, gives_the_same_codes_for_any_number_of_threads) {
 
 TEST(asymmetric_gptq, rounds_to_nearest_where_nothing_was_seen_and_says_so) {
     matrix const w = test::random_matrix(4, 6, 1);
-    solution const s = gptaq<>{}.solve(w, asymmetric_hessian(6), int3_rows);
+    solution const s = gptaq<>{}.solve(w, layer_inputs(6), int3_rows);
     EXPECT_EQ(s.codes, rtn{}.solve(w, {}, int3_rows).codes);
     EXPECT_FALSE(s.report.fallback.empty());
-    EXPECT_THROW(gptaq<>{}.solve(w, asymmetric_hessian(7), int3_rows), error);
+    EXPECT_THROW(gptaq<>{}.solve(w, layer_inputs(7), int3_rows), error);
+    layer_inputs one_stream(6);
+    one_stream.add(test::random_matrix(9, 6, 2));
+    EXPECT_THROW(gptaq<>{}.solve(w, one_stream, int3_rows), error);
 }
 
 } // namespace

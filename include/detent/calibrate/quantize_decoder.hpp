@@ -14,10 +14,11 @@
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/progress.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/model/decoder.hpp"
-#include "detent/solver/hessian.hpp"
+#include "detent/solver/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -27,6 +28,7 @@ struct calibration {
     index_t window = 512;        ///< tokens of a sequence
     index_t windows = 128;       ///< how many sequences; all the text has where there are fewer
     bool true_sequential = true; ///< inputs of a layer come from the quantized layers before it in the same block
+    bool float_stream = false;   ///< run the float model beside the quantized one, for solvers that compare the two
 };
 
 /// What happened to one linear layer.
@@ -39,12 +41,12 @@ struct layer_report {
     solve_report solve;
 };
 
-/// Quantizes one weight matrix (out, in) given the Hessian of its inputs.
-using quantize_layer = function_ref<quantization(matrix const& weights, hessian const& inputs)>;
+/// Quantizes one weight matrix (out, in) given what is known about its inputs, of which most need only the Hessian.
+using quantize_layer = function_ref<quantization(matrix const& weights, layer_inputs const& inputs)>;
 
 /// Replaces the weights of all linear layers in the blocks of a decoder by packed ones, block by block (GPTQ, section
 /// 4): every layer is calibrated with what the quantized blocks before it make of the text. Layers that read the same
-/// input share its Hessian. Embeddings, norms, biases and the output head stay as they are.
+/// input share its Hessian and the factor of it. Embeddings, norms, biases and the output head stay as they are.
 class decoder_quantizer {
 public:
     /// @throws error when the text is shorter than one window.
@@ -62,13 +64,12 @@ public:
     /// Does it. @throws error naming the layer that cannot be quantized; `cancelled`. The model is then half done.
     std::vector<layer_report> run() {
         auto const ids = text_.tokens.first(static_cast<std::size_t>(text_.windows * text_.window));
-        x_ = model_.embed(ids, {.sequences = text_.windows});
+        quantized_.x = model_.embed(ids, {.sequences = text_.windows});
+        if (text_.float_stream) {
+            float_.x = quantized_.x;
+        }
         for (block& b : model_.blocks) {
-            if (text_.true_sequential) {
-                run_sequential(b);
-            } else {
-                run_at_once(b);
-            }
+            run(b);
             ++done_;
         }
         advance(progress_, "quantize", 1);
@@ -78,61 +79,92 @@ public:
 private:
     enum step : std::size_t { attention_input, attention_context, mlp_input, mlp_hidden, steps };
 
-    /// Each Hessian is collected when the layers before it are quantized already. What the attention made is kept; what
-    /// gate and up made is computed twice, which needs less memory.
-    void run_sequential(block& b) {
+    /// All windows on their way through a block. What gate and up make is not kept but computed again, which needs less
+    /// memory.
+    struct stream {
+        matrix x;       // (token, hidden)
+        matrix context; // (token, heads * head_dim), what attention made, between its two steps
+    };
+
+    /// Quantizes a block, step by step: an input is collected when the layers before it are quantized already, or else,
+    /// all at once, when none is.
+    void run(block& b) {
+        bool const at_once = !text_.true_sequential;
+        block const floats = at_once || text_.float_stream ? b : block{};
+        block const& shown = at_once ? floats : b;
+        matrix const before = at_once ? quantized_.x : matrix{};
         auto const groups = b.groups();
-        hessian inputs;
-        collect(inputs, attention_input, x_.cols(),
-                [&](matrix_view x, nn::token_rows) { return b.attention_input(x, executor_); });
-        solve(b, groups[attention_input], inputs);
-
-        matrix context(x_.rows(), b.output.shape().cols); // (token, heads * head_dim)
-        for_batches(attention_context, [&](index_t first, index_t count, nn::token_rows rows) {
-            context.middleRows(first, count) =
-                b.attention_context(b.attention_input(x_.middleRows(first, count), executor_), rows, executor_);
-        });
-        inputs = hessian::of(context, executor_);
-        solve(b, groups[attention_context], inputs);
-        for_batches(attention_context, [&](index_t first, index_t count, nn::token_rows) {
-            x_.middleRows(first, count) += b.output.forward(context.middleRows(first, count), executor_);
-        });
-        context = {};
-
-        collect(inputs, mlp_input, x_.cols(), [&](matrix_view x, nn::token_rows) { return b.mlp_input(x, executor_); });
-        solve(b, groups[mlp_input], inputs);
-
-        collect(inputs, mlp_hidden, b.down.shape().cols,
-                [&](matrix_view x, nn::token_rows) { return b.mlp_hidden(b.mlp_input(x, executor_), executor_); });
-        solve(b, groups[mlp_hidden], inputs);
-        for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows) {
-            auto x = x_.middleRows(first, count);
-            x += b.down.forward(b.mlp_hidden(b.mlp_input(x, executor_), executor_), executor_);
-        });
+        std::array<layer_inputs, steps> inputs;
+        for (std::size_t i = 0; i < steps; ++i) {
+            auto const now = static_cast<step>(i);
+            inputs[i] = layer_inputs(b.linear(groups[i].front()).shape().cols);
+            enter(now, shown, quantized_);
+            if (text_.float_stream) {
+                enter(now, floats, float_);
+            }
+            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
+                matrix const x = input(now, shown, quantized_, first, count);
+                matrix const beside = text_.float_stream ? input(now, floats, float_, first, count) : matrix{};
+                stopwatch::section const timed(executor_.watch(), work::hessians);
+                if (text_.float_stream) {
+                    inputs[i].add(x, beside, executor_);
+                } else {
+                    inputs[i].add(x, executor_);
+                }
+            });
+            if (!at_once) {
+                solve(b, groups[i], inputs[i]);
+                inputs[i] = {};
+            }
+            leave(now, shown, quantized_);
+            if (text_.float_stream) {
+                leave(now, floats, float_);
+            }
+        }
+        if (at_once) {
+            for (std::size_t i = 0; i < steps; ++i) {
+                solve(b, groups[i], inputs[i]);
+            }
+            for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
+                quantized_.x.middleRows(first, count) = b.forward(before.middleRows(first, count), rows, executor_);
+            });
+        }
     }
 
-    /// All Hessians are collected while the block still has its float weights.
-    void run_at_once(block& b) {
-        auto const groups = b.groups();
-        std::array<hessian, steps> inputs{hessian(x_.cols()), hessian(b.output.shape().cols), hessian(x_.cols()),
-                                          hessian(b.down.shape().cols)};
-        for_batches(attention_input, [&](index_t first, index_t count, nn::token_rows rows) {
-            matrix x = x_.middleRows(first, count);
-            matrix input = b.attention_input(x, executor_);
-            inputs[attention_input].add(input, executor_);
-            input = b.attention_context(input, rows, executor_);
-            inputs[attention_context].add(input, executor_);
-            x += b.output.forward(input, executor_);
-            input = b.mlp_input(x, executor_);
-            inputs[mlp_input].add(input, executor_);
-            inputs[mlp_hidden].add(b.mlp_hidden(input, executor_), executor_);
-        });
-        for (std::size_t s = 0; s < steps; ++s) {
-            solve(b, groups[s], inputs[s]);
+    /// What the layers of step `now` read (count, in).
+    matrix input(step now, block const& b, stream const& s, index_t first, index_t count) const {
+        switch (now) {
+        case attention_input:
+            return b.attention_input(s.x.middleRows(first, count), executor_);
+        case attention_context:
+            return s.context.middleRows(first, count);
+        case mlp_input:
+            return b.mlp_input(s.x.middleRows(first, count), executor_);
+        default:
+            return b.mlp_hidden(b.mlp_input(s.x.middleRows(first, count), executor_), executor_);
         }
-        for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
-            x_.middleRows(first, count) = b.forward(x_.middleRows(first, count), rows, executor_);
-        });
+    }
+
+    /// Makes what `input` of step `now` takes from the stream.
+    void enter(step now, block const& b, stream& s) {
+        if (now == attention_context) {
+            s.context.resize(s.x.rows(), b.output.shape().cols);
+            for_batches(now, [&](index_t first, index_t count, nn::token_rows rows) {
+                s.context.middleRows(first, count) =
+                    b.attention_context(input(attention_input, b, s, first, count), rows, executor_);
+            });
+        }
+    }
+
+    /// Adds what the layers of step `now` make to the stream where they end a residual branch.
+    void leave(step now, block const& b, stream& s) {
+        if (now == attention_context || now == mlp_hidden) {
+            linear_layer const& last = now == mlp_hidden ? b.down : b.output;
+            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
+                s.x.middleRows(first, count) += last.forward(input(now, b, s, first, count), executor_);
+            });
+            s.context = {};
+        }
     }
 
     /// Calls `f(first token, tokens, rows)` for a few windows at a time.
@@ -148,14 +180,7 @@ private:
         }
     }
 
-    template <class F> void collect(hessian& inputs, step now, index_t features, F const& make_input) {
-        inputs = hessian(features);
-        for_batches(now, [&](index_t first, index_t count, nn::token_rows rows) {
-            inputs.add(make_input(x_.middleRows(first, count), rows), executor_);
-        });
-    }
-
-    void solve(block& b, std::vector<linear_role> const& group, hessian const& inputs) {
+    void solve(block& b, std::vector<linear_role> const& group, layer_inputs const& inputs) {
         for (linear_role const role : group) {
             advance(progress_, "quantize", fraction_);
             linear_layer& layer = b.linear(role);
@@ -165,10 +190,14 @@ private:
             auto const& weights = std::get<matrix>(layer.weight);
             auto const start = std::chrono::steady_clock::now();
             try {
-                quantization q = quantize_(weights, inputs);
+                quantization q = [&] {
+                    stopwatch::section const timed(executor_.watch(), work::solving);
+                    return quantize_(weights, inputs);
+                }();
                 std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
-                double const whole = inputs.quadratic(weights, executor_);
-                double const missed = inputs.quadratic(weights - dequantize(q.weights), executor_);
+                stopwatch::section const timed(executor_.watch(), work::layer_errors);
+                double const whole = inputs.hessian().quadratic(weights, executor_);
+                double const missed = inputs.hessian().quadratic(weights - dequantize(q.weights), executor_);
                 reports_.push_back({layer.name, layer.shape(), q.weights.bits_per_weight(),
                                     whole > 0 ? missed / whole : 0, seconds.count(), std::move(q.report)});
                 layer.weight = std::move(q.weights);
@@ -183,7 +212,8 @@ private:
     quantize_layer quantize_;
     executor_ref executor_;
     progress progress_;
-    matrix x_; // (token, hidden), the input of the block at hand
+    stream quantized_; // behind the quantized blocks
+    stream float_;     // in the float model
     std::vector<layer_report> reports_;
     std::size_t done_ = 0; // blocks
     double fraction_ = 0;  // of the whole work

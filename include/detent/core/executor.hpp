@@ -8,6 +8,7 @@
 
 #include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
+#include "detent/core/stopwatch.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -100,6 +101,15 @@ public:
     index_t workers() const { return workers_; }
     void for_each(index_t n, function_ref<void(index_t)> f) const { for_each_(executor_, n, f); }
 
+    /// The same executor for work whose time `watch` counts; `watch` must live as long as the reference.
+    executor_ref timed_by(stopwatch& watch) const {
+        executor_ref timed = *this;
+        timed.watch_ = &watch;
+        return timed;
+    }
+    /// What counts the time of the work, or null; made for `stopwatch::section`.
+    stopwatch* watch() const { return watch_; }
+
     /// Cuts `[0, n)` into pieces of at most `grain` and calls `f(begin, end)` for each. The pieces do not depend on the
     /// number of workers, so neither do results that are computed piece by piece.
     template <class F> void for_pieces(index_t n, index_t grain, F const& f) const {
@@ -112,6 +122,7 @@ private:
     void* executor_;
     index_t workers_;
     void (*for_each_)(void*, index_t, function_ref<void(index_t)>);
+    stopwatch* watch_ = nullptr;
 };
 
 } // namespace detent::inline DETENT_ABI

@@ -7,6 +7,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/nn/tokens.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -28,6 +29,7 @@ inline matrix causal_attention(matrix_view q, matrix_view k, matrix_view v, atte
     index_t const keys = rows.length(k.rows());
     DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
     DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && rows.start + length <= keys);
+    stopwatch::section const timed(executor.watch(), work::attention);
 
     index_t const block = 64; // queries: large enough for fast products, small against a sequence, as half of the
                             // last block of keys is computed in vain

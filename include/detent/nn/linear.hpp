@@ -7,6 +7,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
 
@@ -14,6 +15,7 @@ namespace detent::inline DETENT_ABI::nn {
 /// (token, out).
 inline matrix linear(matrix_view x, matrix_view w, vector const& bias = {}, executor_ref executor = {}) {
     DETENT_EXPECTS(x.cols() == w.cols() && (bias.size() == w.rows() || bias.size() == 0));
+    stopwatch::section const timed(executor.watch(), work::products);
     // Tiles of y large enough for a product at full speed. A single token only reads the weights once, so there a tile
     // is as many of them as pay for starting a thread.
     index_t const tokens = std::min<index_t>(x.rows(), 256);

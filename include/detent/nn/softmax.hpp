@@ -2,9 +2,12 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "detent/core/contract.hpp"
@@ -28,8 +31,16 @@ inline matrix softmax(matrix x, executor_ref executor = {}) {
 
 /// log(sum(exp(x))) of row `r`, safe for any finite entries.
 inline double log_sum_exp(matrix_view x, index_t r) {
-    float const highest = x.row(r).maxCoeff();
-    return static_cast<double>(highest) + std::log(static_cast<double>((x.row(r).array() - highest).exp().sum()));
+    constexpr index_t run = 1024; // short for a float sum; in the first-level cache between its maximum and its sum
+    float highest = std::numeric_limits<float>::lowest();
+    double sum = 0; // of exp(x - highest) up to here
+    for (index_t c = 0; c < x.cols(); c += run) {
+        auto const part = x.row(r).segment(c, std::min(run, x.cols() - c)).array();
+        float const before = std::exchange(highest, std::max(highest, part.maxCoeff()));
+        sum *= std::exp(static_cast<double>(before) - static_cast<double>(highest));
+        sum += static_cast<double>((part - highest).exp().sum());
+    }
+    return static_cast<double>(highest) + std::log(sum);
 }
 
 /// The cross entropy, in nats, of every token given the logits of the row before it, summed over all tokens but the

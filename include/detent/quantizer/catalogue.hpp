@@ -66,28 +66,65 @@ template <Grid G, class F> void with_range(spec const& s, F const& f) {
     }
 }
 
-/// Quantizes `w` (out, in) as `s` says. `known` may be null for a solver that needs no Hessian.
-/// @throws error when the specification names something impossible or the weights are not finite.
-inline quantization quantize(matrix_view w, hessian const* known, spec const& s, executor_ref executor = {}) {
-    if (s.solver == spec::solver_kind::gptq && known == nullptr) {
-        throw error("specification '" + s.text + "'", "gptq needs a Hessian");
-    }
-    auto const solve = [&](problem const& p) { // no template: compiled once
-        return s.solver == spec::solver_kind::gptq ? s.gptq_options.solve(w, *known, p, executor)
-                                                   : rtn{}.solve(w, {}, p, executor);
+/// Solves the problem `p` for `w` as `s` says. Null where a Hessian or the inputs of the float model are not known.
+inline solution solve(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s, problem const& p,
+                      executor_ref executor = {}) {
+    using kind = spec::solver_kind;
+    auto const corrected = [&](auto solver) {
+        if (inputs == nullptr || !inputs->has_difference()) {
+            throw error("specification '" + s.text + "'", "this solver needs the inputs of the float model too");
+        }
+        solver.rounding = s.gptq_options;
+        solver.strength = s.strength.value_or(solver.strength);
+        return solver.solve(w, *inputs, p, executor);
     };
+    if (s.solver != kind::rtn && h == nullptr) {
+        throw error("specification '" + s.text + "'", "this solver needs a Hessian");
+    }
+    switch (s.solver) {
+    case kind::rtn:
+        break;
+    case kind::gptq:
+        if (inputs != nullptr) {
+            auto const& options = s.gptq_options;
+            return options.solve(w, inputs->factor(options.damping, options.activation_order, executor), p, executor);
+        }
+        return s.gptq_options.solve(w, *h, p, executor);
+    case kind::obq:
+        return s.obq_options.solve(w, *h, p, executor);
+    case kind::gptaq:
+        return corrected(gptaq<>{});
+    case kind::qronos:
+        return corrected(qronos<>{});
+    }
+    return rtn{}.solve(w, {}, p, executor);
+}
+
+/// Quantizes `w` (out, in) as `s` says, given the Hessian of its inputs and all that is known about them; null where it
+/// is not. @throws error when the specification names something impossible, its solver needs to know more, or the
+/// weights are not finite.
+inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s,
+                             executor_ref executor = {}) {
     quantization answer;
     with_grid(s, [&]<Grid G>(G grid) {
         solution solved;
-        with_range<G>(s, [&](auto range) { solved = solve(problem_of{grid, s.granularity, range, s.format}); });
+        with_range<G>(s, [&](auto range) {
+            solved = solve(w, h, inputs, s, problem_of{grid, s.granularity, range, s.format}, executor);
+        });
         answer = {pack(grid, solved), solved.report};
     });
     return answer;
 }
 
-/// The same with the Hessian by reference.
+/// The same for a solver that needs nothing but the weights, a Hessian, or more.
+inline quantization quantize(matrix_view w, spec const& s, executor_ref executor = {}) {
+    return quantize(w, nullptr, nullptr, s, executor);
+}
 inline quantization quantize(matrix_view w, hessian const& known, spec const& s, executor_ref executor = {}) {
-    return quantize(w, &known, s, executor);
+    return quantize(w, &known, nullptr, s, executor);
+}
+inline quantization quantize(matrix_view w, layer_inputs const& known, spec const& s, executor_ref executor = {}) {
+    return quantize(w, &known.hessian(), &known, s, executor);
 }
 
 /// Throws what `quantize` would say of `s` itself, before any work.

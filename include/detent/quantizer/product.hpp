@@ -5,6 +5,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/kernel/multiply.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
@@ -14,6 +15,7 @@ namespace detent::inline DETENT_ABI {
 /// y = x W^T from the packed bytes: x (token, in), y (token, out).
 inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
+    stopwatch::section const timed(executor.watch(), work::products);
     if (w.order.empty()) {
         kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
     } else { // the bytes are in the order of the sweep

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <charconv>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,7 +12,8 @@
 #include "detent/core/error.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/scale/tile_scale.hpp"
-#include "detent/solver/gptq.hpp"
+#include "detent/solver/asymmetric.hpp"
+#include "detent/solver/obq.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -26,13 +28,16 @@ namespace detent::inline DETENT_ABI {
 /// | `channel`, `tensor`         | one scale for each row (the default), or for the matrix                      |
 /// | `g128`, `b32x32`            | one scale for 128 inputs of a row, or for a block of 32 x 32                 |
 /// | `minmax`, `absmax`, `mse`   | how scales are chosen; by default `minmax` with and `absmax` without a zero  |
-/// | `rtn`, `gptq`               | the solver (default `rtn`)                                                   |
-/// | `act`, `static`, `stale`    | GPTQ: activation order, static groups, the published code's stale groups     |
-/// | `damp=0.01`                 | GPTQ: damping relative to the mean diagonal element of the Hessian           |
+/// | `rtn`, `gptq`, `obq`        | the solver (default `rtn`)                                                   |
+/// | `gptaq`, `qronos`           | GPTQ towards the output of the float model                                   |
+/// | `act`, `static`, `stale`    | GPTQ's kin: activation order, static groups, the published code's stale ones |
+/// | `damp=0.01`                 | all but `rtn`: damping relative to the mean diagonal element of the Hessian  |
+/// | `strength=0.25`             | `gptaq`, `qronos`: how much of the correction is made                        |
+/// | `zeros`                     | `obq`: weights that are 0 stay 0                                             |
 /// | `f16`, `bf16`, `f32`        | how scales are stored (default `f16`)                                        |
 struct spec {
     enum class range_kind { automatic, absmax, minmax, mse };
-    enum class solver_kind { rtn, gptq };
+    enum class solver_kind { rtn, gptq, obq, gptaq, qronos };
 
     std::string text; ///< as it was written
     std::string grid; ///< its name without `sym`
@@ -40,8 +45,13 @@ struct spec {
     per_tile granularity;
     range_kind range = range_kind::automatic;
     solver_kind solver = solver_kind::rtn;
-    gptq<> gptq_options;
+    gptq<> gptq_options;               ///< also of `gptaq` and `qronos`
+    obq obq_options;
+    std::optional<double> strength;    ///< of `gptaq` and `qronos`; their own default where none is named
     scale_format format = scale_format::f16;
+
+    /// Whether the solver must know what layers read in the float model.
+    bool needs_float_stream() const { return solver == solver_kind::gptaq || solver == solver_kind::qronos; }
 
     /// Reads a specification. @throws error naming the part that is not understood.
     static spec parse(std::string_view text);
@@ -55,18 +65,27 @@ private:
     bool has_solver_ = false;
     bool has_format_ = false;
     bool has_gptq_option_ = false;
+    bool has_damping_ = false;
 
-    bool read_number(std::string_view part, std::string_view prefix, index_t& number) const;
+    static bool read_number(std::string_view part, std::string_view prefix, index_t& number);
+    static bool read_real(std::string_view part, double& number);
 };
 
 /// Reads `prefix` followed by a positive number.
-inline bool spec::read_number(std::string_view part, std::string_view prefix, index_t& number) const {
+inline bool spec::read_number(std::string_view part, std::string_view prefix, index_t& number) {
     if (!part.starts_with(prefix)) {
         return false;
     }
     char const* const last = part.data() + part.size();
     auto const [end, failure] = std::from_chars(part.data() + prefix.size(), last, number);
     return failure == std::errc{} && end == last && number > 0;
+}
+
+/// Reads a number that is not negative.
+inline bool spec::read_real(std::string_view part, double& number) {
+    char const* const last = part.data() + part.size();
+    auto const [end, failure] = std::from_chars(part.data(), last, number);
+    return failure == std::errc{} && end == last && number >= 0;
 }
 
 inline void spec::read(std::string_view part) {
@@ -108,6 +127,15 @@ inline void spec::read(std::string_view part) {
     } else if (part == "gptq") {
         once(has_solver_, "solver,");
         solver = solver_kind::gptq;
+    } else if (part == "obq") {
+        once(has_solver_, "solver,");
+        solver = solver_kind::obq;
+    } else if (part == "gptaq") {
+        once(has_solver_, "solver,");
+        solver = solver_kind::gptaq;
+    } else if (part == "qronos") {
+        once(has_solver_, "solver,");
+        solver = solver_kind::qronos;
     } else if (part == "act") {
         has_gptq_option_ = gptq_options.activation_order = true;
     } else if (part == "static") {
@@ -115,12 +143,17 @@ inline void spec::read(std::string_view part) {
     } else if (part == "stale") {
         gptq_options.stale_columns = 128;
         has_gptq_option_ = true;
+    } else if (part == "zeros") {
+        obq_options.keep_zeros = true;
     } else if (part.starts_with("damp=")) {
-        has_gptq_option_ = true;
-        char const* const last = part.data() + part.size();
-        auto const [end, failure] = std::from_chars(part.data() + 5, last, gptq_options.damping);
-        if (failure != std::errc{} || end != last || !(gptq_options.damping >= 0 && gptq_options.damping <= 100)) {
+        has_damping_ = true;
+        if (!read_real(part.substr(5), gptq_options.damping) || gptq_options.damping > 100) {
             throw unknown("not a damping between 0 and 100:");
+        }
+        obq_options.damping = gptq_options.damping;
+    } else if (part.starts_with("strength=")) {
+        if (!read_real(part.substr(9), strength.emplace()) || *strength > 1) {
+            throw unknown("not a strength between 0 and 1:");
         }
     } else if (part == "f16") {
         once(has_format_, "format of scales,");
@@ -152,9 +185,16 @@ inline spec spec::parse(std::string_view text) {
     if (s.grid.empty()) {
         throw error("specification '" + s.text + "'", "names no grid, such as int4, e2m1 or nf4");
     }
-    if (s.has_gptq_option_ && s.solver != solver_kind::gptq) {
-        throw error("specification '" + s.text + "'", "act, static, stale and damp need gptq");
-    }
+    bool const corrects = s.needs_float_stream();
+    auto const need = [&](bool option, bool possible, char const* what) {
+        if (option && !possible) {
+            throw error("specification '" + s.text + "'", what);
+        }
+    };
+    need(s.has_gptq_option_, s.solver == solver_kind::gptq || corrects, "act, static and stale need gptq or its kin");
+    need(s.has_damping_, s.solver != solver_kind::rtn, "damp needs a solver other than rtn");
+    need(s.strength.has_value(), corrects, "strength needs gptaq or qronos");
+    need(s.obq_options.keep_zeros, s.solver == solver_kind::obq, "zeros needs obq");
     return s;
 }
 

@@ -95,28 +95,33 @@ private:
         if (whole < n) {
             std::fill_n(to + whole * k, Width * k, T{0});
         }
-        for (index_t p = 0; p < k && from.row_stride == 1; ++p) { // read along the rows of its transpose
-            T const* const source = from.at(0, p);
-            for (index_t i = 0; i < whole; i += Width) {
-                copy<Width>(source + i, to + i * k + p * Width);
-            }
-            std::copy_n(source + whole, n - whole, to + whole * k + p * Width);
-        }
-        for (index_t i = 0; i < n && from.row_stride != 1; i += Width) {
-            T const* const source = from.at(i, 0);
-            index_t const count = std::min(Width, n - i);
+        if (from.row_stride == 1) { // read along the rows of its transpose
             for (index_t p = 0; p < k; ++p) {
-                for (index_t r = 0; r < count; ++r) {
-                    to[i * k + p * Width + r] = source[r * from.row_stride + p * from.col_stride];
+                T const* const source = from.at(0, p);
+                for (index_t i = 0; i < whole; i += Width) {
+                    __builtin_prefetch(source + i + 4 * from.col_stride); // which the hardware does not expect
+                    copy<Width>(source + i, 1, to + i * k + p * Width);
+                }
+                std::copy_n(source + whole, n - whole, to + whole * k + p * Width);
+            }
+        } else {
+            for (index_t i = 0; i < whole; i += Width) {
+                for (index_t p = 0; p < k; ++p) {
+                    copy<Width>(from.at(i, p), from.row_stride, to + i * k + p * Width);
+                }
+            }
+            for (index_t i = whole; i < n; ++i) {
+                for (index_t p = 0; p < k; ++p) {
+                    to[whole * k + p * Width + i - whole] = *from.at(i, p);
                 }
             }
         }
     }
 
     /// A loop rather than std::copy_n, which becomes a call.
-    template <index_t Width> static void copy(T const* __restrict from, T* __restrict to) {
+    template <index_t Width> static void copy(T const* __restrict from, index_t stride, T* __restrict to) {
         for (index_t r = 0; r < Width; ++r) {
-            to[r] = from[r];
+            to[r] = from[r * stride];
         }
     }
 

@@ -2,51 +2,10 @@
 
 #pragma once
 
-#include <algorithm>
-#include <string>
-#include <vector>
-
 #include "detent/solver/gptq.hpp"
+#include "detent/solver/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// What a layer reads in a model whose earlier layers are quantized already, and how that differs from what it reads in
-/// the float model: the Hessian H of the inputs x of the quantized stream and C = 2/n sum (x~ - x) x^T, where x~ is the
-/// input of the same token in the float stream.
-class asymmetric_hessian {
-public:
-    asymmetric_hessian() = default;
-    explicit asymmetric_hessian(index_t features)
-        : inputs_(features), sum_(basic_matrix<double>::Zero(features, features)) {}
-
-    /// Adds inputs (token, feature) of the quantized stream and those of the float stream for the same tokens.
-    /// @throws error when their shapes or the number of features differ.
-    void add(matrix_view quantized, matrix_view floats, executor_ref executor = {}) {
-        if (shape_of(quantized) != shape_of(floats)) {
-            throw error("inputs", "of the float stream are " + std::to_string(floats.rows()) + " x " +
-                                      std::to_string(floats.cols()) + ", of the quantized one " +
-                                      std::to_string(quantized.rows()) + " x " + std::to_string(quantized.cols()));
-        }
-        inputs_.add(quantized, executor);
-        matrix const difference = floats - quantized; // (token, in)
-        simd::strided<float> const left{difference.data(), difference.outerStride()};
-        executor.for_pieces(features(), 128, [&](index_t begin, index_t end) {
-            products<float, double>().add(end - begin, features(), quantized.rows(), 1,
-                                          left.block(0, begin).transpose(), {quantized.data(), quantized.outerStride()},
-                                          &sum_(begin, 0), sum_.outerStride());
-        });
-    }
-
-    index_t features() const { return inputs_.features(); }
-    /// H, of the quantized stream.
-    hessian const& inputs() const { return inputs_; }
-    /// C (in, in): row i tells how the difference of input i goes with all inputs.
-    basic_matrix<double> difference() const { return inputs_.scale() * sum_; }
-
-private:
-    hessian inputs_;
-    basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T
-};
 
 /// Which part of the difference between the streams weights are corrected for.
 enum class correction {
@@ -59,7 +18,7 @@ enum class correction {
 ///     W* = W + a W N R^-1 = W + a W C H^-1,
 /// the solution of min |W X~ - W* X|^2 + damping |W* - W|^2 for a = 1. Of a correction by later columns, only what is
 /// strictly above the diagonal of N counts.
-inline matrix corrected_weights(matrix_view w, asymmetric_hessian const& known, hessian_factor const& f,
+inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessian_factor const& f,
                                 double strength, correction kind, executor_ref executor = {}) {
     index_t const in = w.cols();
     basic_matrix<double> const c = known.difference();
@@ -94,21 +53,19 @@ inline matrix corrected_weights(matrix_view w, asymmetric_hessian const& known, 
 /// GPTQ towards the output of the float model: the weights are first corrected for what the quantization of earlier
 /// layers did to the inputs, then rounded as `rounding` says. The kind of correction is part of the type; see `gptaq` and `qronos`.
 template <correction Kind, class Scalar = double> struct asymmetric_gptq {
-    using evidence = asymmetric_hessian;
+    using evidence = layer_inputs;
 
     gptq<Scalar> rounding = {};
     double strength = Kind == correction::later_columns ? 0.25 : 1.0; ///< share of the correction; 0 is GPTQ
 
     /// As `gptq::solve`; the loss in the report is the distance to the corrected weights. @throws error as that.
-    solution solve(matrix_view w, asymmetric_hessian const& known, problem const& p, executor_ref executor = {}) const {
-        return solve(w, known, rounding.prepare(known.inputs(), executor), p, executor);
-    }
-
-    /// The same from what `rounding.prepare` made of the Hessian.
-    solution solve(matrix_view w, asymmetric_hessian const& known, hessian_factor const& f, problem const& p,
-                   executor_ref executor = {}) const {
-        if (f.r.rows() != w.cols()) { // no factor, or none for these weights
+    solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
+        hessian_factor const& f = known.factor(rounding.damping, rounding.activation_order, executor);
+        if (f.r.rows() != w.cols()) { // there is no factor, or none for these weights
             return rounding.solve(w, f, p, executor);
+        }
+        if (!known.has_difference()) {
+            throw error("inputs", "of the float stream are needed too");
         }
         return rounding.solve(corrected_weights(w, known, f, strength, Kind, executor), f, p, executor);
     }

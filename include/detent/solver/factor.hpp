@@ -76,15 +76,19 @@ struct hessian_factor {
     }
 };
 
-/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure.
-inline matrix without_dead(matrix_view w, hessian_factor const& f) {
-    matrix weights = w;
+/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure: `w` itself where
+/// there are none, else a copy in `copied`.
+inline matrix_view without_dead(matrix_view w, hessian_factor const& f, matrix& copied) {
+    if (std::ranges::none_of(f.dead, [](bool dead) { return dead; })) {
+        return w;
+    }
+    copied = w;
     for (index_t j = 0; j < w.cols(); ++j) {
         if (f.dead[static_cast<std::size_t>(j)]) {
-            weights.col(j).setZero();
+            copied.col(j).setZero();
         }
     }
-    return weights;
+    return copied;
 }
 
 /// Orders, damps and factors `h`. The order is descending by diagonal element where `by_activation`, else natural; the

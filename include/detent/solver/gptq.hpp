@@ -58,7 +58,8 @@ template <class Scalar = double> struct gptq {
             return s;
         }
         f.describe(s.report);
-        matrix const weights = without_dead(w, f); // (out, in)
+        matrix copied;
+        matrix_view const weights = without_dead(w, f, copied); // (out, in)
         bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups;
         if (!fit_on_the_way) {
             p.fit_all(weights, s, executor);

@@ -55,7 +55,8 @@ struct obq {
             return s;
         }
         f.describe(s.report);
-        matrix const weights = without_dead(w, f); // (out, in)
+        matrix copied;
+        matrix_view const weights = without_dead(w, f, copied); // (out, in)
         p.fit_all(weights, s, executor);
         if (keep_zeros) {
             expect_zeros(weights, s, p);
@@ -107,7 +108,7 @@ private:
               to_round_(n), numbers_(n), scales_(n), zeros_(n), limits_(n), errors_(n), costs_(n) {}
 
         /// Rounds all weights of `row` and returns its loss.
-        double run(obq const& options, matrix const& weights, index_t row, basic_matrix<double> const& inverse,
+        double run(obq const& options, matrix_view weights, index_t row, basic_matrix<double> const& inverse,
                    basic_vector<double> const& least, problem const& p, solution& s) {
             inverse_.reset(inverse, least);
             w_ = weights.row(row).cast<double>();

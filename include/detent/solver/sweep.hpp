@@ -35,7 +35,7 @@ public:
     column_sweep(matrix_view w, std::vector<std::int32_t> const& order, basic_matrix<Scalar> const& r)
         : r_(r), e_(w.rows(), w.cols()), carried_(columns::Zero(w.rows(), w.cols())), t_(w.rows()), q_(w.rows()),
           losses_(basic_vector<double>::Zero(w.rows())) {
-        constexpr index_t block = 32; // columns at once: a transposition meets few cache lines at a time
+        constexpr index_t block = 128; // columns at once: a transposition meets few cache lines at a time
         for (index_t begin = 0; begin < w.cols(); begin += block) {
             index_t const end = std::min(begin + block, w.cols());
             for (index_t row = 0; row < w.rows(); ++row) {

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "detent/solver/factor.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What is known about the inputs of layers that read the same: the Hessian H of the inputs x, the factor of it, which
+/// is computed once for all these layers and, where the float model was run too, C = 2/n sum (x~ - x) x^T, where x is
+/// what the layers read behind quantized ones and x~ what they read for the same token in the float model.
+class layer_inputs {
+public:
+    layer_inputs() = default;
+    explicit layer_inputs(index_t features) : hessian_(features) {}
+
+    /// Adds inputs (token, feature). @throws error when the number of features differs.
+    void add(matrix_view x, executor_ref executor = {}) {
+        hessian_.add(x, executor);
+        factor_ = {};
+    }
+
+    /// Adds inputs (token, feature) of the quantized model and those of the float model for the same tokens.
+    /// @throws error when their shapes or the number of features differ.
+    void add(matrix_view x, matrix_view floats, executor_ref executor = {}) {
+        if (shape_of(x) != shape_of(floats)) {
+            throw error("inputs", "of the float model are " + std::to_string(floats.rows()) + " x " +
+                                      std::to_string(floats.cols()) + ", of the quantized one " +
+                                      std::to_string(x.rows()) + " x " + std::to_string(x.cols()));
+        }
+        add(x, executor);
+        if (!has_difference()) {
+            sum_ = basic_matrix<double>::Zero(features(), features());
+        }
+        matrix const difference = floats - x; // (token, in)
+        simd::strided<float> const left{difference.data(), difference.outerStride()};
+        executor.for_pieces(features(), 128, [&](index_t begin, index_t end) {
+            products<float, double>().add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
+                                          {x.data(), x.outerStride()}, &sum_(begin, 0), sum_.outerStride());
+        });
+    }
+
+    index_t features() const { return hessian_.features(); }
+    detent::hessian const& hessian() const { return hessian_; }
+    operator detent::hessian const&() const { return hessian_; } // NOLINT: implicit on purpose, most need only this
+
+    /// See `detent::factor`. Computed when first asked for, and again for other options; not by two threads at a time.
+    hessian_factor const& factor(double damping, bool by_activation, executor_ref executor = {}) const {
+        if (auto const wanted = std::pair{damping, by_activation}; factor_.order.empty() || wanted != factored_) {
+            factor_ = detent::factor(hessian_, damping, by_activation, executor);
+            factored_ = wanted;
+        }
+        return factor_;
+    }
+
+    /// Whether inputs of the float model were ever added.
+    bool has_difference() const { return sum_.size() > 0; }
+    /// C (in, in): row i tells how the difference of input i goes with all inputs.
+    basic_matrix<double> difference() const {
+        DETENT_EXPECTS(has_difference());
+        return hessian_.scale() * sum_;
+    }
+
+private:
+    detent::hessian hessian_;
+    basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T; empty without the float model
+    mutable hessian_factor factor_;
+    mutable std::pair<double, bool> factored_; // the options of `factor_`
+};
+
+} // namespace detent::inline DETENT_ABI
