@@ -53,6 +53,15 @@ class QuantizeModel(unittest.TestCase):
         after = sorted(p.relative_to(self.directory) for p in self.directory.rglob("*"))
         self.assertEqual(before, after)
 
+    def test_runs_every_solver(self):
+        specs = ["int3:gptq", "int3:gptaq", "int3:qronos:act", "int3:obq"]
+        result = self.run_program(*FEW, "--compare", *specs, "--output", self.directory / "out")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for spec in specs:
+            self.assertRegex(result.stdout, rf"(?m)^{spec} .*")
+        for part in ["products", "Hessians", "solving"]:
+            self.assertIn(part, result.stdout)
+
     def test_quantizes_saves_reports_and_generates(self):
         result = self.run_program(*FEW)
         self.assertEqual(result.returncode, 0, result.stderr)

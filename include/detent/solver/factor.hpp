@@ -16,10 +16,20 @@ namespace detent::inline DETENT_ABI {
 
 /// Overwrites `a` (n, n), of which only the upper triangle is read, by the upper triangular R with a = R R^T and returns
 /// true; false where `a` is not positive definite. This is an ordinary Cholesky factorization of `a` with its rows and
-/// columns reversed, done in place, a block of columns at a time from the last to the first.
-inline bool factor_reversed(basic_matrix<double>& a, executor_ref executor = {}) {
-    constexpr index_t block = 128;
+/// columns reversed, done in place, a block of columns at a time from the last to the first; or by LAPACK where Eigen was
+/// told to use it.
+inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_ref executor = {}) {
     index_t const n = a.rows();
+#if defined(EIGEN_USE_LAPACKE)
+    basic_matrix<double> reversed = a.reverse(); // lower triangle
+    Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
+    if (llt.info() != Eigen::Success || !reversed.diagonal().allFinite()) {
+        return false;
+    }
+    a.reverse() = basic_matrix<double>(reversed.triangularView<Eigen::Lower>());
+    return true;
+#else
+    constexpr index_t block = 128;
     index_t const stride = a.outerStride();
     for (index_t begin = (n - 1) / block * block; begin >= 0; begin -= block) {
         index_t const end = std::min(begin + block, n);
@@ -55,6 +65,7 @@ inline bool factor_reversed(basic_matrix<double>& a, executor_ref executor = {})
         });
     }
     return true;
+#endif
 }
 
 /// A Hessian made ready for a sweep over its columns: ordered, damped and factored.
