@@ -26,6 +26,8 @@
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/scale/mse.hpp"
+#include "detent/solver/asymmetric.hpp"
 #include "detent/solver/gptq.hpp"
+#include "detent/solver/obq.hpp"
 #include "detent/solver/rtn.hpp"
 // IWYU pragma: end_exports

@@ -141,6 +141,26 @@ TEST(threads, give_the_same_bits_for_any_count) {
     }
 }
 
+TEST(executor, gives_each_worker_a_state_for_its_pieces) {
+    for (index_t const n : {0, 1, 7, 100}) {
+        detent::threads executor(3);
+        for (executor_ref const any : {executor_ref(), executor_ref(executor)}) {
+            std::vector<int> visits(static_cast<std::size_t>(n));
+            std::atomic<int> made = 0;
+            any.for_pieces(
+                n, 10, [&] { return ++made; },
+                [&](int& state, index_t begin, index_t end) {
+                    EXPECT_GT(state, 0);
+                    EXPECT_LE(end - begin, 10);
+                    for (index_t i = begin; i < end; ++i) {
+                        ++visits[static_cast<std::size_t>(i)];
+                    }
+                });
+            EXPECT_EQ(visits, std::vector<int>(static_cast<std::size_t>(n), 1));
+            EXPECT_LE(made, any.workers());
+        }
+    }
+}
 #endif
 
 } // namespace

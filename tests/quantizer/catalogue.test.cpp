@@ -115,7 +115,7 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
               "specification 'int4:gptq': this solver needs a Hessian");
     hessian const h = hessian::of(correlated_inputs(50, 20, 1));
     EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse("int4:gptaq")); }),
-              "specification 'int4:gptaq': this solver needs the inputs of the float model too");
+              "specification 'int4:gptaq': this solver needs the inputs of the float model too (calibration::float_stream)");
 }
 
 } // namespace

@@ -44,7 +44,7 @@ TYPED_TEST_SUITE(products_of, all_types, );
 TYPED_TEST(products_of, are_sums_of_products_for_every_layout) {
     using T = typename TypeParam::term;
     using Sum = typename TypeParam::sum;
-    simd::products<T, Sum> multiply;
+    using multiply = simd::products<T, Sum>;
     for (auto const [m, n, k] : shapes()) {
         auto const a = random_numbers<T>(m * k, 1);
         auto const b = random_numbers<T>(k * n, 2);
@@ -55,7 +55,7 @@ TYPED_TEST(products_of, are_sums_of_products_for_every_layout) {
                 index_t const stride = n + 3;
                 auto const before = random_numbers<Sum>(m * stride, 3);
                 auto c = before;
-                multiply.add(m, n, k, T{-2}, left, right, c.data(), stride);
+                multiply::add(m, n, k, T{-2}, left, right, c.data(), stride);
                 for (index_t i = 0; i < m; ++i) {
                     for (index_t j = 0; j < stride; ++j) {
                         auto const at = static_cast<std::size_t>(i * stride + j);
@@ -81,7 +81,7 @@ TYPED_TEST(products_of, are_sums_of_products_for_every_layout) {
 TYPED_TEST(products_of, have_the_same_bits_however_they_are_cut) {
     using T = typename TypeParam::term;
     using Sum = typename TypeParam::sum;
-    simd::products<T, Sum> multiply;
+    using multiply = simd::products<T, Sum>;
     constexpr index_t m = 230;
     constexpr index_t n = 150;
     constexpr index_t k = 700;
@@ -91,12 +91,12 @@ TYPED_TEST(products_of, have_the_same_bits_however_they_are_cut) {
     simd::strided<T> const right{b.data(), n};
     auto const before = random_numbers<Sum>(m * n, 3);
     auto whole = before;
-    multiply.add(m, n, k, T{1}, left, right, whole.data(), n);
+    multiply::add(m, n, k, T{1}, left, right, whole.data(), n);
     for (index_t const piece : {1, 5, 12, 16, 37, 100}) {
         auto c = before;
         for (index_t i = 0; i < m; i += piece) {
             for (index_t j = 0; j < n; j += piece + 3) {
-                multiply.add(std::min(piece, m - i), std::min(piece + 3, n - j), k, T{1}, left.block(i, 0),
+                multiply::add(std::min(piece, m - i), std::min(piece + 3, n - j), k, T{1}, left.block(i, 0),
                              right.block(0, j), c.data() + i * n + j, n);
             }
         }
@@ -107,14 +107,14 @@ TYPED_TEST(products_of, have_the_same_bits_however_they_are_cut) {
 TYPED_TEST(products_of, have_an_upper_part) {
     using T = typename TypeParam::term;
     using Sum = typename TypeParam::sum;
-    simd::products<T, Sum> multiply;
+    using multiply = simd::products<T, Sum>;
     for (index_t const n : {1, 13, 200, 1300}) {
         auto const a = random_numbers<T>(20 * n, 1);
         simd::strided<T> const x{a.data(), n};
         std::vector<Sum> whole(static_cast<std::size_t>(n * n));
         auto upper = whole;
-        multiply.add(n, n, 20, T{1}, x.transpose(), x, whole.data(), n);
-        multiply.add(n, n, 20, T{1}, x.transpose(), x, upper.data(), n, simd::part::upper);
+        multiply::add(n, n, 20, T{1}, x.transpose(), x, whole.data(), n);
+        multiply::add(n, n, 20, T{1}, x.transpose(), x, upper.data(), n, simd::part::upper);
         index_t skipped = 0;
         for (index_t i = 0; i < n; ++i) {
             for (index_t j = 0; j < n; ++j) {

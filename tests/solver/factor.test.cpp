@@ -85,6 +85,18 @@ TEST(factor, raises_the_damping_until_it_suffices) {
     expect_factor(f, h);
 }
 
+#if defined(_OPENMP)
+TEST(factor, threads_do_not_change_a_bit) {
+    hessian const h = hessian::of(correlated_inputs(500, 333, 1)); // three blocks
+    hessian_factor const serially = factor(h, 0.01, true);
+    expect_factor(serially, h);
+    for (index_t const count : {2, 3}) {
+        threads many(count);
+        EXPECT_EQ(factor(h, 0.01, true, many).r, serially.r);
+    }
+}
+#endif
+
 TEST(factor, gives_up_where_no_damping_can_suffice) {
     hessian const h = hessian::of(correlated_inputs(100, 5, 1));
     for (double const damping : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {

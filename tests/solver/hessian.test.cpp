@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <limits>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "detent/solver/hessian.hpp"
@@ -50,6 +53,48 @@ TEST(hessian, streamed_in_pieces_it_is_the_same) {
 TEST(hessian, takes_a_block_of_a_larger_matrix) {
     matrix const x = random_matrix(50, 40, 1);
     expect_near(dense(hessian::of(x.block(3, 5, 30, 20))), reference(x.block(3, 5, 30, 20)));
+}
+
+template <class Half> void expect_halves_as_floats() {
+    constexpr index_t features = 37;
+    matrix x = random_matrix(2500, features, 1);
+    std::vector<Half> halves;
+    for (float& v : x.reshaped<Eigen::RowMajor>()) {
+        halves.push_back(Half{v});
+        v = static_cast<float>(halves.back());
+    }
+    hessian h(features);
+    h.add(halves);
+    EXPECT_EQ(h.tokens(), 2500);
+    expect_near(dense(h), reference(x));
+    halves.pop_back();
+    EXPECT_THROW(h.add(halves), error);
+}
+
+TEST(hessian, takes_inputs_of_16_bits) {
+    expect_halves_as_floats<half>();
+    expect_halves_as_floats<bfloat16>();
+}
+
+TEST(hessian, comes_back_from_its_sum) {
+    hessian const h = hessian::of(random_matrix(50, 20, 1));
+    basic_matrix<double> sum = h.sum();
+    EXPECT_TRUE(sum.isUpperTriangular(0));
+    EXPECT_EQ(dense(hessian(sum, 50)), dense(h));
+    sum(3, 2) = 1; // below the diagonal: ignored
+    EXPECT_EQ(hessian(sum, 50).sum(), h.sum());
+    EXPECT_THROW(hessian(sum.topRows(19), 50), error);
+    EXPECT_THROW(hessian(sum, -1), error);
+    sum(2, 3) = std::numeric_limits<double>::infinity();
+    EXPECT_THROW(hessian(sum, 50), error);
+}
+
+TEST(hessian, of_nothing_stays_empty) {
+    hessian h(200);
+    h.add(matrix(0, 200));
+    EXPECT_EQ(h.tokens(), 0);
+    EXPECT_EQ(h.sum(), basic_matrix<double>::Zero(200, 200));
+    EXPECT_THROW(h += hessian(199), error);
 }
 
 TEST(hessian, merging_two_is_seeing_all) {

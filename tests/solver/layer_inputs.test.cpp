@@ -35,6 +35,11 @@ TEST(layer_inputs, refuses_streams_of_different_shapes) {
     EXPECT_THROW(known.add(matrix::Zero(3, 5), matrix::Zero(4, 5)), error);
     EXPECT_THROW(known.add(matrix::Zero(3, 4), matrix::Zero(3, 4)), error);
     EXPECT_THROW(known.add(matrix::Zero(3, 4)), error);
+    known.add(matrix::Zero(3, 5));
+    EXPECT_THROW(known.add(matrix::Zero(3, 5), matrix::Zero(3, 5)), error); // too late
+    layer_inputs both(5);
+    both.add(matrix::Zero(3, 5), matrix::Zero(3, 5));
+    EXPECT_THROW(both.add(matrix::Zero(3, 5)), error);
 }
 
 TEST(layer_inputs, factors_for_what_was_asked_and_seen_last) {

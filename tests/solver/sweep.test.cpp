@@ -33,9 +33,9 @@ TEST(column_sweep, rounds_each_weight_with_the_errors_of_earlier_ones) {
         basic_matrix<double> const r = random_factor(n);
         matrix const w = 5 * test::random_matrix(6, n, 2);
         Eigen::MatrixXd t(6, n);
-        column_sweep<double> sweep(w, natural_order(n), r);
+        column_sweep<double> sweep(r);
         std::vector<index_t> visited;
-        double const loss = sweep.run([](index_t, index_t, matrix const&) { FAIL() << "there are no groups"; },
+        double const loss = sweep.run(w, natural_order(n), [](index_t, index_t, matrix const&) { FAIL() << "there are no groups"; },
                                       [&](index_t j, float const* to_round, float* rounded) {
                                           visited.push_back(j);
                                           for (index_t i = 0; i < 6; ++i) {
@@ -66,11 +66,12 @@ TEST(column_sweep, fits_every_group_once_and_before_its_columns) {
             for (index_t const leaf : {1, 16, 64}) {
                 basic_matrix<double> const r = random_factor(n);
                 matrix const w = matrix::Zero(2, n);
-                column_sweep<double> sweep(w, natural_order(n), r);
+                column_sweep<double> sweep(r);
                 sweep.group = group;
                 sweep.leaf = leaf;
                 index_t fitted = 0;
                 sweep.run(
+                    w, natural_order(n),
                     [&](index_t begin, index_t end, matrix const& weights) {
                         EXPECT_EQ(begin, fitted);
                         EXPECT_EQ(end, std::min(begin + group, n));

@@ -21,8 +21,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Writes Hessians to one safetensors file, so that a model can be quantized many times, or calibrated by several
-/// programs, `+=` adding up what they saw. For each name it holds
+/// Writes Hessians to one safetensors file, so that inputs need not be collected again for another quantizer; those of
+/// several programs are added up by `+=`. For each name it holds
 ///
 ///     <name>         F64, n (n + 1) / 2: the upper triangle of sum x x^T, not scaled, row after row
 ///     <name>.tokens  I64, 1: how many inputs x there were

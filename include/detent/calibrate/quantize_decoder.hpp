@@ -124,6 +124,7 @@ private:
         if (at_once) {
             for (std::size_t i = 0; i < steps; ++i) {
                 solve(b, groups[i], inputs[i]);
+                inputs[i] = {};
             }
             for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
                 quantized_.x.middleRows(first, count) = b.forward(before.middleRows(first, count), rows, executor_);

@@ -30,6 +30,17 @@
 #define DETENT_ABI_THREADS no_openmp
 #endif
 
-#define DETENT_ABI_JOIN(set, threads) abi_##set##_##threads
-#define DETENT_ABI_NAME(set, threads) DETENT_ABI_JOIN(set, threads)
-#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_THREADS)
+// The BLAS and LAPACK that Eigen was told to use are where the products of solvers go.
+#if defined(EIGEN_USE_BLAS) && defined(EIGEN_USE_LAPACKE)
+#define DETENT_ABI_PRODUCTS blas_lapacke
+#elif defined(EIGEN_USE_BLAS)
+#define DETENT_ABI_PRODUCTS blas
+#elif defined(EIGEN_USE_LAPACKE)
+#define DETENT_ABI_PRODUCTS lapacke
+#else
+#define DETENT_ABI_PRODUCTS own
+#endif
+
+#define DETENT_ABI_JOIN(set, threads, products) abi_##set##_##threads##_##products
+#define DETENT_ABI_NAME(set, threads, products) DETENT_ABI_JOIN(set, threads, products)
+#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <exception>
 
@@ -114,6 +115,19 @@ public:
     /// number of workers, so neither do results that are computed piece by piece.
     template <class F> void for_pieces(index_t n, index_t grain, F const& f) const {
         for_each(ceil_div(n, grain), [&](index_t piece) { f(piece * grain, std::min(n, (piece + 1) * grain)); });
+    }
+
+    /// The same with a state, such as a workspace, that `make()` gives to each worker for all its pieces: calls
+    /// `f(state, begin, end)`.
+    template <class Make, class F> void for_pieces(index_t n, index_t grain, Make const& make, F const& f) const {
+        index_t const pieces = ceil_div(n, grain);
+        std::atomic<index_t> next = 0;
+        for_each(std::min(workers(), pieces), [&](index_t) {
+            auto state = make();
+            for (index_t piece = next++; piece < pieces; piece = next++) {
+                f(state, piece * grain, std::min(n, (piece + 1) * grain));
+            }
+        });
     }
 
 private:

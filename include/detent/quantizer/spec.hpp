@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
@@ -66,6 +67,7 @@ private:
     bool has_format_ = false;
     bool has_gptq_option_ = false;
     bool has_damping_ = false;
+    bool has_strength_ = false;
 
     static bool read_number(std::string_view part, std::string_view prefix, index_t& number);
     static bool read_real(std::string_view part, double& number);
@@ -97,6 +99,24 @@ inline void spec::read(std::string_view part) {
             throw unknown(std::string("names a second ") + what);
         }
     };
+    using range_word = std::pair<std::string_view, range_kind>;
+    using solver_word = std::pair<std::string_view, solver_kind>;
+    using format_word = std::pair<std::string_view, scale_format>;
+    constexpr std::array ranges{range_word{"absmax", range_kind::absmax}, range_word{"minmax", range_kind::minmax},
+                                range_word{"mse", range_kind::mse}};
+    constexpr std::array solvers{solver_word{"rtn", solver_kind::rtn}, solver_word{"gptq", solver_kind::gptq},
+                                 solver_word{"obq", solver_kind::obq}, solver_word{"gptaq", solver_kind::gptaq},
+                                 solver_word{"qronos", solver_kind::qronos}};
+    constexpr std::array formats{format_word{"f16", scale_format::f16}, format_word{"bf16", scale_format::bf16},
+                                 format_word{"f32", scale_format::f32}};
+    auto const choose = [&](auto const& words, auto& chosen) {
+        auto const word = std::ranges::find_if(words, [&](auto const& w) { return w.first == part; });
+        if (word == words.end()) {
+            return false;
+        }
+        chosen = word->second;
+        return true;
+    };
     index_t rows = 0;
     index_t cols = 0;
     if (auto const x = part.find('x');
@@ -112,30 +132,12 @@ inline void spec::read(std::string_view part) {
         granularity = {0, 0};
     } else if (part == "sym") {
         symmetric = true;
-    } else if (part == "absmax") {
+    } else if (choose(ranges, range)) {
         once(has_range_, "range,");
-        range = range_kind::absmax;
-    } else if (part == "minmax") {
-        once(has_range_, "range,");
-        range = range_kind::minmax;
-    } else if (part == "mse") {
-        once(has_range_, "range,");
-        range = range_kind::mse;
-    } else if (part == "rtn") {
+    } else if (choose(solvers, solver)) {
         once(has_solver_, "solver,");
-        solver = solver_kind::rtn;
-    } else if (part == "gptq") {
-        once(has_solver_, "solver,");
-        solver = solver_kind::gptq;
-    } else if (part == "obq") {
-        once(has_solver_, "solver,");
-        solver = solver_kind::obq;
-    } else if (part == "gptaq") {
-        once(has_solver_, "solver,");
-        solver = solver_kind::gptaq;
-    } else if (part == "qronos") {
-        once(has_solver_, "solver,");
-        solver = solver_kind::qronos;
+    } else if (choose(formats, format)) {
+        once(has_format_, "format of scales,");
     } else if (part == "act") {
         has_gptq_option_ = gptq_options.activation_order = true;
     } else if (part == "static") {
@@ -146,24 +148,16 @@ inline void spec::read(std::string_view part) {
     } else if (part == "zeros") {
         obq_options.keep_zeros = true;
     } else if (part.starts_with("damp=")) {
-        has_damping_ = true;
+        once(has_damping_, "damping,");
         if (!read_real(part.substr(5), gptq_options.damping) || gptq_options.damping > 100) {
             throw unknown("not a damping between 0 and 100:");
         }
         obq_options.damping = gptq_options.damping;
     } else if (part.starts_with("strength=")) {
+        once(has_strength_, "strength,");
         if (!read_real(part.substr(9), strength.emplace()) || *strength > 1) {
             throw unknown("not a strength between 0 and 1:");
         }
-    } else if (part == "f16") {
-        once(has_format_, "format of scales,");
-        format = scale_format::f16;
-    } else if (part == "bf16") {
-        once(has_format_, "format of scales,");
-        format = scale_format::bf16;
-    } else if (part == "f32") {
-        once(has_format_, "format of scales,");
-        format = scale_format::f32;
     } else if (grid.empty() && !part.empty()) {
         grid = part == "fp4" ? "e2m1" : part;
     } else {

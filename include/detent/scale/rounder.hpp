@@ -8,7 +8,7 @@
 #include <limits>
 #include <utility>
 
-#include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/grid/int_grid.hpp"
@@ -30,12 +30,14 @@ template <int E, int M, reserved R> simd::float_set<E, M> number_set(fp_grid<E, 
 }
 
 /// The numbers of any other grid for vector instructions, and the floats that become each of them, found by trying
-/// floats with `encode`. As x rises, the numbers that x becomes rise.
+/// floats with `encode`. @throws error when they do not rise with x.
 template <Grid G> simd::number_list<G::bits> number_set(G const& grid) {
     simd::number_list<G::bits> list;
     std::size_t count = 0;
     auto const append = [&](code c) {
-        DETENT_EXPECTS(count < list.most && (count == 0 || list.numbers[count - 1] <= grid.decode(c)));
+        if (count == list.most || (count > 0 && !(list.numbers[count - 1] <= grid.decode(c)))) {
+            throw error("grid", "a larger number is encoded as a smaller one");
+        }
         list.numbers[count] = grid.decode(c);
         list.codes[count] = c;
         list.in_order = list.in_order && c == count;

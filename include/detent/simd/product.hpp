@@ -30,28 +30,31 @@ template <class T> struct strided {
 /// Which elements of a product are added: all, or those on and above the diagonal. Some below it may be too.
 enum class part { all, upper };
 
-/// Adds products of dense matrices, C += factor A B, at nearly the rate of the machine's multiply-adds. It owns the
-/// memory that A and B are copied to in the order in which they are read, so that many products need one allocation.
+/// Adds products of dense matrices, C += factor A B, at nearly the rate of the machine's multiply-adds. A and B are
+/// copied in the order in which they are read, block by block, to memory that each thread keeps.
 ///
 /// Every element of C receives, for each 256 terms, their sum taken in order. So its bits depend neither on the shape of
 /// the product it is part of nor on how C is cut into pieces for threads. `Sum` is the type of C; with T = float and
 /// Sum = double, runs of 256 terms are summed in float and these sums in double.
 template <class T, class Sum = T> class products {
 public:
-    /// C (m, n) += factor * A (m, k) * B (k, n); row i of C begins at `c + i * c_stride`.
-    void add(index_t m, index_t n, index_t k, T factor, strided<T> a, strided<T> b, Sum* c, index_t c_stride,
-             part wanted = part::all) {
-        a_.grow(std::min(ceil_div(m, rows) * rows, most_rows) * std::min(k, depth));
-        b_.grow(std::min(ceil_div(n, cols) * cols, most_cols) * std::min(k, depth));
+    /// C (m, n) += factor * A (m, k) * B (k, n); row i of C begins at `c + i * c_stride`. A factor other than 1 and -1 may
+    /// round at other places in other pieces.
+    static void add(index_t m, index_t n, index_t k, T factor, strided<T> a, strided<T> b, Sum* c, index_t c_stride,
+                    part wanted = part::all) {
+        thread_local workspace copied_a(most_rows * depth);
+        thread_local workspace copied_b(most_cols * depth);
+        T* const a_panels = copied_a.get();
+        T* const b_panels = copied_b.get();
         for (index_t j = 0; j < n; j += most_cols) {
             index_t const width = std::min(most_cols, n - j);
             for (index_t p = 0; p < k; p += depth) {
                 index_t const terms = std::min(depth, k - p);
-                copy_panels<cols>(width, terms, b.block(p, j).transpose(), b_.data.get());
+                copy_panels<cols>(width, terms, b.block(p, j).transpose(), b_panels);
                 for (index_t i = 0; i < m && !(wanted == part::upper && i >= j + width); i += most_rows) {
                     index_t const height = std::min(most_rows, m - i);
-                    copy_panels<rows>(height, terms, a.block(i, p), a_.data.get());
-                    add_block(height, width, terms, factor, c + i * c_stride + j, c_stride,
+                    copy_panels<rows>(height, terms, a.block(i, p), a_panels);
+                    add_block(height, width, terms, factor, a_panels, b_panels, c + i * c_stride + j, c_stride,
                               wanted == part::upper ? i - j : -m);
                 }
             }
@@ -73,20 +76,13 @@ private:
     static constexpr index_t most_cols = 64 * lanes; ///< and this much of B the third
 
     /// Memory aligned for vectors.
-    struct workspace {
-        struct release {
-            void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
-        };
-        std::unique_ptr<T, release> data;
-        index_t size = 0;
-
-        void grow(index_t needed) {
-            if (needed > size) {
-                data.reset(static_cast<T*>(::operator new(static_cast<std::size_t>(needed) * sizeof(T),
-                                                          std::align_val_t{64})));
-                size = needed;
-            }
-        }
+    struct release {
+        void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+    };
+    struct workspace : std::unique_ptr<T, release> {
+        explicit workspace(index_t size)
+            : std::unique_ptr<T, release>(static_cast<T*>(
+                  ::operator new(static_cast<std::size_t>(size) * sizeof(T), std::align_val_t{64}))) {}
     };
 
     /// Copies `from` (n, k) as panels of `Width` rows, each (k, Width); missing rows become 0.
@@ -126,12 +122,12 @@ private:
     }
 
     /// C (m, n) += factor A B for the copied A (m, k) and B (k, n), but for tiles in which all (i, j) have i + below > j.
-    void add_block(index_t m, index_t n, index_t k, T factor, Sum* c, index_t c_stride, index_t below) const {
+    static void add_block(index_t m, index_t n, index_t k, T factor, T const* a, T const* b, Sum* c, index_t c_stride,
+                          index_t below) {
         for (index_t j = 0; j < n; j += cols) {
             for (index_t i = 0; i < m; i += rows) {
                 if (i + below < j + cols) {
-                    add_tile(std::min(rows, m - i), std::min(cols, n - j), k, factor, a_.data.get() + i * k,
-                             b_.data.get() + j * k, c + i * c_stride + j, c_stride,
+                    add_tile(std::min(rows, m - i), std::min(cols, n - j), k, factor, a + i * k, b + j * k, c + i * c_stride + j, c_stride,
                              std::make_integer_sequence<int, static_cast<int>(rows)>{});
                 }
             }
@@ -172,9 +168,6 @@ private:
     }
 
     static void add_to(T* c, batch x) { (batch::load_unaligned(c) + x).store_unaligned(c); }
-
-    workspace a_;
-    workspace b_;
 };
 
 } // namespace detent::inline DETENT_ABI::simd

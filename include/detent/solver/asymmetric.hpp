@@ -39,9 +39,9 @@ inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessia
     matrix corrected = w; // (out, in)
     executor.for_pieces(w.rows(), piece, [&](index_t begin, index_t end) {
         matrix const ordered = take_columns(w.middleRows(begin, end - begin), f.order);
-        basic_matrix<double> const rows = ordered.cast<double>();                            // (end - begin, in)
-        basic_matrix<double> moved = basic_matrix<double>::Zero(rows.rows(), in);            // (end - begin, in)
-        products<double>().add(rows.rows(), in, in, strength, {rows.data(), in}, {n.data(), in}, moved.data(), in);
+        basic_matrix<double> const rows = strength * ordered.cast<double>();      // (end - begin, in)
+        basic_matrix<double> moved = basic_matrix<double>::Zero(rows.rows(), in); // (end - begin, in)
+        products<double>::add(rows.rows(), in, in, 1, {rows.data(), in}, {n.data(), in}, moved.data(), in);
         f.r.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
         for (index_t j = 0; j < in; ++j) {
             corrected.col(f.order[static_cast<std::size_t>(j)]).segment(begin, end - begin) += moved.col(j).cast<float>();
@@ -67,7 +67,11 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
         if (!known.has_difference()) {
             throw error("inputs", "of the float stream are needed too");
         }
-        return rounding.solve(corrected_weights(w, known, f, strength, Kind, executor), f, p, executor);
+        matrix const corrected = corrected_weights(w, known, f, strength, Kind, executor);
+        if (w.allFinite() && !corrected.allFinite()) {
+            throw error("corrected weights", "are not finite; a larger damping may help");
+        }
+        return rounding.solve(corrected, f, p, executor);
     }
 
     friend constexpr bool operator==(asymmetric_gptq const&, asymmetric_gptq const&) = default;

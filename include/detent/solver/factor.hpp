@@ -37,7 +37,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
         index_t const piece = std::clamp<index_t>(ceil_div(end, 2 * executor.workers()), 48, 384); // rows of a task
         // What the columns to the right account for: a -= R_(.,right) R_(block,right)^T.
         executor.for_pieces(end, piece, [&](index_t row, index_t last) {
-            products<double>().add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
+            products<double>::add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
                                    simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
                                    &a(row, begin), stride);
         });
@@ -60,7 +60,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
             auto above = a.block(row, begin, last - row, width);
             basic_matrix<double> const rest = above;
             above.setZero();
-            products<double>().add(last - row, width, width, 1, {rest.data(), width},
+            products<double>::add(last - row, width, width, 1, {rest.data(), width},
                                    simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
         });
     }
@@ -129,7 +129,7 @@ inline hessian_factor factor(hessian const& h, double damping, bool by_activatio
             diagonal(j) = 1;
         }
     }
-    if (h.tokens() == 0) {
+    if (h.tokens() == 0 || n == 0) {
         f.failure = "no input was ever seen";
         return f;
     }

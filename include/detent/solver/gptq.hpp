@@ -76,7 +76,14 @@ template <class Scalar = double> struct gptq {
         index_t const share = std::clamp<index_t>(ceil_div(w.rows(), executor.workers()), 16, 504);
         index_t const piece = fit_on_the_way ? ceil_div(share, s.tile.rows) * s.tile.rows : share; // whole tiles to fit
         basic_vector<double> losses(w.rows());
-        executor.for_pieces(w.rows(), piece, [&](index_t first, index_t last) {
+        auto const make_sweep = [&] {
+            column_sweep<Scalar> sweep(r);
+            sweep.group = fit_on_the_way ? s.tile.cols : 0;
+            sweep.stale = stale_columns;
+            sweep.leaf = leaf;
+            return sweep;
+        };
+        executor.for_pieces(w.rows(), piece, make_sweep, [&](auto& sweep, index_t first, index_t last) {
             index_t const rows = last - first;
             vector scales(rows);
             vector zeros(rows);
@@ -99,11 +106,7 @@ template <class Scalar = double> struct gptq {
                 }
                 p.round(rows, t, scales.data(), zeros.data(), codes.col(j).data(), q);
             };
-            column_sweep<Scalar> sweep(weights.middleRows(first, rows), f.order, r);
-            sweep.group = fit_on_the_way ? s.tile.cols : 0;
-            sweep.stale = stale_columns;
-            sweep.leaf = leaf;
-            losses.segment(first, rows) = sweep.run(fit, round);
+            losses.segment(first, rows) = sweep.run(weights.middleRows(first, rows), f.order, fit, round);
             constexpr index_t block = 64; // columns at once: a transposition meets few cache lines at a time
             for (index_t begin = 0; begin < w.cols(); begin += block) {
                 for (index_t row = 0; row < rows; ++row) {

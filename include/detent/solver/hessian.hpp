@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <concepts>
 #include <span>
 #include <string>
 #include <utility>
@@ -18,18 +17,22 @@
 namespace detent::inline DETENT_ABI {
 
 /// Accumulates H = 2/n sum x x^T over the inputs x of a linear layer, the Hessian of its mean squared output error
-/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens and these sums in double; only the upper
-/// triangle is kept, and the same bits come out for any executor.
+/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in double; only the
+/// upper triangle is kept, and the same bits come out for any executor.
 class hessian {
 public:
     hessian() = default;
     explicit hessian(index_t features) : sum_(basic_matrix<double>::Zero(features, features)) {}
 
-    /// From what `sum()` and `tokens()` of another one said. @throws error when `sum` is not square or not finite.
+    /// From what `sum()` and `tokens()` of another one said. @throws error when `sum` is not square or not finite, or
+    /// `tokens` negative.
     hessian(basic_matrix<double> sum, index_t tokens) : sum_(std::move(sum)), tokens_(tokens) {
-        if (sum_.rows() != sum_.cols() || tokens < 0) {
-            throw error("hessian", "is " + std::to_string(sum_.rows()) + " x " + std::to_string(sum_.cols()) +
-                                       " over " + std::to_string(tokens) + " tokens");
+        if (sum_.rows() != sum_.cols()) {
+            throw error("hessian", "is not square but " + std::to_string(sum_.rows()) + " x " +
+                                       std::to_string(sum_.cols()));
+        }
+        if (tokens < 0) {
+            throw error("hessian", "has seen " + std::to_string(tokens) + " tokens");
         }
         clear_lower(0, features());
         if (!sum_.allFinite()) {
@@ -50,6 +53,9 @@ public:
             throw error("hessian", "expected inputs of " + std::to_string(features()) + " features, got " +
                                        std::to_string(x.cols()));
         }
+        if (x.rows() == 0) {
+            return;
+        }
         simd::strided<float> const inputs{x.data(), x.outerStride()};
         // A task is a square tile of the triangle; smaller where there are few.
         index_t const width = std::clamp<index_t>(ceil_div(features(), 8), 64, 256);
@@ -60,7 +66,7 @@ public:
             if (row > col) {
                 return;
             }
-            products<float, double>().add(std::min(width, features() - row), std::min(width, features() - col),
+            products<float, double>::add(std::min(width, features() - row), std::min(width, features() - col),
                                           x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
                                           &sum_(row, col), sum_.outerStride(),
                                           row == col ? simd::part::upper : simd::part::all);
@@ -72,23 +78,8 @@ public:
     }
 
     /// Adds inputs (token, feature), row by row. @throws error when their number is no multiple of the features.
-    template <class Half>
-        requires std::same_as<Half, half> || std::same_as<Half, bfloat16>
-    void add(std::span<Half const> x, executor_ref executor = {}) {
-        index_t const tokens = features() > 0 ? std::ssize(x) / features() : 0;
-        if (tokens * features() != std::ssize(x)) {
-            throw error("hessian", std::to_string(x.size()) + " numbers are no inputs of " +
-                                       std::to_string(features()) + " features");
-        }
-        constexpr index_t at_once = 1024;
-        matrix run; // (token, feature)
-        for (index_t t = 0; t < tokens; t += at_once) {
-            run.resize(std::min(at_once, tokens - t), features());
-            std::ranges::transform(x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size())),
-                                   run.data(), [](Half v) { return static_cast<float>(v); });
-            add(run, executor);
-        }
-    }
+    void add(std::span<half const> x, executor_ref executor = {}) { add_halves(x, executor); }
+    void add(std::span<bfloat16 const> x, executor_ref executor = {}) { add_halves(x, executor); }
 
     /// Adds what another Hessian has seen. @throws error when the number of features differs.
     hessian& operator+=(hessian const& other) {
@@ -124,10 +115,9 @@ public:
         executor.for_pieces(d.rows(), rows_per_task, [&](index_t begin, index_t end) {
             basic_matrix<double> const rows = d.middleRows(begin, end - begin).cast<double>(); // (end - begin, in)
             basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols()); // with the triangle
-            products<double> multiply;
             for (index_t col = 0; col < features(); col += width) {
                 index_t const last = std::min(col + width, features());
-                multiply.add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
+                products<double>::add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
                              {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
             }
             part(begin / rows_per_task) =
@@ -137,6 +127,22 @@ public:
     }
 
 private:
+    template <class Half> void add_halves(std::span<Half const> x, executor_ref executor) {
+        index_t const tokens = features() > 0 ? std::ssize(x) / features() : 0;
+        if (tokens * features() != std::ssize(x)) {
+            throw error("hessian", std::to_string(x.size()) + " numbers are no inputs of " +
+                                       std::to_string(features()) + " features");
+        }
+        constexpr index_t at_once = 1024;
+        matrix run; // (token, feature)
+        for (index_t t = 0; t < tokens; t += at_once) {
+            run.resize(std::min(at_once, tokens - t), features());
+            std::ranges::transform(x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size())),
+                                   run.data(), [](Half v) { return static_cast<float>(v); });
+            add(run, executor);
+        }
+    }
+
     void clear_lower(index_t begin, index_t end) {
         sum_.block(begin, begin, end - begin, end - begin).triangularView<Eigen::StrictlyLower>().setZero();
     }

@@ -11,34 +11,41 @@ namespace detent::inline DETENT_ABI {
 
 /// What is known about the inputs of layers that read the same: the Hessian H of the inputs x, the factor of it, which
 /// is computed once for all these layers and, where the float model was run too, C = 2/n sum (x~ - x) x^T, where x is
-/// what the layers read behind quantized ones and x~ what they read for the same token in the float model.
+/// what the layers read behind quantized ones and x~ what they read for the same token in the float model. Because it
+/// keeps the factor, not even const uses of it may happen at once in two threads.
 class layer_inputs {
 public:
     layer_inputs() = default;
     explicit layer_inputs(index_t features) : hessian_(features) {}
 
-    /// Adds inputs (token, feature). @throws error when the number of features differs.
+    /// Adds inputs (token, feature). @throws error when the number of features differs, or earlier inputs came with those
+    /// of the float model.
     void add(matrix_view x, executor_ref executor = {}) {
-        hessian_.add(x, executor);
-        factor_ = {};
+        if (has_difference()) {
+            throw error("inputs", "of the float model are missing, which earlier ones came with");
+        }
+        add_to_hessian(x, executor);
     }
 
     /// Adds inputs (token, feature) of the quantized model and those of the float model for the same tokens.
-    /// @throws error when their shapes or the number of features differ.
+    /// @throws error when their shapes or the number of features differ, or earlier inputs came alone.
     void add(matrix_view x, matrix_view floats, executor_ref executor = {}) {
         if (shape_of(x) != shape_of(floats)) {
             throw error("inputs", "of the float model are " + std::to_string(floats.rows()) + " x " +
                                       std::to_string(floats.cols()) + ", of the quantized one " +
                                       std::to_string(x.rows()) + " x " + std::to_string(x.cols()));
         }
-        add(x, executor);
+        if (!has_difference() && hessian_.tokens() > 0) {
+            throw error("inputs", "of the float model are there, which earlier ones came without");
+        }
+        add_to_hessian(x, executor);
         if (!has_difference()) {
             sum_ = basic_matrix<double>::Zero(features(), features());
         }
         matrix const difference = floats - x; // (token, in)
         simd::strided<float> const left{difference.data(), difference.outerStride()};
-        executor.for_pieces(features(), 128, [&](index_t begin, index_t end) {
-            products<float, double>().add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
+        executor.for_pieces(x.rows() > 0 ? features() : 0, 128, [&](index_t begin, index_t end) {
+            products<float, double>::add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
                                           {x.data(), x.outerStride()}, &sum_(begin, 0), sum_.outerStride());
         });
     }
@@ -47,7 +54,7 @@ public:
     detent::hessian const& hessian() const { return hessian_; }
     operator detent::hessian const&() const { return hessian_; } // NOLINT: implicit on purpose, most need only this
 
-    /// See `detent::factor`. Computed when first asked for, and again for other options; not by two threads at a time.
+    /// See `detent::factor`. Computed when first asked for, and again for other options.
     hessian_factor const& factor(double damping, bool by_activation, executor_ref executor = {}) const {
         if (auto const wanted = std::pair{damping, by_activation}; factor_.order.empty() || wanted != factored_) {
             factor_ = detent::factor(hessian_, damping, by_activation, executor);
@@ -65,6 +72,11 @@ public:
     }
 
 private:
+    void add_to_hessian(matrix_view x, executor_ref executor) {
+        hessian_.add(x, executor);
+        factor_ = {};
+    }
+
     detent::hessian hessian_;
     basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T; empty without the float model
     mutable hessian_factor factor_;

@@ -30,7 +30,8 @@ struct obq {
 
     double damping = 0.01; ///< added to H, relative to its mean diagonal element; 0 in the published code
     /// Where a weight is more than half its scale away from the grid, which on integers means that it has left their
-    /// range, round the farthest first, before it drifts further; as the published code does.
+    /// range, round the farthest first, before it drifts further, unless the next would be a weight that is 0; as the
+    /// published code does.
     bool outliers_first = true;
     /// Weights that are 0 at the start stay 0; they neither receive nor give compensation. For pruned layers.
     bool keep_zeros = false;
@@ -148,14 +149,14 @@ private:
         }
 
         /// The place of the weight to round next: least (w - q)^2 / G_jj, or farthest from the grid.
-        index_t next(bool outliers_first) {
+        index_t next(bool farthest_first) {
             index_t const n = inverse_.size();
             auto errors = errors_.head(n);
             auto costs = costs_.head(n);
             errors = (w_.head(n) - numbers_.head(n).cast<double>()).cwiseAbs2();
             costs = errors.cwiseQuotient(inverse_.diagonal());
             index_t const j = first(costs, costs.minCoeff());
-            if (outliers_first && w_(j) != 0 && (errors - limits_.head(n)).maxCoeff() > 0) {
+            if (farthest_first && w_(j) != 0 && (errors - limits_.head(n)).maxCoeff() > 0) {
                 return first(errors, errors.maxCoeff());
             }
             return j;

@@ -2,6 +2,10 @@
 
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
+#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/simd/product.hpp"
 
@@ -9,12 +13,12 @@ namespace detent::inline DETENT_ABI {
 
 #if defined(EIGEN_USE_BLAS)
 /// The matrix products of the solvers, C += factor A B, by the BLAS that Eigen was told to use.
-/// Its bits may depend on the number of its threads, and so may codes then.
+/// Its bits may depend on the number of its threads and on how rows are cut for the executor, and so may codes then.
 template <class T, class Sum = T> class products {
 public:
     /// See `simd::products`.
-    void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
-             index_t c_stride, simd::part = simd::part::all) {
+    static void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
+                    index_t c_stride, simd::part = simd::part::all) {
         using rows = Eigen::Map<basic_matrix<T> const, 0, Eigen::OuterStride<>>;
         using cols = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> const, 0, Eigen::OuterStride<>>;
         auto const with = [](simd::strided<T> s, index_t height, index_t width, auto const& f) {

@@ -19,7 +19,7 @@ namespace detent::inline DETENT_ABI {
 ///     t_j = w_j + 1/R_jj sum_{i<j} e_i R_ij,   q_j = round(t_j),   e_j = w_j - q_j,
 /// which gives the codes of GPTQ's sweep (Frantar et al., algorithm 1) without forming the inverse of H.
 /// It knows no grid, so that its matrix products are compiled once. Its bits do not depend on which rows are swept
-/// together.
+/// together, unless the products are those of a BLAS.
 template <class Scalar> class column_sweep {
 public:
     /// Column-major, since the sweep walks along columns.
@@ -30,11 +30,30 @@ public:
     /// Rounds the column `j`: writes to `q` the numbers that stand for `t`, both of as many rows as the sweep has.
     using round_column = function_ref<void(index_t j, float const* t, float* q)>;
 
-    /// For the weights `w` (rows, in), of which `order` says the order of the sweep, and the factor `r` (in, in), which
-    /// is in that order and outlives the sweep.
-    column_sweep(matrix_view w, std::vector<std::int32_t> const& order, basic_matrix<Scalar> const& r)
-        : r_(r), e_(w.rows(), w.cols()), carried_(columns::Zero(w.rows(), w.cols())), t_(w.rows()), q_(w.rows()),
-          losses_(basic_vector<double>::Zero(w.rows())) {
+    /// For the factor `r` (in, in), which outlives the sweep.
+    explicit column_sweep(basic_matrix<Scalar> const& r) : r_(r) {}
+
+    index_t group = 0; ///< columns of a group that is fitted on the way; 0 for none
+    index_t stale = 0; ///< see `gptq::stale_columns`
+    index_t leaf = 16; ///< columns rounded one by one
+
+    /// Sweeps all columns of the weights `w` (rows, in) in the order that `order` says, which is that of the factor.
+    /// Returns the loss of each row, 0.5 sum_j (R_jj (t_j - q_j))^2. May be called again for other rows.
+    basic_vector<double> const& run(matrix_view w, std::vector<std::int32_t> const& order, fit_group fit,
+                                    round_column round) {
+        DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0 && w.cols() == r_.cols());
+        load(w, order);
+        carried_.setZero(w.rows(), w.cols());
+        t_.resize(w.rows());
+        q_.resize(w.rows());
+        losses_.setZero(w.rows());
+        run(0, w.cols(), fit, round);
+        return losses_;
+    }
+
+private:
+    void load(matrix_view w, std::vector<std::int32_t> const& order) {
+        e_.resize(w.rows(), w.cols());
         constexpr index_t block = 128; // columns at once: a transposition meets few cache lines at a time
         for (index_t begin = 0; begin < w.cols(); begin += block) {
             index_t const end = std::min(begin + block, w.cols());
@@ -46,18 +65,6 @@ public:
         }
     }
 
-    index_t group = 0; ///< columns of a group that is fitted on the way; 0 for none
-    index_t stale = 0; ///< see `gptq::stale_columns`
-    index_t leaf = 16; ///< columns rounded one by one
-
-    /// Sweeps all columns and returns the loss of each row, 0.5 sum_j (R_jj (t_j - q_j))^2.
-    basic_vector<double> const& run(fit_group fit, round_column round) {
-        DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0);
-        run(0, e_.cols(), fit, round);
-        return losses_;
-    }
-
-private:
     /// Sweeps columns [begin, end), for which `carried_` holds the errors of all earlier ones. Halves the range until
     /// it is a leaf, so that nearly all work is one large product on each level; a half never cuts a group.
     void run(index_t begin, index_t end, fit_group fit, round_column round) {
@@ -84,7 +91,7 @@ private:
     /// [from, to) at `e`.
     void add_product(index_t begin, index_t end, Scalar factor, Scalar const* e, index_t from, index_t to, Scalar* sum) {
         index_t const rows = e_.rows();
-        multiply_.add(end - begin, rows, to - from, factor,
+        products<Scalar>::add(end - begin, rows, to - from, factor,
                       simd::strided<Scalar>{r_.data(), r_.outerStride()}.block(from, begin).transpose(), {e, rows}, sum,
                       rows);
     }
@@ -105,11 +112,13 @@ private:
     /// Multiplies the columns [begin, end) at `x` by the inverse of R_(begin..end, begin..end), in place.
     void divide(index_t begin, index_t end, Scalar* x) {
         index_t const rows = e_.rows();
-        if (end - begin <= 32) {
+        if (end - begin <= 16) { // not Eigen's solve, which rounds a row differently with others beside it
             Eigen::Map<columns> part(x, rows, end - begin);
-            r_.block(begin, begin, end - begin, end - begin)
-                .template triangularView<Eigen::Upper>()
-                .template solveInPlace<Eigen::OnTheRight>(part);
+            for (index_t j = begin; j < end; ++j) {
+                auto column = part.col(j - begin);
+                column /= r_(j, j);
+                part.rightCols(end - j - 1).noalias() -= column * r_.row(j).segment(j + 1, end - j - 1);
+            }
             return;
         }
         index_t const middle = begin + ceil_div(end - begin, 2);
@@ -137,7 +146,6 @@ private:
     vector t_;
     vector q_;
     basic_vector<double> losses_;
-    products<Scalar> multiply_;
 };
 
 } // namespace detent::inline DETENT_ABI
