@@ -110,7 +110,9 @@ private:
                                .window = window_,
                                .windows = options_.calibration_windows,
                                .true_sequential = !options_.at_once,
-                               .float_stream = s.needs_float_stream()};
+                               .float_stream = std::ranges::any_of(options_.specs, [](std::string const& any) {
+                                   return spec::parse(any).needs_float_stream(); // the same report for all compared
+                               })};
         result.layers = quantize_decoder(
             model, text, [&](matrix const& w, layer_inputs const& inputs) { return quantize_by(s, w, inputs, executor_); }, executor_,
             bar_.callback(s.text));

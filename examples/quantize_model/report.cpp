@@ -120,6 +120,7 @@ std::string to_json(run_report const& report) {
                               {"in", l.shape.cols},
                               {"bits_per_weight", l.bits_per_weight},
                               {"relative_error", l.error},
+                              {"relative_float_error", l.float_error},
                               {"loss", l.solve.loss},
                               {"damping", l.solve.damping},
                               {"damping_raised", l.solve.damping_raised},

@@ -30,6 +30,18 @@ TEST(layer_inputs, sums_products_of_the_difference_and_the_input) {
     }
 }
 
+TEST(layer_inputs, measures_the_distance_to_the_float_output) {
+    matrix const floats = test::random_matrix(200, 30, 1);
+    matrix const x = 0.9F * floats + 0.1F * test::random_matrix(200, 30, 2);
+    layer_inputs known(30);
+    known.add(x, floats);
+    matrix const w = test::random_matrix(150, 30, 3);
+    matrix const q = w + 0.1F * test::random_matrix(150, 30, 4);
+    double const expected =
+        (floats * w.transpose() - x * q.transpose()).cast<double>().squaredNorm() / static_cast<double>(x.rows());
+    EXPECT_NEAR(known.output_error(w, q), expected, 1e-5 * expected);
+}
+
 TEST(layer_inputs, refuses_streams_of_different_shapes) {
     layer_inputs known(5);
     EXPECT_THROW(known.add(matrix::Zero(3, 5), matrix::Zero(4, 5)), error);

@@ -36,7 +36,8 @@ struct layer_report {
     std::string name;
     extents shape;
     double bits_per_weight = 0;
-    double error = 0;   ///< |(W - Q) x|^2 / |W x|^2 over the calibration inputs x
+    double error = 0;       ///< |(W - Q) x|^2 / |W x|^2 over the calibration inputs x
+    double float_error = 0; ///< with a float stream |W x~ - Q x|^2 / |W x~|^2, where x~ are the float model's inputs
     double seconds = 0; ///< spent on solving and packing
     solve_report solve;
 };
@@ -197,10 +198,21 @@ private:
                 }();
                 std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
                 stopwatch::section const timed(executor_.watch(), work::layer_errors);
-                double const whole = inputs.hessian().quadratic(weights, executor_);
-                double const missed = inputs.hessian().quadratic(weights - dequantize(q.weights), executor_);
-                reports_.push_back({layer.name, layer.shape(), q.weights.bits_per_weight(),
-                                    whole > 0 ? missed / whole : 0, seconds.count(), std::move(q.report)});
+                matrix const decoded = dequantize(q.weights);
+                auto const share = [](double missed, double whole) { return whole > 0 ? missed / whole : 0; };
+                layer_report report{.name = layer.name,
+                                    .shape = layer.shape(),
+                                    .bits_per_weight = q.weights.bits_per_weight(),
+                                    .error = share(inputs.hessian().quadratic(weights - decoded, executor_),
+                                                   inputs.hessian().quadratic(weights, executor_)),
+                                    .seconds = seconds.count(),
+                                    .solve = std::move(q.report)};
+                if (inputs.has_difference()) {
+                    matrix const nothing = matrix::Zero(weights.rows(), weights.cols());
+                    report.float_error = share(inputs.output_error(weights, decoded, executor_),
+                                               inputs.output_error(weights, nothing, executor_));
+                }
+                reports_.push_back(std::move(report));
                 layer.weight = std::move(q.weights);
             } catch (error const& e) {
                 throw error("layer '" + layer.name + "'", e.what());

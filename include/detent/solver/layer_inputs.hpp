@@ -41,8 +41,10 @@ public:
         add_to_hessian(x, executor);
         if (!has_difference()) {
             sum_ = basic_matrix<double>::Zero(features(), features());
+            differences_ = detent::hessian(features());
         }
         matrix const difference = floats - x; // (token, in)
+        differences_.add(difference, executor);
         simd::strided<float> const left{difference.data(), difference.outerStride()};
         executor.for_pieces(x.rows() > 0 ? features() : 0, 128, [&](index_t begin, index_t end) {
             products<float, double>::add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
@@ -71,7 +73,30 @@ public:
         return hessian_.scale() * sum_;
     }
 
+    /// The mean of |W x~ - Q x|^2 over the inputs: how far quantized weights `q` (out, in) behind quantized layers are from
+    /// what `w` gives in the float model.
+    double output_error(matrix_view w, matrix_view q, executor_ref executor = {}) const {
+        matrix const d = w - q; // W x~ - Q x = D x + W (x~ - x)
+        return hessian_.quadratic(d, executor) + mixed(d, w, executor) + differences_.quadratic(w, executor);
+    }
+
 private:
+    /// The mean of 2 (A x) . (B (x~ - x)), tr(A C^T B^T), for A and B (out, in).
+    double mixed(matrix_view a, matrix_view b, executor_ref executor) const {
+        basic_matrix<double> const c = difference();
+        constexpr index_t rows_per_task = 128;
+        basic_vector<double> part = basic_vector<double>::Zero(ceil_div(a.rows(), rows_per_task));
+        executor.for_pieces(a.rows(), rows_per_task, [&](index_t begin, index_t end) {
+            basic_matrix<double> const rows = b.middleRows(begin, end - begin).cast<double>(); // (end - begin, in)
+            basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols());
+            products<double>::add(rows.rows(), features(), features(), 1, {rows.data(), rows.outerStride()},
+                                  {c.data(), c.outerStride()}, product.data(), product.outerStride());
+            part(begin / rows_per_task) =
+                product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
+        });
+        return part.sum();
+    }
+
     void add_to_hessian(matrix_view x, executor_ref executor) {
         hessian_.add(x, executor);
         factor_ = {};
@@ -79,6 +104,7 @@ private:
 
     detent::hessian hessian_;
     basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T; empty without the float model
+    detent::hessian differences_; // of x~ - x
     mutable hessian_factor factor_;
     mutable std::pair<double, bool> factored_; // the options of `factor_`
 };
