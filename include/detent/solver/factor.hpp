@@ -19,7 +19,6 @@ namespace detent::inline DETENT_ABI {
 /// columns reversed, done in place, a block of columns at a time from the last to the first; or by LAPACK where Eigen was
 /// told to use it.
 inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_ref executor = {}) {
-    index_t const n = a.rows();
 #if defined(EIGEN_USE_LAPACKE)
     basic_matrix<double> reversed = a.reverse(); // lower triangle
     Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
@@ -30,6 +29,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
     return true;
 #else
     constexpr index_t block = 128;
+    index_t const n = a.rows();
     index_t const stride = a.outerStride();
     for (index_t begin = (n - 1) / block * block; begin >= 0; begin -= block) {
         index_t const end = std::min(begin + block, n);
