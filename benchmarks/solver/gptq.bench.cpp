@@ -46,7 +46,8 @@ template <class Scalar> void solve(benchmark::State& state) {
     std::vector<double> times;
     for (auto _ : state) {
         double const before = in * in * in / 3 / product_rate<double>() + out * in * in / product_rate<float>();
-        times.push_back(seconds([&] { benchmark::DoNotOptimize(gptq<Scalar>{}.solve(l.w, l.h, l.p, all).codes.data()); }));
+        times.push_back(
+            seconds([&] { benchmark::DoNotOptimize(gptq<Scalar>{}.solve(l.w, l.h, l.p, all).codes.data()); }));
         double const after = in * in * in / 3 / product_rate<double>() + out * in * in / product_rate<float>();
         floors.push_back(times.back() / (0.5 * (before + after)));
         state.SetIterationTime(times.back());
@@ -118,13 +119,15 @@ template <class Scalar> void against_transcription(benchmark::State& state) {
     state.counters["equal codes"] = static_cast<double>(equal) / static_cast<double>(l.w.size());
 }
 
-} // namespace
+void configure(benchmark::internal::Benchmark* b) { b->UseManualTime()->Iterations(3)->Unit(benchmark::kMillisecond); }
 
-BENCHMARK(solve<double>)->Name("solve in double")->Args({1024, 1024})->Args({4096, 4096})->UseManualTime()->Iterations(5)->Unit(benchmark::kMillisecond);
-BENCHMARK(solve<float>)->Name("solve in float")->Args({1024, 1024})->Args({4096, 4096})->UseManualTime()->Iterations(5)->Unit(benchmark::kMillisecond);
-BENCHMARK(solve<double>)->Name("solve in double")->Args({4096, 11008})->UseManualTime()->Iterations(3)->Unit(benchmark::kMillisecond);
-BENCHMARK(against_transcription<double>)->Name("transcription, ours in double")->Args({4096, 4096})->UseManualTime()->Iterations(3)->Unit(benchmark::kMillisecond);
-BENCHMARK(against_transcription<float>)->Name("transcription, ours in float")->Args({4096, 4096})->UseManualTime()->Iterations(3)->Unit(benchmark::kMillisecond);
+BENCHMARK(solve<double>)->Name("solve in double")->Args({1024, 1024})->Args({4096, 4096})->Args({4096, 11008})
+    ->Apply(configure);
+BENCHMARK(solve<float>)->Name("solve in float")->Args({1024, 1024})->Args({4096, 4096})->Apply(configure);
+BENCHMARK(against_transcription<double>)->Name("transcription, ours in double")->Args({4096, 4096})->Apply(configure);
+BENCHMARK(against_transcription<float>)->Name("transcription, ours in float")->Args({4096, 4096})->Apply(configure);
+
+} // namespace
 
 int main(int argc, char** argv) {
 #if defined(__GLIBC__) // keep pages instead of returning them to the system, as quantize_model does

@@ -114,7 +114,8 @@ private:
                                    return spec::parse(any).needs_float_stream(); // the same report for all compared
                                })};
         result.layers = quantize_decoder(
-            model, text, [&](matrix const& w, layer_inputs const& inputs) { return quantize_by(s, w, inputs, executor_); }, executor_,
+            model, text,
+            [&](matrix const& w, layer_inputs const& inputs) { return quantize_by(s, w, inputs, executor_); }, executor_,
             bar_.callback(s.text));
         result.quantize_seconds = seconds_since(start);
         double weights = 0;

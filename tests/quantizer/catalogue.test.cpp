@@ -66,8 +66,8 @@ TEST(catalogue, solvers_of_both_streams_are_there) {
     auto const codes = [&](char const* text) { return quantize(w, known, spec::parse(text)).weights; };
     EXPECT_TRUE(codes("int3:gptq") == pack(int_grid<3>{}, gptq<>{}.solve(w, known, p)));
     EXPECT_TRUE(codes("int3:gptaq") == pack(int_grid<3>{}, gptaq<>{}.solve(w, known, p)));
-    EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") ==
-                pack(int_grid<3>{}, qronos<>{.rounding = {.activation_order = true}, .strength = 0.5}.solve(w, known, p)));
+    qronos<> const half{.rounding = {.activation_order = true}, .strength = 0.5};
+    EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") == pack(int_grid<3>{}, half.solve(w, known, p)));
     EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") ==
                 pack(int_grid<3>{}, obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
 }
@@ -115,7 +115,8 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
               "specification 'int4:gptq': this solver needs a Hessian");
     hessian const h = hessian::of(correlated_inputs(50, 20, 1));
     EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse("int4:gptaq")); }),
-              "specification 'int4:gptaq': this solver needs the inputs of the float model too (calibration::float_stream)");
+              "specification 'int4:gptaq': this solver needs the inputs of the float model too "
+              "(calibration::float_stream)");
 }
 
 } // namespace

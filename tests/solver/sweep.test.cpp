@@ -35,7 +35,8 @@ TEST(column_sweep, rounds_each_weight_with_the_errors_of_earlier_ones) {
         Eigen::MatrixXd t(6, n);
         column_sweep<double> sweep(r);
         std::vector<index_t> visited;
-        double const loss = sweep.run(w, natural_order(n), [](index_t, index_t, matrix const&) { FAIL() << "there are no groups"; },
+        double const loss = sweep.run(w, natural_order(n),
+                                      [](index_t, index_t, matrix const&) { FAIL() << "there are no groups"; },
                                       [&](index_t j, float const* to_round, float* rounded) {
                                           visited.push_back(j);
                                           for (index_t i = 0; i < 6; ++i) {

@@ -72,7 +72,8 @@ inline solution solve(matrix_view w, hessian const* h, layer_inputs const* input
     using kind = spec::solver_kind;
     auto const corrected = [&](auto solver) {
         if (inputs == nullptr || !inputs->has_difference()) {
-            throw error("specification '" + s.text + "'", "this solver needs the inputs of the float model too (calibration::float_stream)");
+            throw error("specification '" + s.text + "'",
+                        "this solver needs the inputs of the float model too (calibration::float_stream)");
         }
         solver.rounding = s.gptq_options;
         solver.strength = s.strength.value_or(solver.strength);

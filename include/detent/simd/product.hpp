@@ -33,13 +33,13 @@ enum class part { all, upper };
 /// Adds products of dense matrices, C += factor A B, at nearly the rate of the machine's multiply-adds. A and B are
 /// copied in the order in which they are read, block by block, to memory that each thread keeps.
 ///
-/// Every element of C receives, for each 256 terms, their sum taken in order. So its bits depend neither on the shape of
-/// the product it is part of nor on how C is cut into pieces for threads. `Sum` is the type of C; with T = float and
+/// Every element of C receives, for each 256 terms, their sum taken in order. So its bits depend neither on the shape
+/// of the product it is part of nor on how C is cut into pieces for threads. `Sum` is the type of C; with T = float and
 /// Sum = double, runs of 256 terms are summed in float and these sums in double.
 template <class T, class Sum = T> class products {
 public:
-    /// C (m, n) += factor * A (m, k) * B (k, n); row i of C begins at `c + i * c_stride`. A factor other than 1 and -1 may
-    /// round at other places in other pieces.
+    /// C (m, n) += factor * A (m, k) * B (k, n); row i of C begins at `c + i * c_stride`. A factor other than 1 and -1
+    /// may round at other places in other pieces.
     static void add(index_t m, index_t n, index_t k, T factor, strided<T> a, strided<T> b, Sum* c, index_t c_stride,
                     part wanted = part::all) {
         thread_local workspace copied_a(most_rows * depth);
@@ -121,13 +121,14 @@ private:
         }
     }
 
-    /// C (m, n) += factor A B for the copied A (m, k) and B (k, n), but for tiles in which all (i, j) have i + below > j.
+    /// C (m, n) += factor A B for the copied A (m, k) and B (k, n), but for tiles where all (i, j) have i + below > j.
     static void add_block(index_t m, index_t n, index_t k, T factor, T const* a, T const* b, Sum* c, index_t c_stride,
                           index_t below) {
         for (index_t j = 0; j < n; j += cols) {
             for (index_t i = 0; i < m; i += rows) {
                 if (i + below < j + cols) {
-                    add_tile(std::min(rows, m - i), std::min(cols, n - j), k, factor, a + i * k, b + j * k, c + i * c_stride + j, c_stride,
+                    add_tile(std::min(rows, m - i), std::min(cols, n - j), k, factor, a + i * k, b + j * k,
+                             c + i * c_stride + j, c_stride,
                              std::make_integer_sequence<int, static_cast<int>(rows)>{});
                 }
             }

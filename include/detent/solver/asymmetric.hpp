@@ -13,8 +13,8 @@ enum class correction {
     later_columns ///< what a column's difference can be made up for by later columns of the sweep
 };
 
-/// The weights W* that, read with the quantized stream's inputs, come nearest to what `w` (out, in) gives with the float
-/// stream's: with `strength` a, damped H = R R^T in the order of the sweep, and N = C R^-T,
+/// The weights W* that, read with the quantized stream's inputs, come nearest to what `w` (out, in) gives with the
+/// float stream's: with `strength` a, damped H = R R^T in the order of the sweep, and N = C R^-T,
 ///     W* = W + a W N R^-1 = W + a W C H^-1,
 /// the solution of min |W X~ - W* X|^2 + damping |W* - W|^2 for a = 1. Of a correction by later columns, only what is
 /// strictly above the diagonal of N counts.
@@ -44,14 +44,16 @@ inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessia
         products<double>::add(rows.rows(), in, in, 1, {rows.data(), in}, {n.data(), in}, moved.data(), in);
         f.r.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
         for (index_t j = 0; j < in; ++j) {
-            corrected.col(f.order[static_cast<std::size_t>(j)]).segment(begin, end - begin) += moved.col(j).cast<float>();
+            auto column = corrected.col(f.order[static_cast<std::size_t>(j)]);
+            column.segment(begin, end - begin) += moved.col(j).cast<float>();
         }
     });
     return corrected;
 }
 
 /// GPTQ towards the output of the float model: the weights are first corrected for what the quantization of earlier
-/// layers did to the inputs, then rounded as `rounding` says. The kind of correction is part of the type; see `gptaq` and `qronos`.
+/// layers did to the inputs, then rounded as `rounding` says. The kind of correction is part of the type; see `gptaq`
+/// and `qronos`.
 template <correction Kind, class Scalar = double> struct asymmetric_gptq {
     using evidence = layer_inputs;
 

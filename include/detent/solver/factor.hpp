@@ -14,10 +14,10 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Overwrites `a` (n, n), of which only the upper triangle is read, by the upper triangular R with a = R R^T and returns
-/// true; false where `a` is not positive definite. This is an ordinary Cholesky factorization of `a` with its rows and
-/// columns reversed, done in place, a block of columns at a time from the last to the first; or by LAPACK where Eigen was
-/// told to use it.
+/// Overwrites `a` (n, n), of which only the upper triangle is read, by the upper triangular R with a = R R^T and
+/// returns true; false where `a` is not positive definite. This is an ordinary Cholesky factorization of `a` with its
+/// rows and columns reversed, done in place, a block of columns at a time from the last to the first; or by LAPACK
+/// where Eigen was told to use it.
 inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_ref executor = {}) {
 #if defined(EIGEN_USE_LAPACKE)
     basic_matrix<double> reversed = a.reverse(); // lower triangle
@@ -87,8 +87,8 @@ struct hessian_factor {
     }
 };
 
-/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure: `w` itself where
-/// there are none, else a copy in `copied`.
+/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure: `w` itself
+/// where there are none, else a copy in `copied`.
 inline matrix_view without_dead(matrix_view w, hessian_factor const& f, matrix& copied) {
     if (std::ranges::none_of(f.dead, [](bool dead) { return dead; })) {
         return w;

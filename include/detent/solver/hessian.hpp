@@ -17,8 +17,8 @@
 namespace detent::inline DETENT_ABI {
 
 /// Accumulates H = 2/n sum x x^T over the inputs x of a linear layer, the Hessian of its mean squared output error
-/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in double; only the
-/// upper triangle is kept, and the same bits come out for any executor.
+/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in double; only
+/// the upper triangle is kept, and the same bits come out for any executor.
 class hessian {
 public:
     hessian() = default;
@@ -137,8 +137,9 @@ private:
         matrix run; // (token, feature)
         for (index_t t = 0; t < tokens; t += at_once) {
             run.resize(std::min(at_once, tokens - t), features());
-            std::ranges::transform(x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size())),
-                                   run.data(), [](Half v) { return static_cast<float>(v); });
+            auto const halves =
+                x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size()));
+            std::ranges::transform(halves, run.data(), [](Half v) { return static_cast<float>(v); });
             add(run, executor);
         }
     }

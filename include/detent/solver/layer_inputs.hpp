@@ -18,8 +18,8 @@ public:
     layer_inputs() = default;
     explicit layer_inputs(index_t features) : hessian_(features) {}
 
-    /// Adds inputs (token, feature). @throws error when the number of features differs, or earlier inputs came with those
-    /// of the float model.
+    /// Adds inputs (token, feature). @throws error when the number of features differs, or earlier inputs came with
+    /// those of the float model.
     void add(matrix_view x, executor_ref executor = {}) {
         if (has_difference()) {
             throw error("inputs", "of the float model are missing, which earlier ones came with");
@@ -73,8 +73,8 @@ public:
         return hessian_.scale() * sum_;
     }
 
-    /// The mean of |W x~ - Q x|^2 over the inputs: how far quantized weights `q` (out, in) behind quantized layers are from
-    /// what `w` gives in the float model.
+    /// The mean of |W x~ - Q x|^2 over the inputs: how far quantized weights `q` (out, in) behind quantized layers are
+    /// from what `w` gives in the float model.
     double output_error(matrix_view w, matrix_view q, executor_ref executor = {}) const {
         matrix const d = w - q; // W x~ - Q x = D x + W (x~ - x)
         return hessian_.quadratic(d, executor) + mixed(d, w, executor) + differences_.quadratic(w, executor);

@@ -89,7 +89,8 @@ private:
 
     /// Adds `factor` times E R_(from..to, begin..end) to the columns [begin, end) at `sum`, where E are the columns
     /// [from, to) at `e`.
-    void add_product(index_t begin, index_t end, Scalar factor, Scalar const* e, index_t from, index_t to, Scalar* sum) {
+    void add_product(index_t begin, index_t end, Scalar factor, Scalar const* e, index_t from, index_t to,
+                     Scalar* sum) {
         index_t const rows = e_.rows();
         products<Scalar>::add(end - begin, rows, to - from, factor,
                       simd::strided<Scalar>{r_.data(), r_.outerStride()}.block(from, begin).transpose(), {e, rows}, sum,
