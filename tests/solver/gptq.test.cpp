@@ -15,6 +15,7 @@
 #include "grid/own_grid.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/fallbacks.hpp"
 #include "solver/reference_gptq.hpp"
 
 namespace {
@@ -228,20 +229,11 @@ TEST(gptq, loses_less_than_rounding_to_nearest) {
 }
 
 TEST(gptq, a_layer_that_saw_nothing_is_rounded_to_nearest) {
-    matrix const w = random_matrix(8, 40, 1);
-    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
-    solution const s = gptq<>{}.solve(w, hessian(40), p);
-    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, p).codes);
-    EXPECT_EQ(s.report.fallback, "no input was ever seen");
+    test::expect_fallback_where_nothing_was_seen<gptq<>>();
 }
 
 TEST(gptq, a_hessian_that_cannot_be_factored_is_reported) {
-    matrix const w = random_matrix(8, 40, 1);
-    hessian const h = hessian::of(correlated_inputs(100, 40, 1));
-    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
-    solution const s = gptq<>{.damping = std::numeric_limits<double>::infinity()}.solve(w, h, p);
-    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, p).codes);
-    EXPECT_EQ(s.report.fallback, "the Hessian could not be factored");
+    test::expect_fallback_where_no_factor_exists<gptq<>>();
 }
 
 TEST(gptq, raised_damping_is_reported) {

@@ -16,6 +16,7 @@
 #include "detent/solver/obq.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/fallbacks.hpp"
 
 namespace {
 
@@ -267,20 +268,11 @@ TEST(obq, loses_less_than_gptq_where_inputs_are_of_like_size) {
 }
 
 TEST(obq, a_layer_that_saw_nothing_is_rounded_to_nearest) {
-    matrix const w = random_matrix(8, 40, 1);
-    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
-    solution const s = obq{}.solve(w, hessian(40), p);
-    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, p).codes);
-    EXPECT_EQ(s.report.fallback, "no input was ever seen");
+    test::expect_fallback_where_nothing_was_seen<obq>();
 }
 
 TEST(obq, a_hessian_that_cannot_be_factored_is_reported) {
-    matrix const w = random_matrix(8, 40, 1);
-    hessian const h = hessian::of(correlated_inputs(100, 40, 1));
-    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
-    solution const s = obq{.damping = std::numeric_limits<double>::infinity()}.solve(w, h, p);
-    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, p).codes);
-    EXPECT_EQ(s.report.fallback, "the Hessian could not be factored");
+    test::expect_fallback_where_no_factor_exists<obq>();
 }
 
 TEST(obq, raised_damping_is_reported) {

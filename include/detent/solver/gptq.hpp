@@ -37,6 +37,7 @@ template <class Scalar = double> struct gptq {
     /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
     /// the report says so. @throws error when a weight or `h` is not finite, or their sizes differ.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
+        expect_features(h.features(), w); // before the work
         return solve(w, prepare(h, executor), p, executor);
     }
 
@@ -47,10 +48,7 @@ template <class Scalar = double> struct gptq {
 
     /// The same as above from what `prepare` made of the Hessian.
     solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const {
-        if (std::ssize(f.order) != w.cols()) {
-            throw error("hessian", "has " + std::to_string(f.order.size()) + " features, the weights have " +
-                                       std::to_string(w.cols()) + " columns");
-        }
+        expect_features(std::ssize(f.order), w);
         solution s = p.begin(w);
         if (f.r.size() == 0) {
             s = rtn{}.solve(w, {}, p, executor);

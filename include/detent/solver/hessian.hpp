@@ -152,4 +152,12 @@ private:
     index_t tokens_ = 0;
 };
 
+/// @throws error when a Hessian of so many features cannot be that of the inputs of `w` (out, in).
+inline void expect_features(index_t features, matrix_view w) {
+    if (features != w.cols()) {
+        throw error("hessian", "has " + std::to_string(features) + " features, the weights have " +
+                                   std::to_string(w.cols()) + " columns");
+    }
+}
+
 } // namespace detent::inline DETENT_ABI

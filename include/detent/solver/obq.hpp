@@ -41,10 +41,7 @@ struct obq {
     /// the report says so. @throws error when a weight or `h` is not finite, their sizes differ, or a zero should be
     /// kept that the grid does not have.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
-        if (h.features() != w.cols()) {
-            throw error("hessian", "has " + std::to_string(h.features()) + " features, the weights have " +
-                                       std::to_string(w.cols()) + " columns");
-        }
+        expect_features(h.features(), w);
         solution s = p.begin(w);
         hessian_factor f = factor(h, damping, false, executor);
         if (f.r.size() == 0) {

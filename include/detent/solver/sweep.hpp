@@ -92,9 +92,9 @@ private:
     void add_product(index_t begin, index_t end, Scalar factor, Scalar const* e, index_t from, index_t to,
                      Scalar* sum) {
         index_t const rows = e_.rows();
-        products<Scalar>::add(end - begin, rows, to - from, factor,
-                      simd::strided<Scalar>{r_.data(), r_.outerStride()}.block(from, begin).transpose(), {e, rows}, sum,
-                      rows);
+        simd::strided<Scalar> const r{r_.data(), r_.outerStride()};
+        products<Scalar>::add(end - begin, rows, to - from, factor, r.block(from, begin).transpose(), {e, rows}, sum,
+                              rows);
     }
 
     /// The weights of columns [begin, end) once the errors of the columns before `known` have been moved to them,
