@@ -172,7 +172,7 @@ TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 40}, {1, 40}), "a weight of shape (32, 40) does not fill its words");
     EXPECT_EQ(obstacle(int_grid<3>{}, {16, 32}, {1, 32}), "a weight of shape (16, 32) does not fill its words");
     packed_matrix w = random_packed(int_grid<4>{}, {32, 32}, {1, 32});
-    w.scales.format = scale_format::f32;
+    w.scales.format = float_format::f32;
     EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
 }
 
@@ -184,10 +184,10 @@ template <Grid G> void expect_own_round_trip(G const& grid) {
             for (bool const reordered : {false, true}) {
                 packed_matrix w = random_packed(grid, shape, tile, reordered);
                 matrices.push_back(w);
-                w.scales.format = scale_format::f32;
+                w.scales.format = float_format::f32;
                 w.scales.scales[0] = 0.1F; // no f16
                 matrices.push_back(w);
-                w.scales.format = scale_format::bf16;
+                w.scales.format = float_format::bf16;
                 w.scales.scales[0] = 0x1.02p100F;
                 matrices.push_back(w);
             }

@@ -84,7 +84,7 @@ TEST(packed_matrix, view_says_whether_numbers_are_consecutive) {
     EXPECT_FALSE(consecutive(ternary{})); // its last code names no number
 }
 
-template <Grid G> double bits_per_weight(G const& grid, per_tile granularity, scale_format format = scale_format::f16) {
+template <Grid G> double bits_per_weight(G const& grid, per_tile granularity, float_format format = float_format::f16) {
     extents const shape{256, 512};
     solution s = random_solution(grid, shape, granularity.tile(shape), 1);
     s.scales.format = format;
@@ -94,8 +94,8 @@ template <Grid G> double bits_per_weight(G const& grid, per_tile granularity, sc
 TEST(packed_matrix, bits_per_weight_counts_codes_scales_and_zeros) {
     EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 128}), 4.15625);
     EXPECT_EQ(bits_per_weight(int_grid<4, zero::none>{}, {1, 128}), 4.125);
-    EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 128}, scale_format::f32), 4.28125);
-    EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 128}, scale_format::bf16), 4.15625);
+    EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 128}, float_format::f32), 4.28125);
+    EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 128}, float_format::bf16), 4.15625);
     EXPECT_EQ(bits_per_weight(int_grid<3>{}, {1, 64}), 3 + 19.0 / 64);
     EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 0}), 4 + 20.0 / 512);
     EXPECT_EQ(bits_per_weight(int_grid<4>{}, {0, 0}), 4 + 20.0 / (256 * 512));
@@ -115,7 +115,7 @@ TEST(packed_matrix, equality_sees_every_part) {
     expect_different([](packed_matrix& o) { o.codes.data()[3] ^= 1; });
     expect_different([](packed_matrix& o) { o.scales.scales[2] += 1; });
     expect_different([](packed_matrix& o) { o.scales.zeros[2] += 1; });
-    expect_different([](packed_matrix& o) { o.scales.format = scale_format::bf16; });
+    expect_different([](packed_matrix& o) { o.scales.format = float_format::bf16; });
     expect_different([](packed_matrix& o) { o.order = test::random_order(30, 1); });
     expect_different([](packed_matrix& o) { o.tile.rows = 2; });
     expect_different([](packed_matrix& o) { o.extent.cols = 29; });

@@ -16,7 +16,7 @@ template <Grid G> solution random_solution(G const& grid, extents shape, extents
     std::mt19937 random(seed);
     solution s{.shape = shape,
                .tile = tile,
-               .scales = {shape, tile, scale_format::f16, AffineGrid<G>},
+               .scales = {shape, tile, float_format::f16, AffineGrid<G>},
                .codes = std::vector<code>(static_cast<std::size_t>(shape.size())),
                .order = {},
                .report = {}};

@@ -36,11 +36,11 @@ TEST(catalogue, a_specification_means_its_types) {
     expect_same(quantizer<int_grid<4>>{}, "int4");
     expect_same(quantizer<int_grid<4>, per_group<16>>{}, "int4:g16:minmax:rtn:f16");
     expect_same(quantizer<int_grid<1>, per_tensor>{}, "int1:tensor");
-    expect_same(quantizer<int_grid<8, zero::none>, per_block<8, 16>>{.format = scale_format::bf16},
+    expect_same(quantizer<int_grid<8, zero::none>, per_block<8, 16>>{.format = float_format::bf16},
                 "int8:sym:b8x16:bf16");
     expect_same(quantizer<int_grid<3>, per_channel, rtn, absmax_range>{}, "int3:absmax");
     expect_same(quantizer<int_grid<3, zero::none>, per_channel, rtn, mse_range>{}, "mse:sym:int3:channel");
-    expect_same(quantizer<e2m1, per_group<32>>{.format = scale_format::f32}, "fp4:g32:f32");
+    expect_same(quantizer<e2m1, per_group<32>>{.format = float_format::f32}, "fp4:g32:f32");
     expect_same(quantizer<fp_grid<3, 2>>{}, "e3m2");
     expect_same(quantizer<fp_grid<1, 0>>{}, "e1m0");
     expect_same(quantizer<fp_grid<7, 0>>{}, "e7m0");

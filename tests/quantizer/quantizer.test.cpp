@@ -35,9 +35,9 @@ TEST(quantizer, composes_grid_granularity_and_range) {
     solution const s = rtn{}.solve(w, {}, problem_of{int_grid<4>{}, per_group<16>{}, minmax_range{}});
     EXPECT_EQ(result.packed(), pack(int_grid<4>{}, s));
     quantizer<e2m1, per_block<>, rtn, mse_range> const other{
-        .granularity = {4, 8}, .range = {.steps = 10}, .format = scale_format::bf16};
+        .granularity = {4, 8}, .range = {.steps = 10}, .format = float_format::bf16};
     solution const t =
-        rtn{}.solve(w, {}, problem_of{e2m1{}, per_block<>{4, 8}, mse_range{.steps = 10}, scale_format::bf16});
+        rtn{}.solve(w, {}, problem_of{e2m1{}, per_block<>{4, 8}, mse_range{.steps = 10}, float_format::bf16});
     EXPECT_EQ(other(w).packed(), pack(e2m1{}, t));
     EXPECT_EQ(other(w).granularity(), (per_block<>{4, 8}));
 }

@@ -17,7 +17,7 @@ TEST(spec, a_grid_alone_has_defaults) {
     EXPECT_EQ(s.granularity, (per_tile{1, 0}));
     EXPECT_EQ(s.range, spec::range_kind::automatic);
     EXPECT_EQ(s.solver, spec::solver_kind::rtn);
-    EXPECT_EQ(s.format, scale_format::f16);
+    EXPECT_EQ(s.format, float_format::f16);
     EXPECT_EQ(s.gptq_options, gptq<>{});
 }
 
@@ -31,7 +31,7 @@ TEST(spec, reads_all_parts_in_any_order) {
         EXPECT_EQ(s.granularity, (per_tile{1, 64}));
         EXPECT_EQ(s.range, spec::range_kind::mse);
         EXPECT_EQ(s.solver, spec::solver_kind::gptq);
-        EXPECT_EQ(s.format, scale_format::bf16);
+        EXPECT_EQ(s.format, float_format::bf16);
         EXPECT_TRUE(s.gptq_options.activation_order);
         EXPECT_TRUE(s.gptq_options.static_groups);
         EXPECT_EQ(s.gptq_options.stale_columns, 128);
@@ -52,8 +52,8 @@ TEST(spec, other_words) {
     EXPECT_EQ(spec::parse("nf4:absmax").range, spec::range_kind::absmax);
     EXPECT_EQ(spec::parse("int4:minmax").range, spec::range_kind::minmax);
     EXPECT_EQ(spec::parse("int4:rtn").solver, spec::solver_kind::rtn);
-    EXPECT_EQ(spec::parse("int4:f32").format, scale_format::f32);
-    EXPECT_EQ(spec::parse("int4:f16").format, scale_format::f16);
+    EXPECT_EQ(spec::parse("int4:f32").format, float_format::f32);
+    EXPECT_EQ(spec::parse("int4:f16").format, float_format::f16);
     EXPECT_EQ(spec::parse("int4:gptq:damp=0").gptq_options.damping, 0);
     EXPECT_EQ(spec::parse("int4:damp=1e-3:gptq").gptq_options.damping, 1e-3);
 }

@@ -38,7 +38,7 @@ template <Grid G> std::vector<tile_scale> candidates(G const& grid, mse_range co
     double const levels = double{grid.highest()} - grid.lowest();
     for (int i = 0; i < static_cast<int>(range.max_shrink * static_cast<float>(range.steps)); ++i) {
         double const p = 1 - static_cast<double>(i) / range.steps;
-        float const s = store(scale_format::f16, static_cast<float>(p * (high - low) / levels));
+        float const s = store(float_format::f16, static_cast<float>(p * (high - low) / levels));
         double const middle = AffineGrid<G> ? (levels + 1) / 2 : 0;
         list.push_back({s, static_cast<float>(symmetric ? middle : std::nearbyint(-p * low / s))});
     }
@@ -53,9 +53,9 @@ template <Grid G> void expect_best_candidate(G const& grid, mse_range const& ran
         for (tile_scale const s : candidates(grid, range, w)) {
             least = std::min(least, error_of(grid, w, s, range.norm));
         }
-        tile_scale const found = range.fit(grid, w, scale_format::f16);
+        tile_scale const found = range.fit(grid, w, float_format::f16);
         EXPECT_NEAR(error_of(grid, w, found, range.norm), least, 1e-5 * least) << seed;
-        EXPECT_EQ(found.scale, store(scale_format::f16, found.scale));
+        EXPECT_EQ(found.scale, store(float_format::f16, found.scale));
     }
 }
 
@@ -74,8 +74,8 @@ template <Grid G> void expect_no_worse_than_the_whole_range(G const& grid, mse_r
     bool better = false;
     for (unsigned seed = 0; seed < 50; ++seed) {
         matrix const w = random_matrix(1, 64, 100 + seed);
-        double const searched = error_of(grid, w, range.fit(grid, w, scale_format::f16), range.norm);
-        double const whole = error_of(grid, w, default_range<G>{}.fit(grid, w, scale_format::f16), range.norm);
+        double const searched = error_of(grid, w, range.fit(grid, w, float_format::f16), range.norm);
+        double const whole = error_of(grid, w, default_range<G>{}.fit(grid, w, float_format::f16), range.norm);
         EXPECT_LE(searched, whole * (1 + 1e-6));
         better = better || searched < 0.99 * whole;
     }
@@ -91,7 +91,7 @@ TEST(mse_range, is_no_worse_than_the_range_it_shrinks) {
 
 TEST(mse_range, tiles_that_the_grid_represents_have_no_error) {
     mse_range const range;
-    auto const f16 = scale_format::f16;
+    auto const f16 = float_format::f16;
     matrix const integers = 0.25F * row_of({-4, 11, 0, 1, -2, 7});
     EXPECT_EQ(range.fit(int_grid<4>{}, integers, f16), (tile_scale{0.25F, 4}));
     EXPECT_EQ(error_of(int_grid<4>{}, integers, range.fit(int_grid<4>{}, integers, f16), 2.4), 0);
@@ -105,8 +105,8 @@ TEST(mse_range, tiles_that_the_grid_represents_have_no_error) {
 TEST(mse_range, one_step_is_the_range_as_it_is) {
     matrix const w = random_matrix(1, 30, 3);
     mse_range const one{.steps = 1, .max_shrink = 1};
-    EXPECT_EQ(one.fit(int_grid<4>{}, w, scale_format::f16), minmax_range{}.fit(int_grid<4>{}, w, scale_format::f16));
-    EXPECT_EQ(one.fit(nf4{}, w, scale_format::f16), absmax_range{}.fit(nf4{}, w, scale_format::f16));
+    EXPECT_EQ(one.fit(int_grid<4>{}, w, float_format::f16), minmax_range{}.fit(int_grid<4>{}, w, float_format::f16));
+    EXPECT_EQ(one.fit(nf4{}, w, float_format::f16), absmax_range{}.fit(nf4{}, w, float_format::f16));
 }
 
 TEST(sum_of_powers, adds_powers) {

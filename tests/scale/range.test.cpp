@@ -15,10 +15,10 @@ using test::row_of;
 
 /// A range as a user would write one.
 struct unit_range : std::monostate {
-    template <Grid G> static tile_scale fit(G const&, matrix_view, scale_format) { return {1, 0}; }
+    template <Grid G> static tile_scale fit(G const&, matrix_view, float_format) { return {1, 0}; }
 };
 struct not_comparable {
-    template <Grid G> static tile_scale fit(G const&, matrix_view, scale_format) { return {1, 0}; }
+    template <Grid G> static tile_scale fit(G const&, matrix_view, float_format) { return {1, 0}; }
 };
 static_assert(RangeFor<unit_range, int_grid<4>>);
 static_assert(!RangeFor<not_comparable, int_grid<4>> && !RangeFor<int, int_grid<4>> && !RangeFor<unit_range, int>);
@@ -52,9 +52,9 @@ TEST(interval, symmetric_and_scaled) {
 
 TEST(lay_affine, the_zero_point_stays_within_the_codes) {
     // The stored scale is larger than the interval asks for, or smaller.
-    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e9F, 0}, scale_format::f16), (tile_scale{65504, 3}));
-    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e-9F, 0}, scale_format::f16), (tile_scale{0x1p-14F, 0}));
-    EXPECT_EQ(lay_affine(int_grid<2>{}, {-6, 0}, scale_format::f16), (tile_scale{2, 3}));
+    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e9F, 0}, float_format::f16), (tile_scale{65504, 3}));
+    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e-9F, 0}, float_format::f16), (tile_scale{0x1p-14F, 0}));
+    EXPECT_EQ(lay_affine(int_grid<2>{}, {-6, 0}, float_format::f16), (tile_scale{2, 3}));
 }
 
 } // namespace

@@ -9,23 +9,23 @@ namespace {
 using namespace detent;
 
 TEST(scale_store, has_a_place_for_every_tile) {
-    scale_store const s({5, 300}, {2, 128}, scale_format::bf16, true);
+    scale_store const s({5, 300}, {2, 128}, float_format::bf16, true);
     EXPECT_EQ(s.tiles, (extents{3, 3}));
-    EXPECT_EQ(s.format, scale_format::bf16);
+    EXPECT_EQ(s.format, float_format::bf16);
     EXPECT_EQ(s.scales.size(), 9U);
     EXPECT_EQ(s.zeros.size(), 9U);
-    EXPECT_EQ(scale_store({4, 256}, {2, 128}, scale_format::f16, true).tiles, (extents{2, 2}));
+    EXPECT_EQ(scale_store({4, 256}, {2, 128}, float_format::f16, true).tiles, (extents{2, 2}));
 }
 
 TEST(scale_store, without_zeros_they_are_zero) {
-    scale_store s({2, 2}, {1, 1}, scale_format::f16, false);
+    scale_store s({2, 2}, {1, 1}, float_format::f16, false);
     EXPECT_TRUE(s.zeros.empty());
     s.set(1, 0, {0.5F, 3});
     EXPECT_EQ(s.at(1, 0), (tile_scale{0.5F, 0}));
 }
 
 TEST(scale_store, keeps_every_tile_apart) {
-    scale_store s({3, 5}, {1, 2}, scale_format::f16, true);
+    scale_store s({3, 5}, {1, 2}, float_format::f16, true);
     for (index_t r = 0; r < 3; ++r) {
         for (index_t c = 0; c < 3; ++c) {
             s.set(r, c, {static_cast<float>(10 * r + c), static_cast<float>(r - c)});

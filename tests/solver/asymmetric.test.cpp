@@ -107,7 +107,7 @@ TEST(asymmetric_gptq, gives_the_same_codes_for_any_number_of_threads) {
     streams const s(300, 150, 0.9F, 0.1F);
     matrix const w = test::random_matrix(140, 150, 1);
     qronos<> const solver{.rounding = {.activation_order = true}};
-    problem_of const p{int_grid<3>{}, per_group<16>{}, minmax_range{}, scale_format::f32};
+    problem_of const p{int_grid<3>{}, per_group<16>{}, minmax_range{}, float_format::f32};
     solution const expected = solver.solve(w, s.known, p);
     for (int const count : {1, 2, 3}) {
         class threads executor(count);

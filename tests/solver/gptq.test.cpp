@@ -272,7 +272,7 @@ struct pretender {
 TEST(gptq, pieces_do_not_change_a_bit) {
     matrix const w = random_matrix(199, 150, 1);
     hessian const h = hessian::of(correlated_inputs(400, 150, 1));
-    problem_of const p{int_grid<3>{}, per_group<32>{}, minmax_range{}, scale_format::f32};
+    problem_of const p{int_grid<3>{}, per_group<32>{}, minmax_range{}, float_format::f32};
     auto const expect_same = [&](auto const& solver) {
         solution const whole = solver.solve(w, h, p);
         for (index_t const count : {2, 3, 5, 8, 100}) {

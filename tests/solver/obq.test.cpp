@@ -241,7 +241,7 @@ TEST(obq, equal_costs_take_the_first_input) {
     matrix const x = (matrix(2, 2) << 2, 1, 1, 2).finished();
     hessian const h = hessian::of(x);
     struct whole final : problem {
-        whole() : problem(scale_format::f32, false) {}
+        whole() : problem(float_format::f32, false) {}
         extents tile(extents shape) const override { return {1, shape.cols}; }
         tile_scale fit(matrix_view) const override { return {1, 0}; }
         void round(index_t n, float const* weights, float const*, float const*, code* codes,

@@ -21,12 +21,12 @@ using test::random_matrix;
 static_assert(Solver<rtn> && Solver<gptq<>> && Solver<gptq<float>> && !Solver<int> && !Solver<hessian>);
 
 TEST(problem, begins_with_a_place_for_every_code_and_scale) {
-    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}, scale_format::bf16};
+    problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}, float_format::bf16};
     solution const s = p.begin(matrix::Zero(5, 40));
     EXPECT_EQ(s.shape, (extents{5, 40}));
     EXPECT_EQ(s.tile, (extents{1, 16}));
     EXPECT_EQ(s.scales.tiles, (extents{5, 3}));
-    EXPECT_EQ(s.scales.format, scale_format::bf16);
+    EXPECT_EQ(s.scales.format, float_format::bf16);
     EXPECT_EQ(s.scales.zeros.size(), 15U);
     EXPECT_EQ(s.codes.size(), 200U);
     EXPECT_TRUE(s.order.empty());
@@ -54,7 +54,7 @@ TEST(problem, fits_every_tile_to_its_weights) {
             for (index_t c = 0; c < s.scales.tiles.cols; ++c) {
                 matrix const part = w.block(r * tile.rows, c * tile.cols, std::min(tile.rows, 7 - r * tile.rows),
                                             std::min(tile.cols, 43 - c * tile.cols));
-                EXPECT_EQ(s.scales.at(r, c), minmax_range{}.fit(int_grid<4>{}, part, scale_format::f16));
+                EXPECT_EQ(s.scales.at(r, c), minmax_range{}.fit(int_grid<4>{}, part, float_format::f16));
             }
         }
     }

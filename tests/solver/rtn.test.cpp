@@ -44,7 +44,7 @@ TEST(rtn, encodes_every_weight_with_the_scale_of_its_tile) {
 TEST(rtn, errors_are_a_step_at_most) {
     matrix const w = random_matrix(20, 64, 1);
     solution const s =
-        rtn{}.solve(w, {}, problem_of{int_grid<4>{}, per_group<16>{}, minmax_range{}, scale_format::f32});
+        rtn{}.solve(w, {}, problem_of{int_grid<4>{}, per_group<16>{}, minmax_range{}, float_format::f32});
     for (index_t r = 0; r < 20; ++r) {
         for (index_t c = 0; c < 64; ++c) {
             tile_scale const scale = s.scale_at(r, c);

@@ -61,4 +61,10 @@ struct bfloat16 {
     constexpr explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
 
+/// How numbers that are no codes are stored: scales and weak columns.
+enum class float_format { f16, bf16, f32 };
+
+/// The number of bits of one stored number.
+constexpr int bits_of(float_format format) { return format == float_format::f32 ? 32 : 16; }
+
 } // namespace detent::inline DETENT_ABI

@@ -35,7 +35,7 @@ template <class T> std::vector<std::uint8_t> bytes_of(std::vector<T> const& valu
 }
 
 /// The scales as `format` stores them.
-inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, scale_format format) {
+inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, float_format format) {
     auto const stored_as = [&]<class T>(T) {
         std::vector<T> stored;
         for (float const s : scales) {
@@ -43,14 +43,14 @@ inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, scal
         }
         return bytes_of(stored);
     };
-    return format == scale_format::f16    ? stored_as(half{})
-           : format == scale_format::bf16 ? stored_as(bfloat16{})
+    return format == float_format::f16    ? stored_as(half{})
+           : format == float_format::bf16 ? stored_as(bfloat16{})
                                           : stored_as(float{});
 }
 
 /// The element type of scales stored in `format`.
-constexpr dtype dtype_of(scale_format format) {
-    return format == scale_format::f16 ? dtype::f16 : format == scale_format::bf16 ? dtype::bf16 : dtype::f32;
+constexpr dtype dtype_of(float_format format) {
+    return format == float_format::f16 ? dtype::f16 : format == float_format::bf16 ? dtype::bf16 : dtype::f32;
 }
 
 /// The zero point that the symmetric integer grids have in GPTQ's layout, or 0 for the grids with a zero point; -1 when
@@ -80,7 +80,7 @@ inline std::string gptq_obstacle(packed_matrix const& w) {
     if (w.tile.rows != 1) {
         return "each of its rows has its own scales";
     }
-    if (w.scales.format != scale_format::f16) {
+    if (w.scales.format != float_format::f16) {
         return "its scales are f16";
     }
     if (in % 32 != 0 || out * w.bits % 32 != 0) {
@@ -127,7 +127,7 @@ inline void add_gptq(safetensors_writer& file, std::string const& name, packed_m
     }
     file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(codes));
     file.add(name + ".qzeros", dtype::i32, {groups, zero_words}, bytes_of(zeros));
-    file.add(name + ".scales", dtype::f16, {groups, out}, scale_bytes(scales, scale_format::f16));
+    file.add(name + ".scales", dtype::f16, {groups, out}, scale_bytes(scales, float_format::f16));
     file.add(name + ".g_idx", dtype::i32, {in}, bytes_of(group_of));
 }
 
@@ -332,8 +332,8 @@ private:
         return values;
     }
 
-    static scale_format format_of(dtype type) {
-        return type == dtype::f16 ? scale_format::f16 : type == dtype::bf16 ? scale_format::bf16 : scale_format::f32;
+    static float_format format_of(dtype type) {
+        return type == dtype::f16 ? float_format::f16 : type == dtype::bf16 ? float_format::bf16 : float_format::f32;
     }
 
     checkpoint const& file_;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/matrix/packed_view.hpp"
+#include "detent/matrix/weak_columns.hpp"
 #include "detent/pack/linear.hpp"
 #include "detent/scale/scale_store.hpp"
 
@@ -29,6 +29,8 @@ struct packed_matrix {
     /// groups that follow it needs this, so that groups stay consecutive in storage.
     std::vector<std::int32_t> order;
     buffer codes; ///< linear packing, row by row
+    /// Columns in high precision. The codes there stand for 0, so that a product may add the two parts.
+    weak_columns weak = {};
 
     extents shape() const { return extent; }
     index_t row_bytes() const { return ceil_div(extent.cols * bits, 8); }
@@ -44,7 +46,8 @@ struct packed_matrix {
                 .scales = scales.scales.data(),
                 .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
                 .table = table.data(),
-                .consecutive = std::ranges::all_of(table, integers)};
+                .consecutive = std::ranges::all_of(table, integers),
+                .weak = weak.view()};
     }
 
     /// The code at `row` and *stored* column `col`.
@@ -57,22 +60,35 @@ struct packed_matrix {
 
     /// The weight at `row` and *stored* column `col`.
     float stored_at(index_t row, index_t col) const {
+        if (index_t const k = weak.find(col); k >= 0) {
+            return weak.at(k, row);
+        }
         auto const s = scales.at(row / tile.rows, col / tile.cols);
         return (table[code_at(row, col)] - s.zero) * s.scale;
     }
 
-    /// Bits stored for the codes, scales and zero points (of `bits` bits each) together, over the number of weights.
+    /// Bits stored for the codes, scales and zero points (of `bits` bits each), weak columns and their positions (of 32
+    /// bits) together, over the number of weights.
     double bits_per_weight() const {
         auto const tiles = static_cast<double>(scales.tiles.size());
         double const tile_bits = bits_of(scales.format) + (scales.zeros.empty() ? 0 : bits);
-        return bits + tiles * tile_bits / static_cast<double>(extent.size());
+        auto const column_bits = static_cast<double>(extent.rows * bits_of(weak.format()) + 32);
+        return bits + (tiles * tile_bits + static_cast<double>(weak.count()) * column_bits) /
+                          static_cast<double>(extent.size());
+    }
+
+    /// Bits of a weight as the literature counts them for weak columns: a code or a number in high precision, neither
+    /// scales nor the codes that are stored in weak columns.
+    double effective_bits() const {
+        double const share = extent.cols > 0 ? static_cast<double>(weak.count()) / static_cast<double>(extent.cols) : 0;
+        return bits + share * (bits_of(weak.format()) - bits);
     }
 
     friend bool operator==(packed_matrix const& a, packed_matrix const& b) {
         auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
         return a.bits == b.bits && a.extent == b.extent && a.tile == b.tile && a.scales == b.scales &&
                std::ranges::equal(a.table, b.table, {}, bits_of_number, bits_of_number) && a.order == b.order &&
-               a.codes == b.codes;
+               a.codes == b.codes && a.weak == b.weak;
     }
 };
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "detent/core/index.hpp"
+#include "detent/matrix/weak_columns.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -22,6 +23,7 @@ struct packed_view {
     float const* zeros; ///< null for grids without a zero point
     float const* table; ///< the numbers of the 2^bits codes
     bool consecutive;   ///< whether table[c] is table[0] + c for every code, as for integers
+    weak_view weak = {}; ///< columns whose numbers stand in place of those of the codes, which are 0 there
 };
 
 } // namespace detent::inline DETENT_ABI

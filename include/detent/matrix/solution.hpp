@@ -8,6 +8,7 @@
 
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/packed_matrix.hpp"
+#include "detent/matrix/weak_columns.hpp"
 #include "detent/scale/scale_store.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -28,6 +29,7 @@ struct solution {
     scale_store scales;
     std::vector<code> codes;         ///< (out, in), columns in stored order
     std::vector<std::int32_t> order; ///< stored column k is input `order[k]`; empty for the natural order
+    weak_columns weak = {};          ///< in high precision; the codes there stand for 0
     solve_report report;
 
     /// The scale of the weight at `row` and stored column `col`.
@@ -59,7 +61,8 @@ template <Grid G> packed_matrix pack(G const& grid, solution const& s) {
             .scales = s.scales,
             .table = {table.begin(), table.end()},
             .order = s.order,
-            .codes = pack_rows(G::bits, s.shape, s.codes.data())};
+            .codes = pack_rows(G::bits, s.shape, s.codes.data()),
+            .weak = s.weak};
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -27,7 +27,7 @@ template <Grid G, Granularity P = per_channel, Solver S = rtn, class Range = def
     P granularity = {};
     S solver = {};
     Range range = {};
-    scale_format format = scale_format::f16;
+    float_format format = float_format::f16;
 
     /// The packed matrix for weights `w` (out, in) and what the solver must know about their inputs.
     /// @throws error when a weight is not finite or the evidence does not fit `w`.

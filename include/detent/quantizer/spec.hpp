@@ -49,7 +49,7 @@ struct spec {
     gptq<> gptq_options;               ///< also of `gptaq` and `qronos`
     obq obq_options;
     std::optional<double> strength;    ///< of `gptaq` and `qronos`; their own default where none is named
-    scale_format format = scale_format::f16;
+    float_format format = float_format::f16;
 
     /// Whether the solver must know what layers read in the float model.
     bool needs_float_stream() const { return solver == solver_kind::gptaq || solver == solver_kind::qronos; }
@@ -101,14 +101,14 @@ inline void spec::read(std::string_view part) {
     };
     using range_word = std::pair<std::string_view, range_kind>;
     using solver_word = std::pair<std::string_view, solver_kind>;
-    using format_word = std::pair<std::string_view, scale_format>;
+    using format_word = std::pair<std::string_view, float_format>;
     constexpr std::array ranges{range_word{"absmax", range_kind::absmax}, range_word{"minmax", range_kind::minmax},
                                 range_word{"mse", range_kind::mse}};
     constexpr std::array solvers{solver_word{"rtn", solver_kind::rtn}, solver_word{"gptq", solver_kind::gptq},
                                  solver_word{"obq", solver_kind::obq}, solver_word{"gptaq", solver_kind::gptaq},
                                  solver_word{"qronos", solver_kind::qronos}};
-    constexpr std::array formats{format_word{"f16", scale_format::f16}, format_word{"bf16", scale_format::bf16},
-                                 format_word{"f32", scale_format::f32}};
+    constexpr std::array formats{format_word{"f16", float_format::f16}, format_word{"bf16", float_format::bf16},
+                                 format_word{"f32", float_format::f32}};
     auto const choose = [&](auto const& words, auto& chosen) {
         auto const word = std::ranges::find_if(words, [&](auto const& w) { return w.first == part; });
         if (word == words.end()) {

@@ -25,7 +25,7 @@ struct mse_range {
     /// The best scale and zero point of `tile`, stored as `format`.
     template <Grid G>
         requires AffineGrid<G> || SignedGrid<G>
-    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
+    tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
         interval const whole = interval::of(tile);
         vector const weights = tile.reshaped<Eigen::RowMajor>();
         vector numbers(tile.size());
@@ -49,7 +49,7 @@ struct mse_range {
     friend constexpr bool operator==(mse_range, mse_range) = default;
 
 private:
-    template <Grid G> tile_scale lay(G const& grid, interval whole, float factor, scale_format format) const {
+    template <Grid G> tile_scale lay(G const& grid, interval whole, float factor, float_format format) const {
         if constexpr (AffineGrid<G>) {
             if (!symmetric) {
                 return lay_affine(grid, whole.scaled(factor), format);

@@ -16,7 +16,7 @@ namespace detent::inline DETENT_ABI {
 /// grid it can serve.
 template <class R, class G>
 concept RangeFor = Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile) {
-    { range.fit(grid, tile, scale_format::f16) } -> std::same_as<tile_scale>;
+    { range.fit(grid, tile, float_format::f16) } -> std::same_as<tile_scale>;
 };
 
 /// The interval of weights that a tile's codes shall span; it contains 0.
@@ -40,7 +40,7 @@ struct interval {
 };
 
 /// Lays an affine grid over `range`: s = (high - low) / Q, z = round(-low / s) with the stored s (GPTQ).
-template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, scale_format format) {
+template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, float_format format) {
     float const s = store(format, (range.high - range.low) / (grid.highest() - grid.lowest()));
     return {s, std::clamp(std::nearbyint(-range.low / s), grid.lowest(), grid.highest())};
 }
@@ -52,7 +52,7 @@ concept SymmetricallyLaid = SignedGrid<G> || (AffineGrid<G> && G::bits > 1);
 
 /// Lays a grid over an interval symmetric around 0: s = 2 m / (highest - lowest), and for an affine grid the zero point
 /// in the middle of the codes.
-template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, scale_format format) {
+template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, float_format format) {
     float const s = store(format, (range.high - range.low) / (grid.highest() - grid.lowest()));
     return {s, AffineGrid<G> ? 0.5F * (grid.highest() - grid.lowest() + 1) : 0.0F};
 }

@@ -9,22 +9,16 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// How scales are stored. They are rounded to this format before a solver uses them, so that the codes match the scale
-/// they will be decoded with.
-enum class scale_format { f16, bf16, f32 };
-
-/// The number of bits of one stored scale.
-constexpr int bits_of(scale_format format) { return format == scale_format::f32 ? 32 : 16; }
-
-/// `scale` as `format` stores it, kept within its normal numbers: a scale that became zero or infinite would lose its
+/// `scale` as `format` stores it: scales are rounded before a solver uses them, so that the codes match the scale they
+/// will be decoded with. It stays within the format's normal numbers: one that became zero or infinite would lose its
 /// tile.
-constexpr float store(scale_format format, float scale) {
+constexpr float store(float_format format, float scale) {
     switch (format) {
-    case scale_format::f16:
+    case float_format::f16:
         return static_cast<float>(half{std::clamp(scale, 0x1p-14F, 65504.0F)});
-    case scale_format::bf16:
+    case float_format::bf16:
         return static_cast<float>(bfloat16{std::clamp(scale, 0x1p-126F, 0x1.FEp127F)});
-    case scale_format::f32:
+    case float_format::f32:
         break;
     }
     return std::clamp(scale, 0x1p-126F, 0x1.FFFFFEp127F);

@@ -77,19 +77,19 @@ public:
     }
 
 protected:
-    problem(scale_format format, bool has_zero) : format_(format), has_zero_(has_zero) {}
+    problem(float_format format, bool has_zero) : format_(format), has_zero_(has_zero) {}
     problem(problem const&) = default;
     problem& operator=(problem const&) = default;
 
 private:
-    scale_format format_;
+    float_format format_;
     bool has_zero_;
 };
 
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
 public:
-    explicit problem_of(G grid, P granularity = {}, R range = {}, scale_format format = scale_format::f16)
+    explicit problem_of(G grid, P granularity = {}, R range = {}, float_format format = float_format::f16)
         : problem(format, AffineGrid<G>), grid_(grid), rounder_(grid), granularity_(granularity), range_(range),
           format_(format) {}
 
@@ -107,7 +107,7 @@ private:
     rounder<G> rounder_;
     P granularity_;
     R range_;
-    scale_format format_;
+    float_format format_;
 };
 
 /// The evidence of a solver that needs nothing but the weights.
