@@ -251,6 +251,9 @@ TEST(obq, equal_costs_take_the_first_input) {
                 codes[i] = static_cast<code>(numbers[i]);
             }
         }
+        void decode(index_t n, code const* codes, float const*, float const*, float* numbers) const override {
+            std::copy_n(codes, n, numbers);
+        }
     };
     matrix const w = (matrix(1, 2) << 0.5F, 0.5F).finished();
     EXPECT_EQ(obq{}.solve(w, h, whole{}).codes, (std::vector<code>{0, 1}));

@@ -15,6 +15,7 @@ namespace detent::test {
 struct reference_answer {
     Eigen::Matrix<int, Eigen::Dynamic, Eigen::Dynamic> codes; // (out, in)
     std::vector<std::vector<tile_scale>> scales;              // (out, in)
+    Eigen::MatrixXd weak;                                     // (out, weak), columns that were not rounded
     double loss = 0;
 };
 
@@ -23,6 +24,8 @@ struct reference_options {
     bool activation_order = false;
     bool static_groups = false;
     index_t stale_columns = 0;
+    std::vector<index_t> order = {}; ///< of the sweep; empty for GPTQ's own
+    index_t weak = 0;                ///< the last columns of the sweep are not rounded (OWQ)
 };
 
 /// GPTQ as published (Frantar et al., algorithm 1), column by column and in double: the upper Cholesky factor U of the
@@ -30,12 +33,16 @@ struct reference_options {
 /// `h` is the Hessian (in, in).
 inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, problem const& p,
                                        reference_options const& options) {
-    extents const tile = p.tile(shape_of(w));
     index_t const out = w.rows();
     index_t const in = w.cols();
-    std::vector<index_t> order(static_cast<std::size_t>(in));
-    std::iota(order.begin(), order.end(), 0);
-    if (options.activation_order) {
+    index_t const rounded = in - options.weak;
+    extents const tile = p.tile({out, rounded});
+    std::vector<index_t> order = options.order;
+    if (order.empty()) {
+        order.resize(static_cast<std::size_t>(in));
+        std::iota(order.begin(), order.end(), 0);
+    }
+    if (options.activation_order && options.order.empty()) {
         std::ranges::stable_sort(order, [&](index_t a, index_t b) { return h(a, a) > h(b, b); });
     }
     Eigen::MatrixXd original = w.cast<double>();
@@ -55,7 +62,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
     };
     // Fits the tiles of the group that starts at column `begin` of `weights`, whose columns are inputs[0], ...
     auto const fit = [&](Eigen::MatrixXd const& weights, index_t begin, std::vector<index_t> const& inputs) {
-        index_t const end = std::min(in, begin + tile.cols);
+        index_t const end = std::min(rounded, begin + tile.cols);
         for (index_t row = 0; row < out; row += tile.rows) {
             index_t const last = std::min(out, row + tile.rows);
             matrix const group = weights.block(row, begin, last - row, end - begin).cast<float>();
@@ -67,12 +74,12 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
             }
         }
     };
-    bool const fit_on_the_way = tile.cols < in && !options.static_groups;
+    bool const fit_on_the_way = tile.cols < rounded && !options.static_groups;
     if (!fit_on_the_way) {
-        std::vector<index_t> natural(order);
+        std::vector<index_t> natural(order.begin(), order.begin() + rounded);
         std::ranges::sort(natural);
-        for (index_t begin = 0; begin < in; begin += tile.cols) {
-            fit(original, begin, natural);
+        for (index_t begin = 0; begin < rounded; begin += tile.cols) {
+            fit(original(Eigen::all, natural), begin, natural);
         }
     }
 
@@ -81,7 +88,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
     Eigen::MatrixXd const inverse = ordered.inverse();
     Eigen::MatrixXd const u = Eigen::LLT<Eigen::MatrixXd>(inverse).matrixU();
     Eigen::MatrixXd known = weights; // what scales are fitted to
-    for (index_t c = 0; c < in; ++c) {
+    for (index_t c = 0; c < rounded; ++c) {
         if (options.stale_columns == 0 || c % options.stale_columns == 0) {
             known = weights;
         }
@@ -101,6 +108,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
         answer.loss += 0.5 * error.squaredNorm();
         weights.rightCols(in - c) -= error * u.row(c).tail(in - c);
     }
+    answer.weak = weights.rightCols(options.weak);
     return answer;
 }
 

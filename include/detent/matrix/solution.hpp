@@ -19,6 +19,7 @@ struct solve_report {
     double damping = 0;     ///< the relative damping the factorization needed
     int damping_raised = 0; ///< how many times it had to be multiplied by 10
     index_t dead_columns = 0; ///< inputs that were always zero; their weights became 0
+    index_t weak_missing = 0; ///< weak columns asked for beyond the inputs that were ever seen
     std::string fallback;   ///< why the solver rounded to nearest instead; empty when it did not
 };
 

@@ -62,9 +62,15 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
 
     /// As `gptq::solve`; the loss in the report is the distance to the corrected weights. @throws error as that.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
-        hessian_factor const& f = known.factor(rounding.damping, rounding.activation_order, executor);
-        if (f.r.rows() != w.cols()) { // there is no factor, or none for these weights
-            return rounding.solve(w, f, p, executor);
+        return rounding.solve(correct(w, known, executor), factor(known, executor), p, executor);
+    }
+
+    /// The weights that `solve` rounds: `w` (out, in) itself where there is no factor.
+    matrix correct(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
+        expect_features(known.features(), w);
+        hessian_factor const& f = factor(known, executor);
+        if (f.r.size() == 0) {
+            return w;
         }
         if (!known.has_difference()) {
             throw error("inputs", "of the float stream are needed too");
@@ -73,10 +79,15 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
         if (w.allFinite() && !corrected.allFinite()) {
             throw error("corrected weights", "are not finite; a larger damping may help");
         }
-        return rounding.solve(corrected, f, p, executor);
+        return corrected;
     }
 
     friend constexpr bool operator==(asymmetric_gptq const&, asymmetric_gptq const&) = default;
+
+private:
+    hessian_factor const& factor(layer_inputs const& known, executor_ref executor) const {
+        return known.factor(rounding.damping, rounding.activation_order, executor);
+    }
 };
 
 /// GPTAQ (Li et al., "Efficient Finetuning-Free Quantization for Asymmetric Calibration"): the difference of an input

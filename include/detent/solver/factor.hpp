@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "detent/core/contract.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/solver/hessian.hpp"
 
@@ -102,26 +104,30 @@ inline matrix_view without_dead(matrix_view w, hessian_factor const& f, matrix& 
     return copied;
 }
 
-/// Orders, damps and factors `h`. The order is descending by diagonal element where `by_activation`, else natural; the
-/// diagonal elements of dead inputs become 1 before their mean is taken (GPTQ's reference). Where the factorization
-/// fails, `damping` grows tenfold up to 1; where that fails too or `h` has seen nothing, the answer says so.
-///
-/// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
-/// @throws error when `h` is not finite.
-inline hessian_factor factor(hessian const& h, double damping, bool by_activation, executor_ref executor = {}) {
-    index_t const n = h.features();
+/// The diagonal of `h`. @throws error naming the input where it is not finite.
+inline basic_vector<double> finite_diagonal(hessian const& h) {
     basic_vector<double> diagonal = h.diagonal();
-    for (index_t j = 0; j < n; ++j) {
+    for (index_t j = 0; j < diagonal.size(); ++j) {
         if (!std::isfinite(diagonal(j))) {
             throw error("hessian", "input " + std::to_string(j) + " was not finite");
         }
     }
+    return diagonal;
+}
+
+/// Orders, damps and factors `h`; `order` names every input once. The diagonal elements of dead inputs become 1 before
+/// their mean is taken (GPTQ's reference). Where the factorization fails, `damping` grows tenfold up to 1; where that
+/// fails too or `h` has seen nothing, the answer says so.
+///
+/// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
+/// @throws error when `h` is not finite.
+inline hessian_factor factor(hessian const& h, double damping, std::vector<std::int32_t> order,
+                             executor_ref executor = {}) {
+    index_t const n = h.features();
+    DETENT_EXPECTS(std::ssize(order) == n);
+    basic_vector<double> diagonal = finite_diagonal(h);
     hessian_factor f;
-    f.order.resize(static_cast<std::size_t>(n));
-    std::iota(f.order.begin(), f.order.end(), 0);
-    if (by_activation) {
-        std::ranges::stable_sort(f.order, [&](auto a, auto b) { return diagonal(a) > diagonal(b); });
-    }
+    f.order = std::move(order);
     f.dead.resize(static_cast<std::size_t>(n));
     for (index_t j = 0; j < n; ++j) {
         if (diagonal(j) == 0) {
@@ -154,6 +160,21 @@ inline hessian_factor factor(hessian const& h, double damping, bool by_activatio
             return f;
         }
     }
+}
+
+/// The positions of `values` in their natural order, or by descending value where `descending`.
+inline std::vector<std::int32_t> order_of(basic_vector<double> const& values, bool descending) {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(values.size()));
+    std::iota(order.begin(), order.end(), 0);
+    if (descending) {
+        std::ranges::stable_sort(order, [&](auto a, auto b) { return values(a) > values(b); });
+    }
+    return order;
+}
+
+/// The same in descending order of the diagonal of `h` where `by_activation`, else in the natural one.
+inline hessian_factor factor(hessian const& h, double damping, bool by_activation, executor_ref executor = {}) {
+    return factor(h, damping, order_of(finite_diagonal(h), by_activation), executor);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
@@ -90,6 +92,19 @@ public:
         sum_ += other.sum_;
         tokens_ += other.tokens_;
         return *this;
+    }
+
+    /// The Hessian of only these inputs, ascending.
+    hessian restricted_to(std::vector<std::int32_t> const& inputs) const {
+        DETENT_EXPECTS(std::ranges::is_sorted(inputs));
+        hessian part(std::ssize(inputs));
+        for (index_t i = 0; i < part.features(); ++i) {
+            for (index_t j = i; j < part.features(); ++j) {
+                part.sum_(i, j) = sum_(inputs[static_cast<std::size_t>(i)], inputs[static_cast<std::size_t>(j)]);
+            }
+        }
+        part.tokens_ = tokens_;
+        return part;
     }
 
     index_t features() const { return sum_.rows(); }

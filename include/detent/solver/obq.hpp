@@ -41,9 +41,20 @@ struct obq {
     /// the report says so. @throws error when a weight or `h` is not finite, their sizes differ, or a zero should be
     /// kept that the grid does not have.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
-        expect_features(h.features(), w);
+        expect_features(h.features(), w); // before the work
+        return solve(w, prepare(h, executor), p, executor);
+    }
+
+    /// What `solve` makes of the Hessian first: inputs in their natural order.
+    hessian_factor prepare(hessian const& h, executor_ref executor = {}) const {
+        return factor(h, damping, false, executor);
+    }
+
+    /// The same as above from what `prepare` made of the Hessian.
+    solution solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor = {}) const {
+        expect_features(std::ssize(f.order), w);
+        DETENT_EXPECTS(std::ranges::is_sorted(f.order));
         solution s = p.begin(w);
-        hessian_factor f = factor(h, damping, false, executor);
         if (f.r.size() == 0) {
             s = rtn{}.solve(w, {}, p, executor);
             f.describe(s.report);

@@ -2,8 +2,10 @@
 
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,10 @@ public:
     /// for.
     virtual void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
                        float* numbers) const = 0;
+
+    /// The numbers that `n` codes stand for, each with the scale and zero point of its tile.
+    virtual void decode(index_t n, code const* codes, float const* scales, float const* zeros,
+                        float* numbers) const = 0;
 
     /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when there are none or
     /// one is not finite.
@@ -90,7 +96,7 @@ private:
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
 public:
     explicit problem_of(G grid, P granularity = {}, R range = {}, float_format format = float_format::f16)
-        : problem(format, AffineGrid<G>), grid_(grid), rounder_(grid), granularity_(granularity), range_(range),
+        : problem(format, AffineGrid<G>), grid_(grid), rounder_(grid), table_(table_of(grid)), granularity_(granularity), range_(range),
           format_(format) {}
 
     extents tile(extents shape) const override { return granularity_.tile(shape); }
@@ -102,9 +108,17 @@ public:
         rounder_(n, weights, scales, zeros, codes, numbers);
     }
 
+    void decode(index_t n, code const* codes, float const* scales, float const* zeros,
+                float* numbers) const override {
+        for (index_t i = 0; i < n; ++i) {
+            numbers[i] = (table_[codes[i]] - zeros[i]) * scales[i];
+        }
+    }
+
 private:
     G grid_;
     rounder<G> rounder_;
+    std::array<float, std::size_t{1} << G::bits> table_;
     P granularity_;
     R range_;
     float_format format_;
