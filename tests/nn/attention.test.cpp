@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "finite_differences.hpp"
 #include "random_matrix.hpp"
 
 namespace detent {
@@ -15,11 +16,13 @@ using test::random_matrix;
 
 namespace {
 
-matrix slow_attention(matrix const& q, matrix const& k, matrix const& v, nn::attention_heads const& layout,
-                      nn::token_rows rows, double scale) {
+template <class Scalar>
+basic_matrix<Scalar> slow_attention(basic_matrix<Scalar> const& q, basic_matrix<Scalar> const& k,
+                                    basic_matrix<Scalar> const& v, nn::attention_heads const& layout,
+                                    nn::token_rows rows, double scale) {
     index_t const hd = layout.head_dim;
     index_t const length = q.rows() / rows.sequences, keys = k.rows() / rows.sequences;
-    matrix context(q.rows(), q.cols());
+    basic_matrix<Scalar> context(q.rows(), q.cols());
     for (index_t s = 0; s < rows.sequences; ++s) {
         for (index_t i = 0; i < length; ++i) {
             for (index_t h = 0; h < layout.heads; ++h) {
@@ -39,7 +42,7 @@ matrix slow_attention(matrix const& q, matrix const& k, matrix const& v, nn::att
                     for (std::size_t j = 0; j < weights.size(); ++j) {
                         mean += weights[j] / sum * v(s * keys + static_cast<index_t>(j), kv * hd + d);
                     }
-                    context(s * length + i, h * hd + d) = static_cast<float>(mean);
+                    context(s * length + i, h * hd + d) = static_cast<Scalar>(mean);
                 }
             }
         }
@@ -73,7 +76,85 @@ TEST(attention, large_scores_do_not_overflow) {
     EXPECT_LE(y.cwiseAbs().maxCoeff(), v.cwiseAbs().maxCoeff() * 1.00001F);
 }
 
+TEST(attention, doubles_match_the_slow_reference) {
+    for (index_t const length : {1, 65, 130}) {
+        nn::attention_heads const layout{6, 2, 5};
+        test::matrix64 const q = test::random_matrix64(2 * length, 30, 9);
+        test::matrix64 const k = test::random_matrix64(2 * length, 10, 10);
+        test::matrix64 const v = test::random_matrix64(2 * length, 10, 11);
+        test::matrix64 const expected = slow_attention(q, k, v, layout, {2, 0}, 0.4);
+        EXPECT_LE((nn::causal_attention(q, k, v, layout, {2, 0}, 0.4) - expected).cwiseAbs().maxCoeff(), 1e-13);
+    }
+}
+
+TEST(attention, gradients_match_finite_differences) {
+    for (nn::attention_heads const layout : {nn::attention_heads{1, 1, 5}, {3, 3, 4}, {8, 2, 3}}) {
+        for (index_t const length : {1, 2, 17, 66}) {
+            for (index_t const sequences : {1, 3}) {
+                index_t const tokens = sequences * length;
+                nn::token_rows const rows{.sequences = sequences};
+                test::matrix64 q = test::random_matrix64(tokens, layout.heads * layout.head_dim, 12);
+                test::matrix64 k = test::random_matrix64(tokens, layout.kv_heads * layout.head_dim, 13);
+                test::matrix64 v = test::random_matrix64(tokens, layout.kv_heads * layout.head_dim, 14);
+                test::matrix64 const g = test::random_matrix64(tokens, layout.heads * layout.head_dim, 15);
+                auto const gradients = nn::causal_attention_backward(q, k, v, g, layout, rows, 0.4);
+                auto const loss = [&] {
+                    return test::weighted_sum(nn::causal_attention(q, k, v, layout, rows, 0.4), g);
+                };
+                index_t const every = length < 17 ? 1 : 37; // of the entries, and of no head or feature only
+                if (length > 1) { // one key has the probability 1, whatever its score
+                    test::expect_gradient(gradients.q, q, loss, every);
+                    test::expect_gradient(gradients.k, k, loss, every);
+                } else {
+                    EXPECT_LE(gradients.q.cwiseAbs().maxCoeff(), 1e-14);
+                    EXPECT_LE(gradients.k.cwiseAbs().maxCoeff(), 1e-14);
+                }
+                test::expect_gradient(gradients.v, v, loss, every);
+            }
+        }
+    }
+}
+
+TEST(attention, float_gradients_match_those_in_double) {
+    nn::attention_heads const layout{8, 2, 16};
+    matrix const q = random_matrix(2 * 130, 128, 16), k = random_matrix(2 * 130, 32, 17),
+                 v = random_matrix(2 * 130, 32, 18), g = random_matrix(2 * 130, 128, 19);
+    auto const gradients = nn::causal_attention_backward(q, k, v, g, layout, {2, 0}, 0.25F);
+    auto const expected = nn::causal_attention_backward(test::matrix64(q.cast<double>()), k.cast<double>(),
+                                                        v.cast<double>(), g.cast<double>(), layout, {2, 0}, 0.25);
+    test::expect_near(gradients.q, expected.q, 2e-6);
+    test::expect_near(gradients.k, expected.k, 2e-6);
+    test::expect_near(gradients.v, expected.v, 2e-6);
+}
+
+TEST(attention, gradients_of_large_scores_stay_finite) {
+    matrix const q = random_matrix(10, 8, 20, 1000.0F), v = random_matrix(10, 8, 21);
+    auto const gradients = nn::causal_attention_backward(q, q, v, v, {1, 1, 8}, {}, 1.0F);
+    EXPECT_TRUE(gradients.q.allFinite() && gradients.k.allFinite() && gradients.v.allFinite());
+    EXPECT_EQ(gradients.v.row(0).isZero(), false);
+}
+
+TEST(attention, no_tokens_have_no_gradients) {
+    matrix const none(0, 8);
+    EXPECT_EQ(nn::causal_attention(none, none, none, {1, 1, 8}, {}, 1.0F), none);
+    EXPECT_EQ(nn::causal_attention_backward(none, none, none, none, {1, 1, 8}, {}, 1.0F).k, none);
+}
+
 #if defined(_OPENMP)
+TEST(attention, threads_do_not_change_a_bit_of_gradients) {
+    matrix const q = random_matrix(2 * 150, 32, 22), k = random_matrix(2 * 150, 16, 23),
+                 v = random_matrix(2 * 150, 16, 24), g = random_matrix(2 * 150, 32, 25);
+    threads one(1);
+    auto const alone = nn::causal_attention_backward(q, k, v, g, {4, 2, 8}, {2, 0}, 0.3F, one);
+    for (index_t const count : {2, 3}) {
+        threads more(count);
+        auto const together = nn::causal_attention_backward(q, k, v, g, {4, 2, 8}, {2, 0}, 0.3F, more);
+        EXPECT_EQ(alone.q, together.q);
+        EXPECT_EQ(alone.k, together.k);
+        EXPECT_EQ(alone.v, together.v);
+    }
+}
+
 TEST(attention, threads_do_not_change_a_bit) {
     matrix const q = random_matrix(2 * 150, 32, 6), k = random_matrix(2 * 150, 16, 7),
                  v = random_matrix(2 * 150, 16, 8);

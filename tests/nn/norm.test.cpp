@@ -6,12 +6,15 @@
 
 #include <gtest/gtest.h>
 
+#include "finite_differences.hpp"
 #include "random_matrix.hpp"
 
 namespace detent {
 
 using test::random_matrix;
 using test::random_vector;
+using test::matrix64;
+using test::vector64;
 
 TEST(norm, rms_norm_matches_its_formula) {
     for (index_t const features : {1, 3, 16, 257}) {
@@ -63,5 +66,100 @@ TEST(norm, eps_keeps_constant_rows_finite) {
     EXPECT_EQ(nn::rms_norm(zeros, vector::Ones(8), 1e-5F), zeros);
     EXPECT_EQ(nn::layer_norm(matrix::Constant(2, 8, 4.0F), vector::Ones(8), {}, 1e-5F), zeros);
 }
+
+TEST(norm, doubles_match_the_formulas) {
+    matrix64 const x = test::random_matrix64(5, 33, 6, 3.0F);
+    vector64 const weight = test::random_vector64(33, 7), bias = test::random_vector64(33, 8);
+    matrix64 const rms = nn::rms_norm(x, weight, 1e-5), layer = nn::layer_norm(x, weight, bias, 1e-5);
+    for (index_t t = 0; t < x.rows(); ++t) {
+        double mean = 0, squares = 0, variance = 0;
+        for (index_t j = 0; j < x.cols(); ++j) {
+            mean += x(t, j) / 33;
+            squares += x(t, j) * x(t, j) / 33;
+        }
+        for (index_t j = 0; j < x.cols(); ++j) {
+            variance += (x(t, j) - mean) * (x(t, j) - mean) / 33;
+        }
+        for (index_t j = 0; j < x.cols(); ++j) {
+            EXPECT_NEAR(rms(t, j), x(t, j) / std::sqrt(squares + 1e-5) * weight(j), 1e-13);
+            EXPECT_NEAR(layer(t, j), (x(t, j) - mean) / std::sqrt(variance + 1e-5) * weight(j) + bias(j), 1e-13);
+        }
+    }
+}
+
+TEST(norm, rms_norm_gradients) {
+    for (index_t const features : {1, 3, 16, 37}) {
+        double const eps = 0.1; // large, so that a row of zeros is smooth enough for finite differences
+        matrix64 x = test::random_matrix64(67, features, 9, 2.0F);
+        x.row(65).setZero();
+        vector64 weight = test::random_vector64(features, 10);
+        matrix64 const g = test::random_matrix64(67, features, 11);
+        vector64 const start = test::random_vector64(features, 12);
+        vector64 weight_gradient = start;
+        matrix64 const x_gradient = nn::rms_norm_backward(x, weight, eps, g, &weight_gradient);
+        EXPECT_EQ(x_gradient, nn::rms_norm_backward(x, weight, eps, g));
+        auto const loss = [&] { return test::weighted_sum(nn::rms_norm(x, weight, eps), g); };
+        test::expect_gradient(x_gradient, x, loss);
+        test::expect_gradient(vector64(weight_gradient - start), weight, loss);
+
+        vector weight_gradient32 = start.cast<float>();
+        test::expect_near(nn::rms_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
+                                                g.cast<float>(), &weight_gradient32),
+                          x_gradient, 2e-6);
+        test::expect_near(weight_gradient32, weight_gradient, 1e-6);
+    }
+}
+
+TEST(norm, layer_norm_gradients) {
+    for (index_t const features : {2, 3, 16, 37}) {
+        double const eps = 0.1;
+        matrix64 x = test::random_matrix64(67, features, 13, 2.0F).array() + 4.0;
+        x.row(65).setConstant(3.0);
+        vector64 weight = test::random_vector64(features, 14), bias = test::random_vector64(features, 15);
+        matrix64 const g = test::random_matrix64(67, features, 16);
+        vector64 const start = test::random_vector64(features, 17);
+        vector64 weight_gradient = start, bias_gradient = start, bias_alone = start;
+        matrix64 const x_gradient = nn::layer_norm_backward(x, weight, eps, g, &weight_gradient, &bias_gradient);
+        EXPECT_EQ(x_gradient, nn::layer_norm_backward(x, weight, eps, g, nullptr, &bias_alone));
+        EXPECT_EQ(bias_alone, bias_gradient);
+        auto const loss = [&] { return test::weighted_sum(nn::layer_norm(x, weight, bias, eps), g); };
+        test::expect_gradient(x_gradient, x, loss);
+        test::expect_gradient(vector64(weight_gradient - start), weight, loss);
+        test::expect_gradient(vector64(bias_gradient - start), bias, loss);
+
+        vector weight_gradient32 = start.cast<float>(), bias_gradient32 = weight_gradient32;
+        test::expect_near(nn::layer_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
+                                                  g.cast<float>(), &weight_gradient32, &bias_gradient32),
+                          x_gradient, 5e-6);
+        test::expect_near(weight_gradient32, weight_gradient, 2e-6);
+        test::expect_near(bias_gradient32, bias_gradient, 1e-6);
+    }
+}
+
+TEST(norm, no_tokens_add_no_gradients) {
+    matrix const none(0, 5);
+    vector weight_gradient = vector::Ones(5), bias_gradient = vector::Ones(5);
+    EXPECT_EQ(nn::rms_norm_backward(none, vector::Ones(5), 1e-5F, none, &weight_gradient), none);
+    EXPECT_EQ(nn::layer_norm_backward(none, vector::Ones(5), 1e-5F, none, &weight_gradient, &bias_gradient), none);
+    EXPECT_EQ(weight_gradient, vector::Ones(5));
+    EXPECT_EQ(bias_gradient, vector::Ones(5));
+}
+
+#if defined(_OPENMP)
+TEST(norm, threads_do_not_change_a_bit_of_gradients) {
+    matrix const x = random_matrix(300, 600, 18), g = random_matrix(300, 600, 19);
+    vector const weight = random_vector(600, 20);
+    for (index_t const count : {2, 3}) {
+        threads one(1), more(count);
+        vector weights1 = weight, weights2 = weight, bias1 = weight, bias2 = weight;
+        EXPECT_EQ(nn::rms_norm_backward(x, weight, 1e-5F, g, &weights1, one),
+                  nn::rms_norm_backward(x, weight, 1e-5F, g, &weights2, more));
+        EXPECT_EQ(nn::layer_norm_backward(x, weight, 1e-5F, g, &weights1, &bias1, one),
+                  nn::layer_norm_backward(x, weight, 1e-5F, g, &weights2, &bias2, more));
+        EXPECT_EQ(weights1, weights2);
+        EXPECT_EQ(bias1, bias2);
+    }
+}
+#endif
 
 } // namespace detent

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "finite_differences.hpp"
 #include "random_matrix.hpp"
 
 namespace detent {
@@ -57,5 +58,49 @@ TEST(rope, works_in_place_on_part_of_a_matrix) {
     EXPECT_EQ(wide.leftCols(4), before.leftCols(4));
     EXPECT_EQ(wide.rightCols(4), before.rightCols(4));
 }
+
+TEST(rope, doubles_rotate_as_floats_do) {
+    nn::rope_table const table(6, 10000.0, 50);
+    test::matrix64 y = test::random_matrix64(80, 18, 5);
+    matrix expected = y.cast<float>();
+    table.apply(y, {.sequences = 2, .start = 5});
+    table.apply(expected, {.sequences = 2, .start = 5});
+    test::expect_near(expected, y, 2e-7);
+}
+
+TEST(rope, transposed_turns_gradients_back) {
+    nn::rope_table const table(6, 10000.0, 50);
+    nn::token_rows const rows{.sequences = 2, .start = 5};
+    test::matrix64 x = test::random_matrix64(2 * 35, 18, 6);
+    test::matrix64 const g = test::random_matrix64(2 * 35, 18, 7);
+    test::matrix64 gradient = g;
+    table.apply_transposed(gradient, rows);
+    auto const loss = [&] {
+        test::matrix64 y = x;
+        table.apply(y, rows);
+        return test::weighted_sum(y, g);
+    };
+    test::expect_gradient(gradient, x, loss);
+
+    matrix gradient32 = g.cast<float>();
+    table.apply_transposed(gradient32, rows);
+    test::expect_near(gradient32, gradient, 2e-7);
+    table.apply(gradient32, rows);
+    test::expect_near(gradient32, g, 1e-6);
+}
+
+#if defined(_OPENMP)
+TEST(rope, threads_do_not_change_a_bit) {
+    nn::rope_table const table(6, 10000.0, 150);
+    matrix const g = random_matrix(2 * 150, 18, 8);
+    for (index_t const count : {2, 3}) {
+        threads one(1), more(count);
+        matrix alone = g, together = g;
+        table.apply_transposed(alone, {.sequences = 2}, one);
+        table.apply_transposed(together, {.sequences = 2}, more);
+        EXPECT_EQ(alone, together);
+    }
+}
+#endif
 
 } // namespace detent

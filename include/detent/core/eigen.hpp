@@ -4,6 +4,7 @@
 
 // The one door to Eigen: rooms that compute on matrices include this, the others keep Eigen out.
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include <Eigen/Cholesky>
@@ -26,10 +27,19 @@ using matrix = basic_matrix<float>;
 /// A column of floats.
 using vector = basic_vector<float>;
 
+/// A read-only matrix or a block of one, by reference.
+template <class Scalar>
+using basic_matrix_view = Eigen::Ref<basic_matrix<Scalar> const, 0, Eigen::OuterStride<>>;
+/// A writable matrix or a block of one, by reference.
+template <class Scalar> using basic_matrix_ref = Eigen::Ref<basic_matrix<Scalar>, 0, Eigen::OuterStride<>>;
+
 /// A read-only float matrix or a block of one, by reference.
-using matrix_view = Eigen::Ref<matrix const, 0, Eigen::OuterStride<>>;
+using matrix_view = basic_matrix_view<float>;
 /// A writable float matrix or a block of one, by reference.
-using matrix_ref = Eigen::Ref<matrix, 0, Eigen::OuterStride<>>;
+using matrix_ref = basic_matrix_ref<float>;
+
+/// The type of the entries of an Eigen expression.
+template <class X> using scalar_of = typename std::remove_cvref_t<X>::Scalar;
 
 /// The columns of `m` that `order` names, in that order.
 inline matrix take_columns(matrix_view m, std::vector<std::int32_t> const& order) {

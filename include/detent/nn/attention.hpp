@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
@@ -19,11 +20,36 @@ struct attention_heads {
     index_t head_dim = 0;
 };
 
+/// Queries that attention takes at once: large enough for fast products, small against a sequence, as half of the last
+/// block of keys is computed in vain.
+inline constexpr index_t queries_per_block = 64;
+
+/// exp(scale q k^T - its row's maximum) of a block of queries, 0 for the keys behind each: `before` keys come before
+/// the one of the first query. `p` becomes (query, key), `sums` its row sums.
+template <class Scalar, class Q, class K>
+void causal_exponentials(Q const& q, K const& k, Scalar scale, index_t before, basic_matrix<Scalar>& p,
+                         basic_vector<Scalar>& sums) {
+    p.resize(q.rows(), k.rows());
+    sums.resize(q.rows());
+    p.noalias() = (scale * q) * k.transpose();
+    for (index_t i = 0; i < q.rows(); ++i) {
+        index_t const visible = before + i + 1;
+        auto row = p.row(i).head(visible).array();
+        row = (row - row.maxCoeff()).exp();
+        sums(i) = row.sum();
+        p.row(i).tail(k.rows() - visible).setZero();
+    }
+}
+
 /// Causal attention: each query takes the softmax(scale q k^T)-weighted mean of the values up to its own position.
-/// `q` is (token, heads * head_dim), `k` and `v` are (key, kv_heads * head_dim); each holds `rows.sequences` sequences,
-/// and query i of a sequence sees its keys 0 .. rows.start + i. The result has the shape of `q`.
-inline matrix causal_attention(matrix_view q, matrix_view k, matrix_view v, attention_heads const& layout,
-                               token_rows rows, float scale, executor_ref executor = {}) {
+/// `queries` q is (token, heads * head_dim), `k` and `v` are (key, kv_heads * head_dim); each holds `rows.sequences`
+/// sequences, and query i of a sequence sees its keys 0 .. rows.start + i. The result has the shape of `q`.
+template <class Q>
+basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
+                                            basic_matrix_view<scalar_of<Q>> v, attention_heads const& layout,
+                                            token_rows rows, scalar_of<Q> scale, executor_ref executor = {}) {
+    using Scalar = scalar_of<Q>;
+    basic_matrix_view<Scalar> const q(queries);
     index_t const hd = layout.head_dim;
     index_t const length = rows.length(q.rows());
     index_t const keys = rows.length(k.rows());
@@ -31,10 +57,9 @@ inline matrix causal_attention(matrix_view q, matrix_view k, matrix_view v, atte
     DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && rows.start + length <= keys);
     stopwatch::section const timed(executor.watch(), work::attention);
 
-    index_t const block = 64; // queries: large enough for fast products, small against a sequence, as half of the
-                            // last block of keys is computed in vain
+    index_t const block = queries_per_block;
     index_t const blocks = ceil_div(length, block);
-    matrix context(q.rows(), q.cols()); // (token, heads * head_dim)
+    basic_matrix<Scalar> context(q.rows(), q.cols()); // (token, heads * head_dim)
     auto const attend = [&](index_t task) {
         index_t const sequence = task / (layout.heads * blocks);
         index_t const head = task / blocks % layout.heads;
@@ -48,27 +73,79 @@ inline matrix causal_attention(matrix_view q, matrix_view k, matrix_view v, atte
         auto const v_head = v.block(sequence * keys, kv_head * hd, seen, hd);     // (key, head_dim)
         auto out = context.block(sequence * length + first, head * hd, n, hd);    // (query, head_dim)
 
-        matrix p(n, seen); // (query, key)
-        p.noalias() = (scale * q_head) * k_head.transpose();
-        vector sums(n);
-        for (index_t i = 0; i < n; ++i) {
-            index_t const visible = rows.start + first + i + 1;
-            auto row = p.row(i).head(visible).array();
-            row = (row - row.maxCoeff()).exp();
-            sums(i) = row.sum();
-            p.row(i).tail(seen - visible).setZero();
-        }
+        basic_matrix<Scalar> p; // (query, key)
+        basic_vector<Scalar> sums;
+        causal_exponentials(q_head, k_head, scale, rows.start + first, p, sums);
         out.noalias() = p * v_head;
         out.array().colwise() /= sums.array(); // hd divisions a query instead of one for each key
     };
     // Single tokens are little work, so several heads make a piece.
-    index_t const grain = std::max<index_t>(1, (index_t{1} << 16) / std::max<index_t>(1, std::min(block, length) * keys * hd));
+    index_t const grain =
+        std::max<index_t>(1, (index_t{1} << 16) / std::max<index_t>(1, std::min(block, length) * keys * hd));
     executor.for_pieces(rows.sequences * layout.heads * blocks, grain, [&](index_t begin, index_t end) {
         for (index_t task = begin; task < end; ++task) {
             attend(task);
         }
     });
     return context;
+}
+
+/// Gradients with respect to queries, keys and values, each in the shape of what it belongs to.
+template <class Scalar> struct attention_gradients {
+    basic_matrix<Scalar> q;
+    basic_matrix<Scalar> k;
+    basic_matrix<Scalar> v;
+};
+
+/// The gradients of `causal_attention` without earlier keys (rows.start is 0); `g` is that with respect to its result,
+/// (token, heads * head_dim). The probabilities P are computed again, block by block: with D the gradient g v^T with
+/// respect to P, that of the scores is P o (D - rowsum(P o D)).
+template <class Q>
+attention_gradients<scalar_of<Q>>
+causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
+                          basic_matrix_view<scalar_of<Q>> v, basic_matrix_view<scalar_of<Q>> g,
+                          attention_heads const& layout, token_rows rows, scalar_of<Q> scale,
+                          executor_ref executor = {}) {
+    using Scalar = scalar_of<Q>;
+    basic_matrix_view<Scalar> const q(queries);
+    index_t const hd = layout.head_dim;
+    index_t const length = rows.length(q.rows());
+    index_t const group = layout.heads / layout.kv_heads; // query heads that share a key and value head
+    DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
+    DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && shape_of(g) == shape_of(q));
+    DETENT_EXPECTS(rows.start == 0 && k.rows() == q.rows());
+    stopwatch::section const timed(executor.watch(), work::attention);
+
+    attention_gradients<Scalar> result{basic_matrix<Scalar>(q.rows(), q.cols()),
+                                       basic_matrix<Scalar>::Zero(k.rows(), k.cols()),
+                                       basic_matrix<Scalar>::Zero(v.rows(), v.cols())};
+    // All that adds to a key or value is one task, so that the order of its sum is fixed.
+    executor.for_each(rows.sequences * layout.kv_heads, [&](index_t task) {
+        index_t const top = task / layout.kv_heads * length; // the sequence's first row
+        index_t const kv_head = task % layout.kv_heads;
+        basic_matrix<Scalar> p, d; // (query, key)
+        basic_vector<Scalar> sums;
+        for (index_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            for (index_t first = 0; first < length; first += queries_per_block) {
+                index_t const n = std::min(queries_per_block, length - first);
+                index_t const seen = first + n;                                   // by the last query of the block
+                auto const q_head = q.block(top + first, head * hd, n, hd);       // (query, head_dim)
+                auto const g_head = g.block(top + first, head * hd, n, hd);       // (query, head_dim)
+                auto const k_head = k.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
+                auto const v_head = v.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
+                causal_exponentials(q_head, k_head, scale, first, p, sums);
+                p.array().colwise() /= sums.array();
+
+                result.v.block(top, kv_head * hd, seen, hd).noalias() += p.transpose() * g_head;
+                d.noalias() = g_head * v_head.transpose();
+                sums = p.cwiseProduct(d).rowwise().sum();
+                p.array() *= (d.colwise() - sums).array() * scale; // now the gradient of q k^T
+                result.q.block(top + first, head * hd, n, hd).noalias() = p * k_head;
+                result.k.block(top, kv_head * hd, seen, hd).noalias() += p.transpose() * q_head;
+            }
+        }
+    });
+    return result;
 }
 
 } // namespace detent::inline DETENT_ABI::nn

@@ -32,7 +32,19 @@ public:
     index_t max_positions() const { return cos_.rows(); }
 
     /// Rotates queries or keys in place; `x` is (token, head * head_dim), its rows are the tokens that `rows` says.
-    void apply(matrix_ref x, token_rows rows, executor_ref executor = {}) const {
+    template <class X> void apply(X&& x, token_rows rows, executor_ref executor = {}) const {
+        rotate<false, scalar_of<X>>(x, rows, executor);
+    }
+
+    /// Rotates back by the same angles. That is the transposed rotation, which turns the gradient with respect to what
+    /// `apply` made into that with respect to what it was given.
+    template <class X> void apply_transposed(X&& x, token_rows rows, executor_ref executor = {}) const {
+        rotate<true, scalar_of<X>>(x, rows, executor);
+    }
+
+private:
+    template <bool back, class Scalar>
+    void rotate(basic_matrix_ref<Scalar> x, token_rows rows, executor_ref executor) const {
         index_t const length = rows.length(x.rows());
         index_t const half = cos_.cols();
         DETENT_EXPECTS(x.cols() % head_dim() == 0);
@@ -41,19 +53,19 @@ public:
             for (index_t t = begin; t < end; ++t) {
                 float const* c = cos_.row(rows.start + t % length).data();
                 float const* s = sin_.row(rows.start + t % length).data();
-                for (float* head = x.row(t).data(); head != x.row(t).data() + x.cols(); head += 2 * half) {
+                for (Scalar* head = x.row(t).data(); head != x.row(t).data() + x.cols(); head += 2 * half) {
                     for (index_t i = 0; i < half; ++i) {
-                        float const x1 = head[i];
-                        float const x2 = head[i + half];
-                        head[i] = x1 * c[i] - x2 * s[i];
-                        head[i + half] = x2 * c[i] + x1 * s[i];
+                        Scalar const x1 = head[i];
+                        Scalar const x2 = head[i + half];
+                        Scalar const sine = back ? -s[i] : s[i];
+                        head[i] = x1 * c[i] - x2 * sine;
+                        head[i + half] = x2 * c[i] + x1 * sine;
                     }
                 }
             }
         });
     }
 
-private:
     matrix cos_; // (position, pair)
     matrix sin_; // (position, pair)
 };
