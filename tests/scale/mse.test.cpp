@@ -109,11 +109,4 @@ TEST(mse_range, one_step_is_the_range_as_it_is) {
     EXPECT_EQ(one.fit(nf4{}, w, float_format::f16), absmax_range{}.fit(nf4{}, w, float_format::f16));
 }
 
-TEST(sum_of_powers, adds_powers) {
-    vector const e = vector::LinSpaced(3, 1, 3);
-    EXPECT_FLOAT_EQ(sum_of_powers(e, 2), 14);
-    EXPECT_FLOAT_EQ(sum_of_powers(e, 1), 6);
-    EXPECT_NEAR(sum_of_powers(e, 2.4F), 1 + std::pow(2, 2.4) + std::pow(3, 2.4), 1e-4);
-}
-
 } // namespace

@@ -16,6 +16,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/rounder.hpp"
 #include "grid/own_grid.hpp"
+#include "scale/ranges.hpp"
 
 namespace detent::test {
 
@@ -231,6 +232,24 @@ TEST(rounder, grids_of_users) {
     expect_rounds_as_scalar(steps_down{});
     expect_rounds_as_scalar(steps_down{0.37F});
     expect_rounds_as_scalar(signed_zeros{});
+}
+
+template <Grid G> void expect_error(G const& grid, float zero) {
+    std::mt19937 random(4);
+    std::normal_distribution<float> normal;
+    matrix const w = matrix::NullaryExpr(1, 37, [&] { return normal(random); });
+    tile_scale const s{0.3F, zero};
+    for (float const norm : {1.0F, 2.0F, 2.4F}) {
+        double const expected = test::error_of(grid, w, s, norm);
+        EXPECT_NEAR(rounder<G>(grid).error(w.size(), w.data(), s, norm), expected, 2e-5 * expected) << norm;
+    }
+}
+
+TEST(rounder, error_is_that_of_decoded_weights) {
+    expect_error(int_grid<3>{}, 2);
+    expect_error(own_affine{}, 2); // one by one
+    expect_error(nf4{}, 0);
+    expect_error(test::steps_down{0.5F}, 0);
 }
 
 } // namespace

@@ -3,21 +3,17 @@
 #pragma once
 
 #include <limits>
-#include <vector>
 
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/minmax.hpp"
-#include "detent/scale/rounder.hpp"
+#include "detent/scale/rounding_error.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// The sum of e^norm over all elements e >= 0.
-inline float sum_of_powers(vector const& errors, float norm) { return errors.array().pow(norm).sum(); }
 
 /// Shrinks the min-max range (absmax where the grid has no zero point or `symmetric` asks for it) step by step and
 /// keeps the one with the smallest sum of |x - decoded x|^norm: clipping a few outliers can serve the others better.
 struct mse_range {
-    float norm = 2.4F;       ///< exponent of the error
+    float norm = 2.4F;       ///< exponent of the error, at least 1
     int steps = 100;         ///< the range shrinks by 1/steps at a time
     float max_shrink = 0.8F; ///< and by less than this in all
     bool symmetric = false;  ///< keep the zero point in the middle, where the grid has one
@@ -27,19 +23,14 @@ struct mse_range {
         requires AffineGrid<G> || SignedGrid<G>
     tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
         interval const whole = interval::of(tile);
-        vector const weights = tile.reshaped<Eigen::RowMajor>();
-        vector numbers(tile.size());
-        std::vector<code> codes(static_cast<std::size_t>(tile.size()));
-        rounder<G> const round(grid);
+        rounding_error<G> error(grid, tile, norm);
         tile_scale best = lay(grid, whole, 1, format); // also where no error is finite
         float least = std::numeric_limits<float>::infinity();
         for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
             float const factor = 1 - static_cast<float>(i) / static_cast<float>(steps);
             tile_scale const candidate = lay(grid, whole, factor, format);
-            round(tile.size(), weights.data(), candidate, codes.data(), numbers.data());
-            float const error = sum_of_powers((numbers - weights).cwiseAbs(), norm);
-            if (error < least) {
-                least = error;
+            if (float const e = error(candidate, least); e < least) {
+                least = e;
                 best = candidate;
             }
         }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/tile_scale.hpp"
 #include "detent/simd/nearest.hpp"
+#include "detent/simd/rounding_error.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -96,6 +98,23 @@ public:
             }
         } else {
             simd::round(numbers_, n, weights, shared.scale, shared.zero, codes, numbers);
+        }
+    }
+
+    /// The sum of |x - decoded x|^norm over `n` finite weights x that share their scale and zero point, for a norm of
+    /// at least 1; within a relative error of 2e-5 where it neither overflows nor underflows.
+    float error(index_t n, float const* weights, tile_scale shared, float norm) const {
+        if constexpr (one_by_one) {
+            float sum = 0;
+            for (index_t i = 0; i < n; ++i) {
+                code c;
+                float number;
+                round(weights[i], shared, c, number);
+                sum += std::pow(std::abs(weights[i] - number), norm);
+            }
+            return sum;
+        } else {
+            return simd::rounding_error(numbers_, n, weights, shared.scale, shared.zero, norm);
         }
     }
 

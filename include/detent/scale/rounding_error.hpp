@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "detent/core/eigen.hpp"
+#include "detent/scale/range.hpp"
+#include "detent/scale/rounder.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// The error of rounding a tile with one scale after the other, for ranges that search for the best one.
+template <Grid G> class rounding_error {
+public:
+    /// For the weights of `tile`, and errors to the power of `norm`, at least 1.
+    rounding_error(G const& grid, matrix_view tile, float norm)
+        : grid_(grid), round_(grid), norm_(norm), weights_(tile.reshaped<Eigen::RowMajor>()), large_(tile.size() / 8) {
+        // The largest weights first: a scale that clips them too much is then given up early. So the largest eighth,
+        // in front of it the largest eighth of that, and so on.
+        auto end = weights_.end();
+        for (index_t n = large_; n > 0; n /= 8) {
+            auto const nth = weights_.begin() + n;
+            std::ranges::nth_element(weights_.begin(), nth, end, std::greater{}, [](float x) { return std::abs(x); });
+            end = nth;
+        }
+        for (float const x : weights_.head(large_ / 8)) {
+            outliers& side = x < 0 ? low_ : high_;
+            ++side.count;
+            side.least = std::min(side.least, std::abs(x));
+        }
+    }
+
+    /// The sum of |x - decoded x|^norm over the weights x, or some number of at least `limit` if it is not below that.
+    float operator()(tile_scale s, float limit) {
+        float sum = 0;
+        index_t i = 0;
+        while (i < large_ && sum < limit) {
+            sum += next_block(i, large_, s);
+        }
+        if (clips_others(s)) {
+            while (i < weights_.size() && sum < limit) {
+                sum += next_block(i, weights_.size(), s);
+            }
+            return sum;
+        }
+        // Where nothing is clipped the error does not depend on the zero point.
+        if (s.scale != shared_scale_) {
+            shared_scale_ = s.scale;
+            shared_ = 0;
+            shared_end_ = large_;
+        }
+        while (shared_end_ < weights_.size() && sum + shared_ < limit) {
+            shared_ += next_block(shared_end_, weights_.size(), s);
+        }
+        return sum + shared_;
+    }
+
+    /// What the numbers of a grid must span for an error below `limit`: if they do not, the largest weights alone are
+    /// clipped by more than that.
+    interval needed(float limit) const {
+        auto const end = [&](outliers const& side) { // from count (least - end)^norm = limit
+            return std::max(0.0F, side.least - std::pow(limit / side.count, 1 / norm_));
+        };
+        return {-end(low_), end(high_)};
+    }
+
+private:
+    /// Some of the largest weights of one sign: how many, and the smallest absolute value.
+    struct outliers {
+        float count = 0;
+        float least = std::numeric_limits<float>::max();
+    };
+
+    /// The error of the weights from `begin` on, some of them; `begin` moves past them.
+    float next_block(index_t& begin, index_t end, tile_scale s) const {
+        index_t const n = std::min(end - begin, std::clamp<index_t>(begin, 16, 256));
+        begin += n;
+        return round_.error(n, weights_.data() + begin - n, s, norm_);
+    }
+
+    /// Whether any weights but the large ones may be clipped, or rounded otherwise with another zero point.
+    bool clips_others(tile_scale s) const {
+        if constexpr (AffineGrid<G>) {
+            float const reach = std::min(s.zero - grid_.lowest(), grid_.highest() - s.zero) + 0.5F;
+            return large_ == 0 || std::abs(weights_[large_]) > reach * s.scale; // the largest of the others
+        } else {
+            return true;
+        }
+    }
+
+    G grid_;
+    rounder<G> round_;
+    float norm_;
+    vector weights_;
+    index_t large_;
+    outliers low_;
+    outliers high_;
+    float shared_scale_ = 0; // with it the weights from large_ to shared_end_ have the error shared_
+    float shared_ = 0;
+    index_t shared_end_ = 0;
+};
+
+} // namespace detent::inline DETENT_ABI
