@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <map>
+#include <random>
 
 #include <gtest/gtest.h>
 
@@ -16,6 +18,7 @@
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "matrix/random_solution.hpp"
+#include "matrix/random_weak.hpp"
 
 namespace {
 
@@ -28,6 +31,18 @@ using io::safetensors_writer;
 
 template <Grid G> packed_matrix random_packed(G const& grid, extents shape, extents tile, bool reordered = false) {
     solution s = test::random_solution(grid, shape, tile, 1);
+    if (reordered) {
+        s.order = test::random_order(shape.cols, 2);
+    }
+    return pack(grid, s);
+}
+
+/// The same with weak columns.
+template <Grid G>
+packed_matrix random_weak(G const& grid, extents shape, extents tile, index_t count, float_format format,
+                          bool reordered = false) {
+    solution s = test::random_solution(grid, shape, tile, 1);
+    test::weaken(s, grid, test::random_columns(shape.cols, count, 3), format);
     if (reordered) {
         s.order = test::random_order(shape.cols, 2);
     }
@@ -174,6 +189,112 @@ TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     packed_matrix w = random_packed(int_grid<4>{}, {32, 32}, {1, 32});
     w.scales.format = float_format::f32;
     EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
+    EXPECT_EQ(io::gptq_obstacle(random_weak(int_grid<4>{}, {32, 32}, {1, 32}, 2, float_format::f16)),
+              "it has no weak columns");
+}
+
+template <Grid G> void expect_owq_round_trip(G const& grid) {
+    std::vector<packed_matrix> matrices;
+    for (extents const shape : {extents{2, 32}, {6, 160}, {34, 96}}) {
+        for (index_t const count : {0, 1, 2, 7, 32}) {
+            for (float_format const format : test::all_formats) {
+                matrices.push_back(random_weak(grid, shape, {1, shape.cols}, count, format));
+                matrices.back().scales.format = format; // the scales are exact in each
+                ASSERT_EQ(io::owq_obstacle(matrices.back()), "");
+            }
+        }
+    }
+    temporary_directory const directory;
+    safetensors_writer writer;
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        io::add_owq(writer, "layer" + std::to_string(i), matrices[i]);
+    }
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    for (packed_layout const layout : {packed_layout::owq, packed_layout::gptq_v2}) { // the names say enough
+        packed_reader const reader(file, layout);
+        for (std::size_t i = 0; i < matrices.size(); ++i) {
+            packed_matrix const& w = matrices[i];
+            std::string const name = "layer" + std::to_string(i);
+            ASSERT_TRUE(reader.contains(name));
+            packed_matrix const read = reader.read(name, w.shape());
+            ASSERT_TRUE(dequantize(read) == dequantize(w)) << G::bits << " bits, matrix " << i;
+            EXPECT_EQ(read.weak, w.weak) << i;
+            EXPECT_EQ(read.codes, w.codes) << i;
+            EXPECT_EQ(read.scales.format, w.scales.format) << i;
+            EXPECT_EQ(read.tile, w.tile) << i;
+        }
+    }
+}
+
+TEST(add_owq, what_it_writes_is_read_back) {
+    expect_owq_round_trip(int_grid<3>{});
+    expect_owq_round_trip(int_grid<4>{});
+    expect_owq_round_trip(int_grid<3, zero::none>{});
+    expect_owq_round_trip(int_grid<4, zero::none>{});
+}
+
+template <Grid G> void expect_owq_layout(G const& grid, unsigned offset) {
+    index_t const out = 6;
+    index_t const in = 96;
+    packed_matrix const w = random_weak(grid, {out, in}, {1, in}, 4, float_format::bf16);
+    temporary_directory const directory;
+    safetensors_writer writer;
+    io::add_owq(writer, "a.b", w);
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    EXPECT_EQ(file.names(),
+              (std::vector<std::string>{"a.b.outlieridx", "a.b.oweight", "a.b.qweight", "a.b.scales", "a.b.zeros"}));
+    EXPECT_EQ(file.at("a.b.qweight").type, dtype::i32);
+    EXPECT_EQ(file.at("a.b.qweight").shape, (std::vector<index_t>{in * G::bits / 32, out}));
+    EXPECT_EQ(file.at("a.b.scales").type, dtype::f16);
+    EXPECT_EQ(file.at("a.b.scales").shape, (std::vector<index_t>{out, 1}));
+    EXPECT_EQ(file.at("a.b.zeros").type, dtype::u8);
+    EXPECT_EQ(file.at("a.b.zeros").shape, (std::vector<index_t>{out / 2, 1}));
+    EXPECT_EQ(file.at("a.b.oweight").type, dtype::bf16);
+    EXPECT_EQ(file.at("a.b.oweight").shape, (std::vector<index_t>{4, out}));
+    EXPECT_EQ(file.at("a.b.outlieridx").type, dtype::i32);
+    EXPECT_EQ(file.at("a.b.outlieridx").shape, (std::vector<index_t>{4}));
+    auto const codes = elements<std::uint32_t>(file, "a.b.qweight");
+    auto const zeros = elements<std::uint8_t>(file, "a.b.zeros");
+    auto const scales = elements<half>(file, "a.b.scales");
+    auto const weak = elements<bfloat16>(file, "a.b.oweight");
+    EXPECT_EQ(elements<std::int32_t>(file, "a.b.outlieridx"), w.weak.columns());
+    for (index_t row = 0; row < out; ++row) {
+        tile_scale const s = w.scales.at(row, 0);
+        unsigned const byte = zeros[static_cast<std::size_t>(row / 2)];
+        EXPECT_EQ(row % 2 == 0 ? byte % 16 : byte / 16, static_cast<unsigned>(s.zero) + offset);
+        EXPECT_EQ(static_cast<float>(scales[static_cast<std::size_t>(row)]), s.scale);
+        for (index_t k = 0; k < in; ++k) {
+            ASSERT_EQ(field(codes, row, out, k, G::bits), w.code_at(row, k)) << row << ' ' << k;
+        }
+        for (index_t k = 0; k < 4; ++k) {
+            EXPECT_EQ(static_cast<float>(weak[static_cast<std::size_t>(k * out + row)]), w.weak.at(k, row));
+            EXPECT_EQ(field(codes, row, out, w.weak.columns()[static_cast<std::size_t>(k)], G::bits),
+                      static_cast<unsigned>(s.zero) + offset) << "codes of weak columns stand for 0";
+        }
+    }
+}
+
+TEST(add_owq, writes_the_layout_of_owq) {
+    expect_owq_layout(int_grid<3>{}, 0);
+    expect_owq_layout(int_grid<4>{}, 0);
+    expect_owq_layout(int_grid<3, zero::none>{}, 4);
+    expect_owq_layout(int_grid<4, zero::none>{}, 8);
+}
+
+TEST(owq_obstacle, says_what_the_layout_cannot_hold) {
+    auto const obstacle = [](auto const& grid, extents shape, extents tile, bool reordered = false) {
+        return io::owq_obstacle(random_packed(grid, shape, tile, reordered));
+    };
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}), "");
+    EXPECT_EQ(obstacle(int_grid<2>{}, {6, 32}, {1, 32}), "it stores 3 or 4 bits, not 2");
+    EXPECT_EQ(obstacle(e2m1{}, {6, 32}, {1, 32}), "its grids are integers");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {2, 32}), "each of its rows has its own scales");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 16}), "its scales are of whole rows");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are in their natural order");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 40}, {1, 40}), "a weight of shape (6, 40) does not fill its words");
+    EXPECT_EQ(obstacle(int_grid<3>{}, {5, 32}, {1, 32}), "a weight of shape (5, 32) does not fill its words");
 }
 
 template <Grid G> void expect_own_round_trip(G const& grid) {
@@ -197,6 +318,37 @@ template <Grid G> void expect_own_round_trip(G const& grid) {
     for (std::size_t i = 0; i < matrices.size(); ++i) {
         EXPECT_TRUE(read[i] == matrices[i]) << i;
     }
+}
+
+TEST(add_packed, weak_columns_are_read_back) {
+    std::vector<packed_matrix> matrices;
+    for (extents const shape : {extents{1, 1}, {5, 37}, {32, 64}}) {
+        for (extents const tile : {extents{1, shape.cols}, shape, extents{1, 1}}) {
+            for (bool const reordered : {false, true}) {
+                for (float_format const format : test::all_formats) {
+                    for (index_t const count : {index_t{1}, index_t{3}, shape.cols}) {
+                        matrices.push_back(random_weak(int_grid<3>{}, shape, tile, count, format, reordered));
+                        matrices.push_back(random_weak(e2m1{}, shape, tile, count, format, reordered));
+                        matrices.push_back(random_weak(ternary{}, shape, tile, count, format, reordered));
+                    }
+                }
+            }
+        }
+    }
+    auto const read = written_and_read(io::add_packed, matrices);
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        EXPECT_TRUE(read[i] == matrices[i]) << i;
+    }
+}
+
+TEST(add_packed, without_weak_columns_writes_no_tensors_for_them) {
+    packed_matrix const w = random_packed(int_grid<3>{}, {5, 37}, {1, 37});
+    temporary_directory const directory;
+    safetensors_writer writer;
+    io::add_packed(writer, "a", w);
+    writer.save(directory / "model.safetensors");
+    EXPECT_EQ(checkpoint(directory / "model.safetensors").names(),
+              (std::vector<std::string>{"a.codes", "a.scales", "a.table", "a.tile", "a.zeros"}));
 }
 
 TEST(add_packed, what_it_writes_is_read_back) {
@@ -375,6 +527,155 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
     EXPECT_TRUE(contains(huge, "'layer.codes'")) << huge;
     std::string const message = failure_message([&] { read(good, {5, 38}); });
     EXPECT_TRUE(contains(message, "'layer.")) << message;
+}
+
+/// What both layouts with weak columns refuse, by the names of their tensors.
+void expect_bad_weak_columns_refused(tensors const& good, extents shape, std::string const& positions,
+                                     std::string const& numbers, std::string const& codes) {
+    std::string const at = "layer." + positions;
+    std::string const weak = "layer." + numbers;
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, shape, name, problem, change);
+    };
+    ASSERT_EQ(good.at(at).shape, std::vector<index_t>{4}); // column 0, two in between, the last one
+    refused(numbers, "is missing", [&](tensors& t) { t.erase(weak); });
+    using limits = std::numeric_limits<std::int32_t>;
+    for (std::int32_t const column : {-1, static_cast<std::int32_t>(shape.cols), limits::max(), limits::min()}) {
+        refused(positions, "names a column that is not there", [&](tensors& t) { t[at].set(3, column); });
+    }
+    refused(positions, "is not ascending", [&](tensors& t) { // the same one twice
+        std::memcpy(t[at].bytes.data() + 4, t[at].bytes.data() + 8, 4);
+    });
+    refused(positions, "is not ascending", [&](tensors& t) { t[at].set(3, std::int32_t{0}); });
+    refused(positions, "", [&](tensors& t) { t[at].shape = {2, 2}; });
+    refused(positions, "has type F32", [&](tensors& t) { t[at].type = dtype::f32; });
+    refused(numbers, "must have the shape (3, ", [&](tensors& t) {
+        t[at].shape = {3};
+        t[at].bytes.resize(12);
+    });
+    refused(numbers, "must have the shape (4, ", [&](tensors& t) { t[weak].shape = {2, 2 * shape.rows}; });
+    refused(numbers, "has type I16", [&](tensors& t) { t[weak].type = dtype::i16; });
+    refused(numbers, "has type F64", [&](tensors& t) {
+        t[weak] = tensor::of(dtype::f64, t[weak].shape, std::vector<double>(static_cast<std::size_t>(4 * shape.rows)));
+    });
+    for (std::uint16_t const number : {0x7E00, 0x7C00, 0xFC00}) {
+        refused(numbers, "not finite", [&](tensors& t) { t[weak].set(7, number); });
+    }
+    refused(codes, "has a code in a weak column that does not stand for 0",
+            [&](tensors& t) { t["layer." + codes].bytes[0] ^= 1; });
+}
+
+TEST(packed_reader, nonsense_in_weak_columns_is_refused) {
+    extents const shape{6, 37};
+    tensors const good =
+        tensors_of(io::add_packed, random_weak(int_grid<3>{}, shape, {2, 10}, 4, float_format::f16, true));
+    expect_bad_weak_columns_refused(good, shape, "weak_columns", "weak", "codes");
+    expect_refused(good, shape, "weak_columns", "is missing", [](tensors& t) { t.erase("layer.weak_columns"); });
+    expect_refused(good, shape, "weak", "must have the shape (4, 6)",
+                   [](tensors& t) { t["layer.weak"].shape = {6, 4}; });
+}
+
+TEST(packed_reader, nonsense_in_owqs_layout_is_refused) {
+    extents const shape{6, 64};
+    tensors const good = tensors_of(io::add_owq, random_weak(int_grid<3>{}, shape, {1, 64}, 4, float_format::f16));
+    expect_bad_weak_columns_refused(good, shape, "outlieridx", "oweight", "qweight");
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, shape, name, problem, change);
+    };
+    refused("scales", "is missing", [](tensors& t) { t.erase("layer.scales"); });
+    refused("zeros", "is missing", [](tensors& t) { t.erase("layer.zeros"); });
+    refused("scales", "must have the shape (6, 1)", [](tensors& t) { t["layer.scales"].shape = {1, 6}; });
+    refused("scales", "not finite", [](tensors& t) { t["layer.scales"].set(5, std::uint16_t{0x7E00}); });
+    refused("zeros", "must have the shape (3, 1)", [](tensors& t) { t["layer.zeros"].shape = {1, 3}; });
+    refused("zeros", "holds a zero point that is no code", [](tensors& t) { t["layer.zeros"].bytes[1] |= 0x80; });
+    refused("zeros", "holds a zero point that is no code", [](tensors& t) { t["layer.zeros"].bytes[1] |= 0x08; });
+    refused("qweight", "has type F32", [](tensors& t) { t["layer.qweight"].type = dtype::f32; });
+    refused("qweight", "does not hold weights of shape (6, 64)", [](tensors& t) {
+        t["layer.qweight"] = {dtype::i32, {4, 6}, std::vector<std::uint8_t>(4 * 6 * 4)}; // 2 bits
+    });
+    refused("qweight", "must have the shape (6, 6)", [](tensors& t) { t["layer.qweight"].shape = {6, 2, 3}; });
+    std::string const odd = failure_message([&] { read(good, {5, 64}); });
+    EXPECT_TRUE(contains(odd, "does not hold weights of shape (5, 64)")) << odd;
+    std::string const huge = failure_message([&] { read(good, {index_t{1} << 40, 64}); });
+    EXPECT_TRUE(contains(huge, "'layer.qweight'")) << huge;
+    // Without positions a layer is OWQ's because the configuration says so; it then cannot have numbers either.
+    tensors without = good;
+    without.erase("layer.outlieridx");
+    std::string const missing = failure_message([&] { read(without, shape, packed_layout::owq); });
+    EXPECT_TRUE(contains(missing, "'layer.outlieridx'")) << missing;
+    without.erase("layer.oweight");
+    EXPECT_TRUE(read(without, shape, packed_layout::owq).weak.empty());
+}
+
+TEST(packed_reader, takes_owqs_older_shapes) {
+    for (float_format const format : test::all_formats) {
+        packed_matrix const w = random_weak(int_grid<4>{}, {6, 64}, {1, 64}, 4, format);
+        tensors all = tensors_of(io::add_owq, w);
+        packed_matrix const expected = read(all, w.shape());
+        all["layer.scales"].shape = {6};
+        all["layer.zeros"].shape = {3};
+        tensor& weak = all["layer.oweight"];
+        auto const bytes = weak.bytes;
+        auto const size = static_cast<std::size_t>(bits_of(format) / 8);
+        for (std::size_t k = 0; k < 4; ++k) {
+            for (std::size_t row = 0; row < 6; ++row) {
+                std::memcpy(weak.bytes.data() + (row * 4 + k) * size, bytes.data() + (k * 6 + row) * size, size);
+            }
+        }
+        weak.shape = {6, 4};
+        EXPECT_TRUE(read(all, w.shape()) == expected);
+    }
+    // As many weak columns as outputs, and more: the usual shape is not taken for the old one.
+    for (index_t const count : {6, 9}) {
+        packed_matrix const w = random_weak(int_grid<4>{}, {6, 64}, {1, 64}, count, float_format::f16);
+        EXPECT_EQ(read(tensors_of(io::add_owq, w), w.shape()).weak, w.weak);
+    }
+}
+
+/// Changes random bytes and extents: reading throws error or succeeds with weak columns that make sense.
+void expect_survives(tensors const& good, extents shape, packed_layout layout) {
+    std::mt19937 random(1);
+    int refused = 0;
+    int accepted = 0;
+    for (int trial = 0; trial < 100; ++trial) {
+        tensors all = good;
+        for (auto changes = 1 + random() % 3; changes > 0; --changes) {
+            auto& t = std::next(all.begin(), static_cast<std::ptrdiff_t>(random() % all.size()))->second;
+            auto const kind = random() % 4;
+            if (kind < 2 && !t.bytes.empty()) {
+                t.bytes[random() % t.bytes.size()] ^= static_cast<std::uint8_t>(1U << random() % 8);
+            } else if (kind == 2 && !t.shape.empty() && t.shape[0] > 0) { // fewer rows
+                index_t const rows = static_cast<index_t>(random() % static_cast<unsigned>(t.shape[0]));
+                t.bytes.resize(t.bytes.size() / static_cast<std::size_t>(t.shape[0]) * static_cast<std::size_t>(rows));
+                t.shape[0] = rows;
+            } else if (t.shape.size() == 2) {
+                std::swap(t.shape[0], t.shape[1]);
+            }
+        }
+        packed_matrix w;
+        std::string const message = failure_message([&] { w = read(all, shape, layout); });
+        (message.empty() ? accepted : refused) += 1;
+        for (index_t k = 0; k < w.weak.count(); ++k) {
+            index_t const col = w.weak.columns()[static_cast<std::size_t>(k)];
+            ASSERT_TRUE(col >= 0 && col < shape.cols) << trial;
+            for (index_t row = 0; row < shape.rows; ++row) {
+                ASSERT_TRUE(std::isfinite(w.weak.at(k, row))) << trial;
+                tile_scale const s = w.scales.at(row / w.tile.rows, col / w.tile.cols);
+                ASSERT_EQ(w.table[w.code_at(row, col)], s.zero) << trial;
+            }
+        }
+    }
+    EXPECT_GT(refused, 0);
+    EXPECT_GT(accepted, 0);
+}
+
+TEST(packed_reader, survives_random_changes) {
+    packed_matrix const own = random_weak(int_grid<3>{}, {6, 37}, {2, 10}, 4, float_format::f16, true);
+    expect_survives(tensors_of(io::add_packed, own), own.shape(), packed_layout::detent);
+    packed_matrix const owq = random_weak(int_grid<4>{}, {6, 64}, {1, 64}, 4, float_format::bf16);
+    expect_survives(tensors_of(io::add_owq, owq), owq.shape(), packed_layout::owq);
 }
 
 TEST(packed_reader, a_layer_that_is_not_there_is_an_error) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include <gtest/gtest.h>
 
@@ -12,12 +13,37 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/scale/absmax.hpp"
+#include "detent/solver/rtn.hpp"
+#include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
+#include "matrix/random_weak.hpp"
 
 namespace detent {
 namespace {
 
 using test::layer_quantizer;
+
+/// Rounds all layers to nearest; the weights of the columns `weak` stay as they are.
+template <Grid G, class Range>
+void round_layers(decoder& model, G const& grid, Range const& range, index_t group,
+                  std::vector<std::int32_t> const& weak, float_format format) {
+    problem_of const p{grid, per_tile{1, group}, range};
+    for (block& b : model.blocks) {
+        for (auto const& roles : b.groups()) {
+            for (linear_role const role : roles) {
+                matrix const w = std::get<matrix>(b.linear(role).weight);
+                solution s = rtn{}.solve(w, {}, p, test::two_threads());
+                test::weaken(s, grid, weak, format);
+                for (index_t k = 0; k < s.weak.count(); ++k) {
+                    for (index_t row = 0; row < w.rows(); ++row) {
+                        s.weak.set(k, row, w(row, weak[static_cast<std::size_t>(k)]));
+                    }
+                }
+                b.linear(role).weight = pack(grid, s);
+            }
+        }
+    }
+}
 
 class save : public testing::TestWithParam<std::string> {
 protected:
@@ -25,7 +51,11 @@ protected:
     decoder round_trip(quantize_layer q, io::packed_layout layout) {
         auto const text = test::calibration_text();
         quantize_decoder(model_, {.tokens = text, .window = 64, .windows = 4}, q, test::two_threads());
-        auto const plan = save_decoder(model_, source_, directory_ / "out", "a test");
+        return saved_and_loaded(layout);
+    }
+
+    decoder saved_and_loaded(io::packed_layout layout, std::optional<io::packed_layout> wanted = {}) {
+        auto const plan = save_decoder(model_, source_, directory_ / "out", "a test", wanted);
         EXPECT_EQ(plan.layout, layout) << plan.obstacle;
         return load_decoder(directory_ / "out");
     }
@@ -90,6 +120,61 @@ TEST_P(save, other_grids_go_to_the_own_layout_and_back) {
     for (auto const& [name, packed] : packed_layers(model_)) {
         EXPECT_TRUE(*packed == *packed_layers(loaded).at(name)) << name;
     }
+}
+
+TEST_P(save, weak_columns_go_to_the_own_layout_and_back) {
+    round_layers(model_, int_grid<4>{}, minmax_range{}, 32, {1, 2, 60}, float_format::f16);
+    auto const loaded = saved_and_loaded(io::packed_layout::detent);
+    expect_same(loaded);
+    for (auto const& [name, packed] : packed_layers(model_)) {
+        EXPECT_EQ(packed->weak.count(), 3) << name;
+        EXPECT_TRUE(*packed == *packed_layers(loaded).at(name)) << name;
+    }
+    auto const plan = plan_save(model_);
+    EXPECT_TRUE(contains(plan.obstacle, "GPTQ's layout cannot hold it, it has no weak columns")) << plan.obstacle;
+}
+
+TEST_P(save, weak_columns_go_to_owqs_layout_and_back) {
+    round_layers(model_, int_grid<3>{}, minmax_range{}, 0, {1, 2, 60}, float_format::bf16);
+    auto const loaded = saved_and_loaded(io::packed_layout::owq, io::packed_layout::owq);
+    expect_same(loaded);
+    for (auto const& [name, packed] : packed_layers(model_)) {
+        EXPECT_TRUE(*packed == *packed_layers(loaded).at(name)) << name;
+    }
+    auto const settings = io::read_json(directory_ / "out" / "config.json").at("quantization_config");
+    EXPECT_EQ(settings.at("quant_method"), "owq");
+    EXPECT_EQ(settings.at("description"), "a test");
+    EXPECT_EQ(settings.at("bits"), 3);
+    EXPECT_EQ(settings.at("group_size"), -1);
+    EXPECT_EQ(settings.at("sym"), false);
+    EXPECT_FALSE(settings.contains("checkpoint_format"));
+    EXPECT_EQ(read_packed_layout(directory_ / "out" / "config.json"), io::packed_layout::owq);
+}
+
+TEST_P(save, whole_rows_go_to_owqs_layout_without_weak_columns_too) {
+    round_layers(model_, int_grid<4, zero::none>{}, absmax_range{}, 0, {}, float_format::f16);
+    expect_same(saved_and_loaded(io::packed_layout::owq, io::packed_layout::owq));
+}
+
+TEST_P(save, any_layout_that_can_hold_the_model_may_be_asked_for) {
+    round_layers(model_, int_grid<4>{}, minmax_range{}, 0, {}, float_format::f16);
+    expect_same(saved_and_loaded(io::packed_layout::detent, io::packed_layout::detent));
+    EXPECT_EQ(plan_save(model_, io::packed_layout::gptq_v2).layout, io::packed_layout::gptq_v2);
+    EXPECT_EQ(plan_save(model_, io::packed_layout::detent).obstacle, "");
+}
+
+TEST_P(save, a_layout_that_cannot_hold_the_model_is_an_error) {
+    round_layers(model_, int_grid<4>{}, minmax_range{}, 32, {1, 2, 60}, float_format::f16);
+    auto const refused = [&](io::packed_layout wanted) {
+        std::string const planned = failure_message([&] { plan_save(model_, wanted); });
+        EXPECT_EQ(failure_message([&] { save_decoder(model_, source_, directory_ / "out", "", wanted); }), planned);
+        EXPECT_EQ(directory_.entries(), 0) << "nothing is written";
+        return planned;
+    };
+    std::string const layer = "layer '" + packed_layers(model_).begin()->first + "': ";
+    EXPECT_EQ(refused(io::packed_layout::owq), layer + "OWQ's layout cannot hold it, its scales are of whole rows");
+    EXPECT_EQ(refused(io::packed_layout::gptq_v2), layer + "GPTQ's layout cannot hold it, it has no weak columns");
+    EXPECT_EQ(refused(io::packed_layout::gptq_v1), "GPTQ's v1 layout: is read, not written");
 }
 
 TEST_P(save, copies_all_other_tensors_byte_for_byte) {

@@ -6,6 +6,7 @@
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/product.hpp"
 #include "matrix/random_solution.hpp"
+#include "matrix/random_weak.hpp"
 #include "nn/random_matrix.hpp"
 
 namespace {
@@ -13,8 +14,9 @@ namespace {
 using namespace detent;
 using test::random_matrix;
 
-quantized_matrix<int_grid<4>, per_group<16>> random_weights(bool reordered) {
+quantized_matrix<int_grid<4>, per_group<16>> random_weights(bool reordered, index_t weak = 0) {
     solution s = test::random_solution(int_grid<4>{}, {21, 70}, {1, 16}, 1);
+    test::weaken(s, int_grid<4>{}, test::random_columns(70, weak, 3), float_format::f16);
     if (reordered) {
         s.order = test::random_order(70, 2);
     }
@@ -60,5 +62,61 @@ TEST(product, multiply_takes_blocks_of_larger_matrices) {
         EXPECT_EQ(y, matrix::Constant(30, 40, -7));
     }
 }
+
+TEST(product, weak_columns_follow_the_order) {
+    for (bool const reordered : {false, true}) {
+        auto const w = random_weights(reordered, 5);
+        matrix const dense = dequantize(w.packed());
+        for (index_t const tokens : {1, 5, 40}) {
+            Eigen::MatrixXf const batch = random_matrix(70, tokens, 4);
+            expect_product(w * batch, dense, batch);
+        }
+    }
+}
+
+TEST(multiply_transposed, is_the_product_with_the_dequantized_weights) {
+    for (bool const reordered : {false, true}) {
+        for (index_t const weak : {0, 5}) {
+            auto const w = random_weights(reordered, weak);
+            matrix const dense = dequantize(w.packed());
+            for (index_t const tokens : {0, 1, 5, 40}) {
+                matrix const g = random_matrix(tokens, 21, 4);
+                matrix x(tokens, 70);
+                multiply_transposed(w.packed(), g, x);
+                expect_product(x.transpose(), dense.transpose(), g.transpose());
+            }
+        }
+    }
+}
+
+TEST(multiply_transposed, takes_blocks_of_larger_matrices) {
+    for (bool const reordered : {false, true}) {
+        auto const w = random_weights(reordered, 5);
+        matrix const g = random_matrix(30, 40, 6);
+        matrix x = matrix::Constant(30, 90, -7);
+        multiply_transposed(w.packed(), g.block(2, 5, 20, 21), x.block(4, 3, 20, 70));
+        expect_product(x.block(4, 3, 20, 70).transpose(), dequantize(w.packed()).transpose(),
+                       g.block(2, 5, 20, 21).transpose());
+        x.block(4, 3, 20, 70).setConstant(-7);
+        EXPECT_EQ(x, matrix::Constant(30, 90, -7));
+    }
+}
+
+#if defined(_OPENMP)
+TEST(multiply_transposed, threads_do_not_change_a_bit_in_any_order) {
+    for (bool const reordered : {false, true}) {
+        auto const w = random_weights(reordered, 5);
+        matrix const g = random_matrix(600, 21, 4);
+        matrix serially(600, 70);
+        multiply_transposed(w.packed(), g, serially);
+        for (index_t const count : {1, 2, 3}) {
+            threads many(count);
+            matrix x(600, 70);
+            multiply_transposed(w.packed(), g, x, many);
+            EXPECT_EQ(x, serially) << count << " threads";
+        }
+    }
+}
+#endif
 
 } // namespace

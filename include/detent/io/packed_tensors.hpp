@@ -10,6 +10,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "detent/core/error.hpp"
@@ -22,6 +23,7 @@ namespace detent::inline DETENT_ABI::io {
 enum class packed_layout {
     gptq_v1, ///< AutoGPTQ's, with zero points stored minus one: only read
     gptq_v2, ///< GPTQModel's
+    owq,     ///< OWQ's: whole rows, and weak columns
     detent   ///< any grid; see docs/file_format.md
 };
 
@@ -68,17 +70,70 @@ inline int integer_offset(std::span<float const> table) {
     return static_cast<int>(offset);
 }
 
+/// Codes, in words of 32 bits, of which there is a bit stream in every `stride`th word: down a column of a matrix with
+/// rows of `stride` words, or along a row when `stride` is 1.
+struct code_stream {
+    int bits;
+    index_t stride;
+
+    /// Adds code `i` to a stream of zeros.
+    void put(std::uint32_t* words, index_t i, unsigned code) const {
+        index_t const bit = i * bits;
+        std::uint32_t* const word = words + bit / 32 * stride;
+        word[0] |= code << (bit % 32);
+        if (bit % 32 + bits > 32) {
+            word[stride] |= code >> (32 - bit % 32);
+        }
+    }
+
+    /// Code `i`.
+    code get(std::uint32_t const* words, index_t i) const {
+        index_t const bit = i * bits;
+        std::uint32_t const* const word = words + bit / 32 * stride;
+        std::uint64_t value = word[0] >> (bit % 32);
+        if (bit % 32 + bits > 32) {
+            value |= std::uint64_t{word[stride]} << (32 - bit % 32);
+        }
+        return static_cast<code>(value & ((1U << bits) - 1));
+    }
+};
+
+/// The codes as GPTQ's and OWQ's `qweight` (in * bits / 32, out), inputs in their natural order.
+inline std::vector<std::uint32_t> code_words(packed_matrix const& w) {
+    auto const [out, in] = w.shape();
+    code_stream const down{w.bits, out};
+    std::vector<std::uint32_t> words(static_cast<std::size_t>(in * w.bits / 32 * out));
+    for (index_t k = 0; k < in; ++k) { // stored column
+        index_t const input = w.order.empty() ? k : w.order[static_cast<std::size_t>(k)];
+        for (index_t row = 0; row < out; ++row) {
+            down.put(words.data() + row, input, w.code_at(row, k));
+        }
+    }
+    return words;
+}
+
+/// Why neither GPTQ's nor OWQ's layout can hold the grid or the tiles of `w`; empty when they can.
+inline std::string integer_obstacle(packed_matrix const& w) {
+    if (int const offset = integer_offset(w.table); offset < 0 || (offset > 0 && !w.scales.zeros.empty())) {
+        return "its grids are integers";
+    }
+    if (w.tile.rows != 1) {
+        return "each of its rows has its own scales";
+    }
+    return {};
+}
+
 /// Why GPTQ's layout cannot hold `w`; empty when it can.
 inline std::string gptq_obstacle(packed_matrix const& w) {
     auto const [out, in] = w.shape();
     if (w.bits != 2 && w.bits != 3 && w.bits != 4 && w.bits != 8) {
         return "it stores 2, 3, 4 or 8 bits, not " + std::to_string(w.bits);
     }
-    if (int const offset = integer_offset(w.table); offset < 0 || (offset > 0 && !w.scales.zeros.empty())) {
-        return "its grids are integers";
+    if (auto const obstacle = integer_obstacle(w); !obstacle.empty()) {
+        return obstacle;
     }
-    if (w.tile.rows != 1) {
-        return "each of its rows has its own scales";
+    if (!w.weak.empty()) {
+        return "it has no weak columns";
     }
     if (w.scales.format != float_format::f16) {
         return "its scales are f16";
@@ -93,45 +148,69 @@ inline std::string gptq_obstacle(packed_matrix const& w) {
 inline void add_gptq(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
     auto const [out, in] = w.shape();
     index_t const groups = w.scales.tiles.cols;
-    auto const put = [&](std::vector<std::uint32_t>& words, index_t row_words, index_t position, index_t col,
-                         unsigned value) {
-        // A bit stream down the words of column `col`, of which there is one in every `row_words`.
-        auto const bit = position * w.bits;
-        auto* const word = &words[static_cast<std::size_t>(bit / 32 * row_words + col)];
-        word[0] |= value << (bit % 32);
-        if (bit % 32 + w.bits > 32) {
-            word[row_words] |= value >> (32 - bit % 32);
-        }
-    };
-    std::vector<std::uint32_t> codes(static_cast<std::size_t>(in * w.bits / 32 * out)); // (in * bits / 32, out)
     std::vector<std::int32_t> group_of(static_cast<std::size_t>(in));
     for (index_t k = 0; k < in; ++k) { // stored column
         index_t const input = w.order.empty() ? k : w.order[static_cast<std::size_t>(k)];
         group_of[static_cast<std::size_t>(input)] = static_cast<std::int32_t>(k / w.tile.cols);
-        for (index_t row = 0; row < out; ++row) {
-            put(codes, out, input, row, w.code_at(row, k));
-        }
     }
     int const offset = integer_offset(w.table);
+    code_stream const along{w.bits, 1};
     index_t const zero_words = out * w.bits / 32;
     std::vector<std::uint32_t> zeros(static_cast<std::size_t>(groups * zero_words)); // (group, out * bits / 32)
     std::vector<float> scales(static_cast<std::size_t>(groups * out));               // (group, out)
     for (index_t group = 0; group < groups; ++group) {
-        std::vector<std::uint32_t> row_of_zeros(static_cast<std::size_t>(zero_words));
         for (index_t row = 0; row < out; ++row) {
             tile_scale const s = w.scales.at(row, group);
             scales[static_cast<std::size_t>(group * out + row)] = s.scale;
-            put(row_of_zeros, 1, row, 0, static_cast<unsigned>(s.zero) + static_cast<unsigned>(offset));
+            along.put(zeros.data() + group * zero_words, row,
+                      static_cast<unsigned>(s.zero) + static_cast<unsigned>(offset));
         }
-        std::ranges::copy(row_of_zeros, zeros.begin() + group * zero_words);
     }
-    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(codes));
+    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(code_words(w)));
     file.add(name + ".qzeros", dtype::i32, {groups, zero_words}, bytes_of(zeros));
     file.add(name + ".scales", dtype::f16, {groups, out}, scale_bytes(scales, float_format::f16));
     file.add(name + ".g_idx", dtype::i32, {in}, bytes_of(group_of));
 }
 
-/// Adds the tensors of layer `name` in detent's own layout, which holds any packed matrix; it borrows the codes.
+/// Why OWQ's layout cannot hold `w`; empty when it can.
+inline std::string owq_obstacle(packed_matrix const& w) {
+    auto const [out, in] = w.shape();
+    if (w.bits != 3 && w.bits != 4) {
+        return "it stores 3 or 4 bits, not " + std::to_string(w.bits);
+    }
+    if (auto const obstacle = integer_obstacle(w); !obstacle.empty()) {
+        return obstacle;
+    }
+    if (w.tile.cols != in) {
+        return "its scales are of whole rows";
+    }
+    if (!w.order.empty()) {
+        return "its inputs are in their natural order";
+    }
+    if (in % 32 != 0 || out % 2 != 0) {
+        return "a weight of shape (" + std::to_string(out) + ", " + std::to_string(in) + ") does not fill its words";
+    }
+    return {};
+}
+
+/// Adds the tensors of layer `name` in OWQ's layout; it borrows the weak columns. `w` has no `owq_obstacle`.
+inline void add_owq(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
+    auto const [out, in] = w.shape();
+    int const offset = integer_offset(w.table);
+    std::vector<std::uint8_t> zeros(static_cast<std::size_t>(out / 2)); // two in a byte, that of the even row below
+    for (index_t row = 0; row < out; ++row) {
+        int const zero = static_cast<int>(w.scales.at(row, 0).zero) + offset;
+        zeros[static_cast<std::size_t>(row / 2)] |= static_cast<std::uint8_t>(zero << (row % 2 * 4));
+    }
+    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(code_words(w)));
+    file.add(name + ".scales", dtype_of(w.scales.format), {out, 1}, scale_bytes(w.scales.scales, w.scales.format));
+    file.add(name + ".zeros", dtype::u8, {out / 2, 1}, std::move(zeros));
+    file.add(name + ".oweight", dtype_of(w.weak.format()), {w.weak.count(), out}, w.weak.values().bytes());
+    file.add(name + ".outlieridx", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
+}
+
+/// Adds the tensors of layer `name` in detent's own layout, which holds any packed matrix; it borrows the codes and
+/// weak columns.
 inline void add_packed(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
     extents const tiles = w.scales.tiles;
     file.add(name + ".codes", dtype::u8, {w.shape().rows, w.row_bytes()}, w.codes.bytes());
@@ -147,14 +226,19 @@ inline void add_packed(safetensors_writer& file, std::string const& name, packed
     if (!w.order.empty()) {
         file.add(name + ".order", dtype::i32, {std::ssize(w.order)}, bytes_of(w.order));
     }
+    if (!w.weak.empty()) {
+        file.add(name + ".weak_columns", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
+        file.add(name + ".weak", dtype_of(w.weak.format()), {w.weak.count(), w.shape().rows}, w.weak.values().bytes());
+    }
 }
 
-/// Reads packed matrices back from a checkpoint, in either layout. Every error names the tensor.
+/// Reads packed matrices back from a checkpoint, in any layout. Every error names the tensor.
 class packed_reader {
 public:
-    /// `gptq` says how tensors in GPTQ's layout store their zero points.
-    explicit packed_reader(checkpoint const& file, packed_layout gptq = packed_layout::gptq_v2)
-        : file_(file), gptq_(gptq) {}
+    /// `layout` says what names cannot: how tensors in GPTQ's layout store their zero points, and whether layers
+    /// without weak columns are OWQ's.
+    explicit packed_reader(checkpoint const& file, packed_layout layout = packed_layout::gptq_v2)
+        : file_(file), layout_(layout) {}
 
     /// Whether layer `name` is stored packed.
     bool contains(std::string const& name) const {
@@ -163,40 +247,27 @@ public:
 
     /// Layer `name` of this shape. @throws error when a tensor is missing, has another shape or makes no sense.
     packed_matrix read(std::string const& name, extents shape) const {
-        return file_.contains(name + ".qweight") ? read_gptq(name, shape) : read_detent(name, shape);
+        if (!file_.contains(name + ".qweight")) {
+            return read_detent(name, shape);
+        }
+        bool const owq = layout_ == packed_layout::owq || file_.contains(name + ".outlieridx");
+        return owq ? read_owq(name, shape) : read_gptq(name, shape);
     }
 
 private:
     packed_matrix read_gptq(std::string const& name, extents shape) const {
         auto const [out, in] = shape;
-        index_t const rows = file_.at(name + ".qweight").shape.empty() ? 0 : file_.at(name + ".qweight").shape[0];
-        int const bits = in > 0 ? static_cast<int>(std::min<index_t>(9, rows * 32 / in)) : 0;
-        if (bits < 1 || bits > 8 || in * bits / 32 != rows || in * bits % 32 != 0 || out * bits % 32 != 0) {
-            throw wrong(name + ".qweight", "its shape does not hold weights of shape (" + std::to_string(out) + ", " +
-                                               std::to_string(in) + ")");
+        int const bits = bits_of_words(name, shape);
+        if (out * bits % 32 != 0) {
+            throw does_not_hold(name, shape);
         }
-        auto const words = integers<std::uint32_t>(name + ".qweight", {rows, out});
+        auto const words = integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
         auto group_of = integers<std::int32_t>(name + ".g_idx", {in});
         auto const& scales = file_.at(name + ".scales");
         index_t const groups = scales.shape.empty() ? 0 : scales.shape[0];
         auto const scale_values = floats(name + ".scales", {groups, out});
         auto const zero_words = integers<std::uint32_t>(name + ".qzeros", {groups, out * bits / 32});
-        auto const get = [bits](std::uint32_t const* column, index_t row_words, index_t position) {
-            index_t const bit = position * bits;
-            auto const* const word = column + bit / 32 * row_words;
-            std::uint64_t value = word[0] >> (bit % 32);
-            if (bit % 32 + bits > 32) {
-                value |= std::uint64_t{word[row_words]} << (32 - bit % 32);
-            }
-            return static_cast<code>(value & ((1U << bits) - 1));
-        };
-
-        packed_matrix w;
-        w.bits = bits;
-        w.extent = shape;
-        for (int c = 0; c < 1 << bits; ++c) {
-            w.table.push_back(static_cast<float>(c));
-        }
+        packed_matrix w = integer_matrix(bits, shape);
         // Storage is in the order of groups: the natural order unless activation order was used.
         std::vector<std::int32_t> order(static_cast<std::size_t>(in));
         std::iota(order.begin(), order.end(), 0);
@@ -220,25 +291,130 @@ private:
             throw wrong(name + ".scales", "has " + std::to_string(groups) + " groups, g_idx names " +
                                               std::to_string(w.scales.tiles.cols));
         }
+        code_stream const along{bits, 1};
         for (index_t row = 0; row < out; ++row) {
             for (index_t group = 0; group < groups; ++group) {
-                int zero = get(zero_words.data() + group * (out * bits / 32), 1, row);
-                if (gptq_ == packed_layout::gptq_v1) {
+                int zero = along.get(zero_words.data() + group * (out * bits / 32), row);
+                if (layout_ == packed_layout::gptq_v1) {
                     zero = (zero + 1) % (1 << bits); // a zero point of 0 was stored as -1
                 }
                 w.scales.set(row, group,
                              {scale_values[static_cast<std::size_t>(group * out + row)], static_cast<float>(zero)});
             }
         }
-        std::vector<code> codes(static_cast<std::size_t>(shape.size()));
+        w.codes = pack_words(bits, shape, words, order);
+        return w;
+    }
+
+    packed_matrix read_owq(std::string const& name, extents shape) const {
+        auto const [out, in] = shape;
+        int const bits = bits_of_words(name, shape);
+        if ((bits != 3 && bits != 4) || out % 2 != 0) {
+            throw does_not_hold(name, shape);
+        }
+        auto const words = integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
+        packed_matrix w = integer_matrix(bits, shape);
+        w.tile = {1, in};
+        auto const& scales = file_.at(name + ".scales");
+        auto const scale_values = floats(name + ".scales", column(scales, out));
+        auto const zeros = integers<std::uint8_t>(name + ".zeros", column(file_.at(name + ".zeros"), out / 2));
+        w.scales = scale_store(shape, w.tile, format_of(scales.type), true);
         for (index_t row = 0; row < out; ++row) {
-            for (index_t k = 0; k < in; ++k) {
-                codes[static_cast<std::size_t>(row * in + k)] =
-                    get(words.data() + row, out, order[static_cast<std::size_t>(k)]);
+            int const zero = zeros[static_cast<std::size_t>(row / 2)] >> (row % 2 * 4) & 15;
+            if (zero >= 1 << bits) {
+                throw wrong(name + ".zeros", "holds a zero point that is no code");
+            }
+            w.scales.set(row, 0, {scale_values[static_cast<std::size_t>(row)], static_cast<float>(zero)});
+        }
+        std::vector<std::int32_t> natural(static_cast<std::size_t>(in));
+        std::iota(natural.begin(), natural.end(), 0);
+        w.codes = pack_words(bits, shape, words, natural);
+        read_weak(w, name + ".outlieridx", name + ".oweight", name + ".qweight", true);
+        return w;
+    }
+
+    /// The bits of the codes of a `qweight`, from its shape.
+    int bits_of_words(std::string const& name, extents shape) const {
+        auto const& words = file_.at(name + ".qweight").shape;
+        index_t const rows = words.empty() ? 0 : words[0];
+        int const bits = shape.cols > 0 ? static_cast<int>(std::min<index_t>(9, rows * 32 / shape.cols)) : 0;
+        if (bits < 1 || bits > 8 || shape.cols * bits / 32 != rows || shape.cols * bits % 32 != 0) {
+            throw does_not_hold(name, shape);
+        }
+        return bits;
+    }
+
+    error does_not_hold(std::string const& name, extents shape) const {
+        return wrong(name + ".qweight", "its shape does not hold weights of shape (" + std::to_string(shape.rows) +
+                                            ", " + std::to_string(shape.cols) + ")");
+    }
+
+    /// A matrix of integers from 0 on, still without codes and scales.
+    static packed_matrix integer_matrix(int bits, extents shape) {
+        packed_matrix w;
+        w.bits = bits;
+        w.extent = shape;
+        for (int c = 0; c < 1 << bits; ++c) {
+            w.table.push_back(static_cast<float>(c));
+        }
+        return w;
+    }
+
+    /// The codes of the words of a `qweight`; stored column k is input `order[k]`.
+    static buffer pack_words(int bits, extents shape, std::vector<std::uint32_t> const& words,
+                             std::vector<std::int32_t> const& order) {
+        code_stream const down{bits, shape.rows};
+        std::vector<code> codes(static_cast<std::size_t>(shape.size()));
+        for (index_t row = 0; row < shape.rows; ++row) {
+            for (index_t k = 0; k < shape.cols; ++k) {
+                codes[static_cast<std::size_t>(row * shape.cols + k)] =
+                    down.get(words.data() + row, order[static_cast<std::size_t>(k)]);
             }
         }
-        w.codes = pack_rows(bits, shape, codes.data());
-        return w;
+        return pack_rows(bits, shape, codes.data());
+    }
+
+    /// The shape of a tensor of `n` elements that may be a column.
+    static std::vector<index_t> column(tensor_view const& t, index_t n) {
+        return t.shape.size() == 1 ? std::vector{n} : std::vector{n, index_t{1}};
+    }
+
+    /// Reads the weak columns of `w`, which has its codes, where there are any. Old files of OWQ `may_be_transposed`.
+    void read_weak(packed_matrix& w, std::string const& positions, std::string const& numbers, std::string const& codes,
+                   bool may_be_transposed) const {
+        if (!file_.contains(positions) && !file_.contains(numbers)) {
+            return;
+        }
+        auto const [out, in] = w.shape();
+        auto const& listed = file_.at(positions).shape;
+        index_t const count = listed.size() == 1 ? listed[0] : 0;
+        auto columns = integers<std::int32_t>(positions, {count});
+        for (index_t k = 0; k < count; ++k) {
+            auto const i = static_cast<std::size_t>(k);
+            if (columns[i] < 0 || columns[i] >= in) {
+                throw wrong(positions, "names a column that is not there");
+            }
+            if (k > 0 && columns[i] <= columns[i - 1]) {
+                throw wrong(positions, "is not ascending");
+            }
+        }
+        auto const& stored = file_.at(numbers);
+        // More rows than columns: one row for each output, unless there really are so many weak columns.
+        bool const transposed = may_be_transposed && out != count && stored.shape == std::vector{out, count};
+        auto const values = floats(numbers, transposed ? stored.shape : std::vector{count, out});
+        if (stored.type != dtype::f16 && stored.type != dtype::bf16 && stored.type != dtype::f32) {
+            throw wrong(numbers, "has type " + std::string(io::name(stored.type)));
+        }
+        w.weak = weak_columns(std::move(columns), out, format_of(stored.type));
+        for (index_t k = 0; k < count; ++k) {
+            index_t const col = w.weak.columns()[static_cast<std::size_t>(k)];
+            for (index_t row = 0; row < out; ++row) {
+                w.weak.set(k, row, values[static_cast<std::size_t>(transposed ? row * count + k : k * out + row)]);
+                if (w.table[w.code_at(row, col)] != w.scales.at(row / w.tile.rows, col / w.tile.cols).zero) {
+                    throw wrong(codes, "has a code in a weak column that does not stand for 0");
+                }
+            }
+        }
     }
 
     packed_matrix read_detent(std::string const& name, extents shape) const {
@@ -282,6 +458,7 @@ private:
         auto const codes = integers<std::uint8_t>(name + ".codes", {shape.rows, w.row_bytes()});
         w.codes = buffer(std::ssize(codes));
         std::ranges::copy(codes, w.codes.data());
+        read_weak(w, name + ".weak_columns", name + ".weak", name + ".codes", false);
         if (std::ranges::any_of(w.table, [](float number) { return std::isnan(number); })) {
             for (index_t row = 0; row < shape.rows; ++row) {
                 for (index_t col = 0; col < shape.cols; ++col) {
@@ -337,7 +514,7 @@ private:
     }
 
     checkpoint const& file_;
-    packed_layout gptq_;
+    packed_layout layout_;
 };
 
 } // namespace detent::inline DETENT_ABI::io

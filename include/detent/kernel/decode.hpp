@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "detent/core/index.hpp"
+#include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/simd/lookup.hpp"
 #include "detent/simd/unpack.hpp"
@@ -15,7 +16,7 @@ namespace detent::inline DETENT_ABI::kernel {
 inline constexpr index_t longest_run = 1024;
 
 /// Writes the weights at `row`, stored columns [begin, begin + n), to `out`; `begin` is a multiple of 8 and
-/// n <= longest_run.
+/// n <= longest_run. Weak columns have their own numbers.
 template <int Bits>
 void decode(packed_view const& w, index_t row, index_t begin, index_t n, float* out) noexcept {
     alignas(64) code codes[longest_run];
@@ -31,6 +32,7 @@ void decode(packed_view const& w, index_t row, index_t begin, index_t n, float* 
             out[i] = (out[i] - zero) * scale;
         }
     }
+    put_weak(w.weak, row, begin, n, out);
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

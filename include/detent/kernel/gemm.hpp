@@ -5,7 +5,8 @@
 #include <algorithm>
 
 #include "detent/core/index.hpp"
-#include "detent/kernel/gemv.hpp"
+#include "detent/kernel/decode.hpp"
+#include "detent/kernel/floats.hpp"
 
 namespace detent::inline DETENT_ABI::kernel {
 

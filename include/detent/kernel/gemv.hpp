@@ -3,26 +3,15 @@
 #pragma once
 
 #include <algorithm>
-#include <xsimd/xsimd.hpp>
 
 #include "detent/core/index.hpp"
 #include "detent/kernel/decode.hpp"
+#include "detent/kernel/floats.hpp"
+#include "detent/kernel/weak_columns.hpp"
 #include "detent/simd/lookup.hpp"
 #include "detent/simd/unpack.hpp"
 
 namespace detent::inline DETENT_ABI::kernel {
-
-using floats = xsimd::batch<float>;
-inline constexpr auto lanes = static_cast<index_t>(floats::size);
-
-/// The sum of all lanes.
-inline float sum(floats v) noexcept {
-#if XSIMD_VERSION_MAJOR >= 9
-    return xsimd::reduce_add(v);
-#else
-    return xsimd::hadd(v);
-#endif
-}
 
 /// The next `lanes` numbers for codes.
 template <int Bits> floats look_up(simd::lookup_table<Bits> const& table, code const* codes) noexcept {
@@ -37,7 +26,8 @@ template <int Bits> floats look_up(simd::lookup_table<Bits> const& table, code c
     }
 }
 
-/// <x, w[row]> for one input, whose codes meet it right after the lookup: the scale is applied once for each tile.
+/// <x, w[row]> for one input, whose codes meet it right after the lookup: the scale is applied once for each tile. Weak
+/// columns count as 0.
 template <int Bits>
 float dot_row(packed_view const& w, simd::lookup_table<Bits> const& table, index_t row, float const* x) noexcept {
     alignas(64) code codes[longest_run];
@@ -113,6 +103,7 @@ void gemv(packed_view const& w, index_t first, index_t last, float const* x, ind
         for (index_t row = first; row < last; ++row) {
             y[row] = dot_row<Bits>(w, table, row, x);
         }
+        add_weak(w.weak, first, last, x, y);
         return;
     }
     for (index_t t = 0; t < tokens; ++t) {

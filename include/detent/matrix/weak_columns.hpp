@@ -15,13 +15,17 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Borrowed weak columns, as a kernel sees them: number k, row r is at `values + (k * rows + r) * bits_of(format) / 8`.
+/// Borrowed weak columns, as a kernel sees them: number k, row r is at `values + (k * rows + r) * bits_of(format) / 8`;
+/// 64 bytes after the last may be read.
 struct weak_view {
     index_t count = 0;
     std::int32_t const* columns = nullptr; ///< stored columns, ascending
     std::uint8_t const* values = nullptr;  ///< (count, rows)
     index_t rows = 0;
     float_format format = float_format::f16;
+
+    /// Which weak column comes first at or after the stored column `column`; `count` if none does.
+    index_t first_from(index_t column) const { return std::lower_bound(columns, columns + count, column) - columns; }
 
     /// Weak column `k` at `row`.
     float at(index_t k, index_t row) const {
@@ -30,20 +34,22 @@ struct weak_view {
             std::memcpy(&number, p, sizeof number);
             return static_cast<float>(number);
         };
-        return format == float_format::f16 ? read(half{}) : format == float_format::bf16 ? read(bfloat16{}) : read(float{});
+        return format == float_format::f16    ? read(half{})
+               : format == float_format::bf16 ? read(bfloat16{})
+                                              : read(float{});
     }
 };
 
-/// The few columns of a quantized matrix that stay in high precision (OWQ, section 4.1): those whose rounding would cost
-/// most. Their numbers take the place of what the codes there stand for.
+/// The few columns of a quantized matrix that stay in high precision (OWQ, section 4.1): those whose rounding would
+/// cost most. Their numbers take the place of what the codes there stand for.
 class weak_columns {
 public:
     weak_columns() = default;
 
-    /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending.
+    /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice.
     weak_columns(std::vector<std::int32_t> columns, index_t rows, float_format format)
         : columns_(std::move(columns)), rows_(rows), format_(format), values_(count() * rows * (bits_of(format) / 8)) {
-        DETENT_EXPECTS(std::ranges::is_sorted(columns_));
+        DETENT_EXPECTS(std::ranges::is_sorted(columns_, std::ranges::less_equal{}));
     }
 
     index_t count() const { return static_cast<index_t>(columns_.size()); }
@@ -57,13 +63,17 @@ public:
     buffer& values() { return values_; }
 
     weak_view view() const {
-        return {.count = count(), .columns = columns_.data(), .values = values_.data(), .rows = rows_, .format = format_};
+        return {.count = count(),
+                .columns = columns_.data(),
+                .values = values_.data(),
+                .rows = rows_,
+                .format = format_};
     }
 
     /// Which of the weak columns the stored column `column` is; -1 if none.
     index_t find(index_t column) const {
-        auto const place = std::ranges::lower_bound(columns_, column);
-        return place != columns_.end() && *place == column ? place - columns_.begin() : -1;
+        index_t const k = view().first_from(column);
+        return k < count() && columns_[static_cast<std::size_t>(k)] == column ? k : -1;
     }
 
     /// Weak column `k` at `row`.
@@ -93,7 +103,11 @@ public:
         return other;
     }
 
-    friend bool operator==(weak_columns const&, weak_columns const&) = default;
+    /// The same columns with the same bits; without columns, rows and format mean nothing.
+    friend bool operator==(weak_columns const& a, weak_columns const& b) {
+        return a.columns_ == b.columns_ &&
+               (a.empty() || (a.rows_ == b.rows_ && a.format_ == b.format_ && a.values_ == b.values_));
+    }
 
 private:
     std::vector<std::int32_t> columns_;

@@ -20,8 +20,8 @@ namespace detent::inline DETENT_ABI {
 /// The weights of a checkpoint, float or packed, each checked for its shape and for being finite.
 class checkpoint_weights {
 public:
-    explicit checkpoint_weights(io::checkpoint const& checkpoint, io::packed_layout gptq = io::packed_layout::gptq_v2)
-        : checkpoint_(checkpoint), packed_(checkpoint, gptq) {}
+    explicit checkpoint_weights(io::checkpoint const& checkpoint, io::packed_layout layout = io::packed_layout::gptq_v2)
+        : checkpoint_(checkpoint), packed_(checkpoint, layout) {}
 
     /// The tensor as floats; `shape` {n, 1} asks for a vector of n. Throws `error` naming checkpoint and tensor when it
     /// is missing, has another shape or type, or holds NaN or infinity.
@@ -85,8 +85,7 @@ inline std::string find_prefix(io::checkpoint const& checkpoint, model_family fa
     return prefixes.front(); // the error about the missing tensor then names the usual one
 }
 
-/// How a checkpoint's packed layers store their zero points. @throws error when its quantization is not one this
-/// library reads.
+/// The layout of a checkpoint's packed layers. @throws error when its quantization is not one this library reads.
 inline io::packed_layout read_packed_layout(std::filesystem::path const& configuration) {
     auto const json = io::read_json(configuration);
     auto const settings = json.find("quantization_config");
@@ -100,6 +99,9 @@ inline io::packed_layout read_packed_layout(std::filesystem::path const& configu
     std::string const method = text("quant_method", "none");
     if (method == "detent") {
         return io::packed_layout::detent;
+    }
+    if (method == "owq") {
+        return io::packed_layout::owq;
     }
     std::string const format = text("checkpoint_format", text("format", "gptq").c_str());
     if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {

@@ -4,11 +4,13 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 
 #include <nlohmann/json.hpp>
 
+#include "detent/core/error.hpp"
 #include "detent/io/atomic_file.hpp"
 #include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
@@ -17,10 +19,10 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Which layout a quantized model is saved in, and why not GPTQ's if not.
+/// Which layout a quantized model is saved in, and why not GPTQ's if nobody asked for another.
 struct save_plan {
     io::packed_layout layout = io::packed_layout::gptq_v2;
-    std::string obstacle; ///< what GPTQ's layout cannot hold; empty where it can hold all
+    std::string obstacle; ///< what GPTQ's layout cannot hold; empty where it can hold all or another was asked for
 };
 
 /// The packed layers of `model` by name.
@@ -39,30 +41,56 @@ inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& 
     return layers;
 }
 
-/// GPTQ's v2 layout where it can hold every layer and they agree in bits and group width, else detent's own.
-inline save_plan plan_save(decoder const& model) {
-    auto const layers = packed_layers(model);
+/// What `layout`, which is GPTQ's v2 or OWQ's, cannot hold: an error that names the first such layer. Nothing when
+/// every layer fits and they agree in bits and group width.
+inline std::optional<error> layout_obstacle(std::map<std::string, packed_matrix const*> const& layers,
+                                            io::packed_layout layout) {
+    bool const owq = layout == io::packed_layout::owq;
     for (auto const& [name, packed] : layers) {
         auto const& first = *layers.begin()->second;
-        std::string obstacle = io::gptq_obstacle(*packed);
+        std::string obstacle = owq ? io::owq_obstacle(*packed) : io::gptq_obstacle(*packed);
         bool const whole_rows = packed->tile.cols == packed->shape().cols && first.tile.cols == first.shape().cols;
         if (obstacle.empty() && (packed->bits != first.bits || (packed->tile.cols != first.tile.cols && !whole_rows))) {
             obstacle = "all of its layers have the same bits and group width";
         }
         if (!obstacle.empty()) {
-            return {io::packed_layout::detent, "layer '" + name + "': GPTQ's layout cannot hold it, " + obstacle};
+            return error("layer '" + name + "'",
+                         std::string(owq ? "OWQ's" : "GPTQ's") + " layout cannot hold it, " + obstacle);
         }
     }
     return {};
 }
 
+/// The layout that is `wanted`; by default GPTQ's v2 where it can hold every layer, else detent's own. @throws error
+/// naming a layer that the wanted layout cannot hold, and why.
+inline save_plan plan_save(decoder const& model, std::optional<io::packed_layout> wanted = {}) {
+    if (wanted == io::packed_layout::gptq_v1) {
+        throw error("GPTQ's v1 layout", "is read, not written");
+    }
+    if (wanted == io::packed_layout::detent) {
+        return {io::packed_layout::detent, {}};
+    }
+    auto const layout = wanted.value_or(io::packed_layout::gptq_v2);
+    if (auto const obstacle = layout_obstacle(packed_layers(model), layout)) {
+        if (wanted) {
+            throw *obstacle;
+        }
+        return {io::packed_layout::detent, obstacle->what()};
+    }
+    return {layout, {}};
+}
+
 /// Writes `config.json` and `model.safetensors` of a quantized model to `directory`, which it creates. `source` is the
 /// directory that `model` was loaded from: all it has but the quantized weights is copied as it is. `description` goes
-/// into the quantization settings. The files appear whole or not at all. @throws error when one cannot be written.
+/// into the quantization settings. The files appear whole or not at all. @throws error when one cannot be written, and
+/// like `plan_save`.
 inline save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
-                              std::filesystem::path const& directory, std::string const& description) {
-    save_plan const plan = plan_save(model);
+                              std::filesystem::path const& directory, std::string const& description,
+                              std::optional<io::packed_layout> wanted = {}) {
+    save_plan const plan = plan_save(model, wanted);
     bool const gptq = plan.layout == io::packed_layout::gptq_v2;
+    bool const owq = plan.layout == io::packed_layout::owq;
+    auto const add = gptq ? io::add_gptq : owq ? io::add_owq : io::add_packed;
     auto const layers = packed_layers(model);
     io::checkpoint const original(source);
     if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
@@ -77,19 +105,21 @@ inline save_plan save_decoder(decoder const& model, std::filesystem::path const&
         }
     }
     for (auto const& [name, packed] : layers) {
-        gptq ? io::add_gptq(file, name, *packed) : io::add_packed(file, name, *packed);
+        add(file, name, *packed);
     }
 
     auto configuration = io::read_json(source / "config.json");
     if (!layers.empty()) {
         packed_matrix const& first = *layers.begin()->second;
-        nlohmann::json settings{{"quant_method", gptq ? "gptq" : "detent"}, {"description", description}};
-        if (gptq) {
+        nlohmann::json settings{{"quant_method", gptq ? "gptq" : owq ? "owq" : "detent"}, {"description", description}};
+        if (gptq || owq) {
             bool const whole_rows = first.tile.cols == first.shape().cols;
-            settings["checkpoint_format"] = "gptq_v2";
             settings["bits"] = first.bits;
             settings["group_size"] = whole_rows ? -1 : first.tile.cols;
             settings["sym"] = first.scales.zeros.empty();
+        }
+        if (gptq) {
+            settings["checkpoint_format"] = "gptq_v2";
             settings["desc_act"] = !first.order.empty();
             settings["lm_head"] = false;
             settings["pack_dtype"] = "int32";

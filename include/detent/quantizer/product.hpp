@@ -2,11 +2,14 @@
 
 #pragma once
 
+#include <cstddef>
+
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/kernel/multiply.hpp"
+#include "detent/kernel/transposed.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
 
@@ -22,6 +25,24 @@ inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, execut
         matrix const ordered = take_columns(x, w.order);
         kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(),
                          executor);
+    }
+}
+
+/// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).
+inline void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
+    DETENT_EXPECTS(g.cols() == w.shape().rows && x.cols() == w.shape().cols && g.rows() == x.rows());
+    stopwatch::section const timed(executor.watch(), work::products);
+    if (w.order.empty()) {
+        kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(), executor);
+    } else { // the bytes are in the order of the sweep
+        matrix ordered(x.rows(), x.cols());
+        kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), ordered.data(),
+                                    ordered.outerStride(), executor);
+        for (index_t token = 0; token < x.rows(); ++token) {
+            for (index_t col = 0; col < x.cols(); ++col) {
+                x(token, w.order[static_cast<std::size_t>(col)]) = ordered(token, col);
+            }
+        }
     }
 }
 

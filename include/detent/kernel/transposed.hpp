@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "detent/core/executor.hpp"
+#include "detent/kernel/decode.hpp"
+#include "detent/matrix/packed_view.hpp"
+#include "detent/pack/linear.hpp"
+#include "detent/simd/product.hpp"
+
+namespace detent::inline DETENT_ABI::kernel {
+
+/// y = g W for `tokens` gradients: g (tokens, out), y (tokens, in) in the stored order of columns, rows `g_stride` and
+/// `y_stride` floats apart. W is decoded block by block. The same bits for any executor.
+inline void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
+                                index_t y_stride, executor_ref executor = {}) {
+    constexpr index_t block_rows = 256; // as many terms as `products` sums at a time
+    constexpr index_t block_cols = 256; // such a block fits the second-level cache
+    constexpr index_t block_tokens = 512; // so many products make decoding cheap
+    index_t const col_tasks = ceil_div(w.shape.cols, block_cols);
+    auto const decoded_block = [&] {
+        return std::vector<float>(static_cast<std::size_t>(std::min(block_rows, w.shape.rows) * block_cols));
+    };
+    with_bits(w.bits, [&]<int Bits> {
+        executor.for_pieces(
+            col_tasks * ceil_div(tokens, block_tokens), 1, decoded_block,
+            [&](std::vector<float>& decoded, index_t task, index_t) {
+                index_t const col = task % col_tasks * block_cols;
+                index_t const cols = std::min(block_cols, w.shape.cols - col);
+                index_t const token = task / col_tasks * block_tokens;
+                index_t const count = std::min(block_tokens, tokens - token);
+                float* const sums = y + token * y_stride + col;
+                for (index_t t = 0; t < count; ++t) {
+                    std::fill_n(sums + t * y_stride, cols, 0.0F);
+                }
+                for (index_t row = 0; row < w.shape.rows; row += block_rows) {
+                    index_t const rows = std::min(block_rows, w.shape.rows - row);
+                    for (index_t r = 0; r < rows; ++r) {
+                        decode<Bits>(w, row + r, col, cols, decoded.data() + r * block_cols);
+                    }
+                    simd::products<float>::add(count, cols, rows, 1.0F, {g + token * g_stride + row, g_stride},
+                                               {decoded.data(), block_cols}, sums, y_stride);
+                }
+            });
+    });
+}
+
+} // namespace detent::inline DETENT_ABI::kernel
