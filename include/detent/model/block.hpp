@@ -76,25 +76,39 @@ struct block {
         return attention_norm.forward(x, executor);
     }
 
+    /// Queries, keys and values, (token, heads * head_dim) and (token, kv_heads * head_dim).
+    struct projections {
+        matrix q;
+        matrix k;
+        matrix v;
+    };
+
+    /// What query, key and value make of their input, queries and keys rotated where the model does that.
+    projections project(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {}) const {
+        projections p{query.forward(attention_input, executor), key.forward(attention_input, executor),
+                      value.forward(attention_input, executor)};
+        if (rope) {
+            rope->apply(p.q, rows, executor);
+            rope->apply(p.k, rows, executor);
+        }
+        return p;
+    }
+
+    /// What the products of queries and keys are multiplied by.
+    float attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(heads.head_dim)); }
+
     /// The input of the output projection: attention over the tokens that `rows` describes or, with a cache, over one
     /// sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.
     matrix attention_context(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {},
                              kv_layer* cache = nullptr) const {
-        matrix q = query.forward(attention_input, executor);       // (token, heads * head_dim)
-        matrix k = key.forward(attention_input, executor);         // (token, kv_heads * head_dim)
-        matrix const v = value.forward(attention_input, executor); // (token, kv_heads * head_dim)
-        if (rope) {
-            rope->apply(q, rows, executor);
-            rope->apply(k, rows, executor);
-        }
-        float const scale = 1.0F / std::sqrt(static_cast<float>(heads.head_dim));
+        auto const [q, k, v] = project(attention_input, rows, executor);
         if (cache == nullptr) {
             DETENT_EXPECTS(rows.start == 0);
-            return nn::causal_attention(q, k, v, heads, rows, scale, executor);
+            return nn::causal_attention(q, k, v, heads, rows, attention_scale(), executor);
         }
         DETENT_EXPECTS(rows.sequences == 1 && rows.start == cache->size());
         cache->append(k, v);
-        return nn::causal_attention(q, cache->keys(), cache->values(), heads, rows, scale, executor);
+        return nn::causal_attention(q, cache->keys(), cache->values(), heads, rows, attention_scale(), executor);
     }
 
     /// The input of gate and up.

@@ -42,6 +42,17 @@ struct linear_layer {
         }
         return y;
     }
+
+    /// The gradient with respect to the input, (token, in), given that with respect to the result, (token, out).
+    matrix input_gradient(matrix_view g, executor_ref executor = {}) const {
+        if (auto const* dense = std::get_if<matrix>(&weight)) {
+            return nn::linear_input_gradient(g, *dense, executor);
+        }
+        auto const& packed = std::get<packed_matrix>(weight);
+        matrix x(g.rows(), packed.shape().cols); // (token, in)
+        multiply_transposed(packed, g, x, executor);
+        return x;
+    }
 };
 
 } // namespace detent::inline DETENT_ABI

@@ -25,6 +25,12 @@ struct norm_layer {
         return type == kind::rms ? nn::rms_norm(x, weight, eps, executor)
                                  : nn::layer_norm(x, weight, bias, eps, executor);
     }
+
+    /// The gradient with respect to the input x given that with respect to the result, g; all are (token, feature).
+    matrix input_gradient(matrix_view x, matrix_view g, executor_ref executor = {}) const {
+        return type == kind::rms ? nn::rms_norm_backward(x, weight, eps, g, nullptr, executor)
+                                 : nn::layer_norm_backward(x, weight, eps, g, nullptr, nullptr, executor);
+    }
 };
 
 } // namespace detent::inline DETENT_ABI
