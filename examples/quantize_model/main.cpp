@@ -7,6 +7,8 @@
 #include <exception>
 #include <filesystem>
 #include <iostream>
+#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "detent/model/generate.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
+#include "detent/model/weak_plan.hpp"
 #include "report.hpp"
 #include "specification.hpp"
 #include "terminal.hpp"
@@ -32,6 +35,16 @@ namespace {
 
 using clock_type = std::chrono::steady_clock;
 using namespace detent;
+
+std::string name_of(io::packed_layout layout) {
+    return layout == io::packed_layout::gptq_v2 ? "GPTQ's v2 layout"
+           : layout == io::packed_layout::owq   ? "OWQ's layout"
+                                                : "detent's layout";
+}
+
+weak_plan plan_for(spec const& s, decoder const& model) {
+    return plan_weak_columns(model.blocks.front(), s, bits_of_code(s));
+}
 
 double seconds_since(clock_type::time_point start) {
     return std::chrono::duration<double>(clock_type::now() - start).count();
@@ -43,6 +56,7 @@ struct options {
     std::filesystem::path calibration = DETENT_EXAMPLES_DIR "/text/novels_calibration.txt";
     std::filesystem::path evaluation = DETENT_EXAMPLES_DIR "/text/novels_evaluation.txt";
     std::filesystem::path output;
+    std::optional<io::packed_layout> layout; // GPTQ's where it can hold the model, else detent's
     std::vector<std::string> specs;
     bool compare = false;
     bool at_once = false; // calibrate all layers of a block at once
@@ -76,8 +90,14 @@ public:
 
     run_report run() {
         auto const start = clock_type::now();
-        report_.float_perplexity =
-            perplexity(load_decoder(options_.model), evaluation_, window_, executor_, bar_.callback(report_.model));
+        {
+            decoder const model = load_decoder(options_.model);
+            for (auto const& text : options_.specs) { // complains of impossible numbers of weak columns before any work
+                plan_for(spec::parse(text), model);
+            }
+            report_.float_perplexity =
+                perplexity(model, evaluation_, window_, executor_, bar_.callback(report_.model));
+        }
         report_.float_seconds = seconds_since(start);
         io::checkpoint const original(options_.model);
         for (auto const& name : original.names()) {
@@ -106,6 +126,7 @@ private:
         result.spec = s.text;
         auto start = clock_type::now();
         decoder model = load_decoder(options_.model);
+        weak_plan const weak = plan_for(s, model);
         calibration const text{.tokens = calibration_,
                                .window = window_,
                                .windows = options_.calibration_windows,
@@ -115,25 +136,29 @@ private:
                                })};
         result.layers = quantize_decoder(
             model, text,
-            [&](matrix const& w, layer_inputs const& inputs) { return quantize_by(s, w, inputs, executor_); }, executor_,
-            bar_.callback(s.text));
+            [&](matrix const& w, layer_inputs const& inputs, linear_role role) {
+                return quantize_by(with_plan(s, weak, role), w, inputs, executor_);
+            },
+            executor_, bar_.callback(s.text));
         result.quantize_seconds = seconds_since(start);
         double weights = 0;
         for (auto const& layer : result.layers) {
             auto const size = static_cast<double>(layer.shape.size());
             weights += size;
             result.bits_per_weight += size * layer.bits_per_weight;
+            result.effective_bits += size * layer.effective_bits;
+            result.weak_columns += layer.weak_columns;
         }
         result.bytes = report_.float_bytes - replaced_bytes(model) + result.bits_per_weight / 8;
         result.bits_per_weight /= weights;
+        result.effective_bits /= weights;
 
         if (!options_.compare || !options_.output.empty()) { // from here on the model is what its file says
             auto const directory = destination(s.text);
-            auto const plan = save_decoder(model, options_.model, directory, s.text);
+            auto const plan = save_decoder(model, options_.model, directory, s.text, options_.layout);
             model = load_decoder(directory);
-            std::cout << "saved " << directory.string() << " in "
-                      << (plan.obstacle.empty() ? "GPTQ's v2 layout" : "detent's layout (" + plan.obstacle + ")")
-                      << '\n';
+            std::cout << "saved " << directory.string() << " in " << name_of(plan.layout)
+                      << (plan.obstacle.empty() ? "" : " (" + plan.obstacle + ")") << '\n';
         }
         start = clock_type::now();
         result.perplexity = perplexity(model, evaluation_, window_, executor_, bar_.callback(s.text));
@@ -236,6 +261,11 @@ int main(int argc, char** argv) {
     app.add_option("--calibration", o.calibration, "text (bytes) or token ids (.u16, .u32)")->check(CLI::ExistingFile);
     app.add_option("--evaluation", o.evaluation, "text (bytes) or token ids (.u16, .u32)")->check(CLI::ExistingFile);
     app.add_option("--output", o.output, "directory to write; default: the model's name and the specification");
+    std::map<std::string, io::packed_layout> const layouts{{"gptq", io::packed_layout::gptq_v2},
+                                                           {"owq", io::packed_layout::owq},
+                                                           {"detent", io::packed_layout::detent}};
+    app.add_option("--layout", o.layout, "of the file: gptq, owq or detent; default: gptq where that can hold it")
+        ->transform(CLI::CheckedTransformer(layouts));
     auto* const spec_option =
         app.add_option("--spec", o.specs, "quantizer, such as int4:g128:gptq (the default)")->expected(1);
     auto* const compare_option =

@@ -85,12 +85,23 @@ double peak_memory() {
 }
 
 void print(run_report const& report) {
-    table t({"weights", "perplexity", "bits/weight", "MB", "quantize s", "evaluate s"});
-    t.add({"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes), "",
-           fixed(report.float_seconds, 1)});
+    bool const weak = std::ranges::any_of(report.results, [](auto const& r) { return r.weak_columns > 0; });
+    std::vector<std::string> head{"weights", "perplexity", "bits/weight", "MB", "quantize s", "evaluate s"};
+    std::vector<std::string> first{"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes), "",
+                                   fixed(report.float_seconds, 1)};
+    if (weak) {
+        head.insert(head.end(), {"weak columns", "effective bits"});
+        first.insert(first.end(), {"", ""});
+    }
+    table t(std::move(head));
+    t.add(std::move(first));
     for (auto const& r : report.results) {
-        t.add({r.spec, fixed(r.perplexity, 5), fixed(r.bits_per_weight, 3), megabytes(r.bytes),
-               fixed(r.quantize_seconds, 1), fixed(r.evaluate_seconds, 1)});
+        std::vector<std::string> row{r.spec, fixed(r.perplexity, 5), fixed(r.bits_per_weight, 3), megabytes(r.bytes),
+                                     fixed(r.quantize_seconds, 1), fixed(r.evaluate_seconds, 1)};
+        if (weak) {
+            row.insert(row.end(), {std::to_string(r.weak_columns), fixed(r.effective_bits, 3)});
+        }
+        t.add(std::move(row));
     }
     t.print();
     for (auto const& r : report.results) {
@@ -104,6 +115,10 @@ void print(run_report const& report) {
             if (layer.solve.dead_columns > 0) {
                 std::cout << r.spec << ", " << layer.name << ": " << layer.solve.dead_columns
                           << " inputs were always zero; their weights became 0\n";
+            }
+            if (layer.solve.weak_missing > 0) {
+                std::cout << r.spec << ", " << layer.name << ": " << layer.solve.weak_missing
+                          << " weak columns fewer, as too few inputs were ever seen\n";
             }
         }
     }
@@ -119,6 +134,9 @@ std::string to_json(run_report const& report) {
                               {"out", l.shape.rows},
                               {"in", l.shape.cols},
                               {"bits_per_weight", l.bits_per_weight},
+                              {"effective_bits", l.effective_bits},
+                              {"weak_columns", l.weak_columns},
+                              {"weak_missing", l.solve.weak_missing},
                               {"relative_error", l.error},
                               {"relative_float_error", l.float_error},
                               {"loss", l.solve.loss},
@@ -131,6 +149,8 @@ std::string to_json(run_report const& report) {
         results.push_back({{"spec", r.spec},
                            {"perplexity", r.perplexity},
                            {"bits_per_weight", r.bits_per_weight},
+                           {"effective_bits", r.effective_bits},
+                           {"weak_columns", r.weak_columns},
                            {"bytes", r.bytes},
                            {"quantize_seconds", r.quantize_seconds},
                            {"evaluate_seconds", r.evaluate_seconds},

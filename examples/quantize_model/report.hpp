@@ -12,7 +12,9 @@
 struct model_report {
     std::string spec;
     double perplexity = 0;
-    double bits_per_weight = 0; ///< of the quantized layers
+    double bits_per_weight = 0; ///< of the quantized layers, all that is stored
+    double effective_bits = 0;  ///< of the same without scales and the codes in weak columns
+    detent::index_t weak_columns = 0;
     double bytes = 0;           ///< of codes, scales and zero points, and of all other tensors as they were
     double quantize_seconds = 0;
     double evaluate_seconds = 0;

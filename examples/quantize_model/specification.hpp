@@ -6,10 +6,14 @@
 
 #include "detent/matrix/solution.hpp"
 #include "detent/quantizer/spec.hpp"
+#include "detent/solver/layer_inputs.hpp"
 
 // The catalogue of all quantizers takes longest to compile, so it has a translation unit of its own.
 
-/// Quantizes `w` (out, in) as `s` says.
+/// The number of bits of a code; throws `detent::error` where there is no such grid.
+int bits_of_code(detent::spec const& s);
+
+/// Quantizes `w` (out, in) as `s` says, with as many weak columns as are given in `s.weak.columns`.
 detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w, detent::layer_inputs const& inputs,
                                  detent::executor_ref executor);
 

@@ -4,16 +4,21 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <span>
+#include <string>
 
 #include <gtest/gtest.h>
 
 #include "calibrate/tiny_models.hpp"
+#include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/model/save.hpp"
 #include "detent/scale/absmax.hpp"
+#include "detent/scale/truncated.hpp"
+#include "detent/solver/owq.hpp"
 
 namespace detent {
 namespace {
@@ -48,10 +53,12 @@ TEST_P(quantize_tiny, calibrates_with_what_quantized_and_float_layers_make) {
         text.true_sequential = sequential;
         text.float_stream = true;
         std::vector<layer_inputs> seen;
+        std::vector<linear_role> roles;
         layer_quantizer<int_grid<3>> const q;
         auto const reports = quantize_decoder(
             model, text,
-            [&](matrix const& w, layer_inputs const& known) {
+            [&](matrix const& w, layer_inputs const& known, linear_role role) {
+                roles.push_back(role);
                 seen.push_back(known);
                 return q(w, known);
             },
@@ -70,6 +77,7 @@ TEST_P(quantize_tiny, calibrates_with_what_quantized_and_float_layers_make) {
                 Eigen::MatrixXd const c = 2.0 / (3 * 128) * (floats[g].cast<double>() - now).transpose() * now;
                 for (linear_role const role : groups[g]) {
                     ASSERT_EQ(reports[layer].name, model.blocks[i].linear(role).name);
+                    ASSERT_EQ(roles[layer], role);
                     ASSERT_EQ(seen[layer].hessian().tokens(), 3 * 128);
                     ASSERT_EQ(seen[layer].features(), h.rows());
                     double const size = h.diagonal().maxCoeff();
@@ -104,6 +112,37 @@ TEST_P(quantize_tiny, chooses_the_same_codes_on_any_number_of_threads) {
         }
     }
     EXPECT_FALSE(first.empty());
+}
+
+TEST_P(quantize_tiny, keeps_weak_columns_where_it_is_told_to_and_errs_less) {
+    auto const run = [&](index_t in_attention, decoder& model) {
+        problem_of const p{int_grid<3>{}, per_channel{}, truncated_range{.steps = 20}};
+        return quantize_decoder(
+            model, few(8),
+            [&](matrix const& w, layer_inputs const& known, linear_role role) -> quantization {
+                owq<> const solver{.columns = role <= linear_role::output ? in_attention : 0};
+                solution const s = solver.solve(w, known, p, test::two_threads());
+                return {pack(int_grid<3>{}, s), s.report};
+            },
+            test::two_threads());
+    };
+    decoder none = model_;
+    auto const without = run(0, none);
+    decoder some = model_;
+    auto const with = run(4, some);
+    double error = 0;
+    double error_without = 0;
+    for (std::size_t i = 0; i < with.size(); ++i) {
+        bool const attention = with[i].name.find("attn") != std::string::npos;
+        EXPECT_EQ(with[i].weak_columns, attention ? 4 : 0) << with[i].name;
+        EXPECT_DOUBLE_EQ(with[i].effective_bits, attention ? 3 + 13 * 4.0 / 256 : 3) << with[i].name;
+        EXPECT_GT(with[i].bits_per_weight, with[i].effective_bits);
+        error += attention ? with[i].error : 0;
+        error_without += attention ? without[i].error : 0;
+    }
+    EXPECT_LT(error, 0.9 * error_without);
+    auto const tokens = std::span(text_).subspan(5000, 4 * 128);
+    EXPECT_LT(perplexity(some, tokens, 128, test::two_threads()), perplexity(none, tokens, 128, test::two_threads()));
 }
 
 TEST_P(quantize_tiny, reports_every_layer_and_errs_less_than_rounding_to_nearest) {

@@ -242,12 +242,12 @@ TEST(tune, adapts_a_real_model_to_another_text) {
     tuning const how{.tokens = std::span(text).first(24 * 128),
                      .window = 128,
                      .batch = 4,
-                     .epochs = 2,
-                     .optimizer = {.learning_rate = 5e-3}};
+                     .at_once = 4,
+                     .optimizer = {.learning_rate = 1e-2}};
     decoder_tuner tuner(model, how, test::two_threads());
     auto const steps = tuner.run();
     tuner.finish();
-    EXPECT_EQ(steps.size(), 12U);
+    EXPECT_EQ(steps.size(), 6U);
     EXPECT_LT(steps.back().loss, steps.front().loss);
     EXPECT_LT(loss_on(100000), 0.8 * before);
 }

@@ -62,6 +62,51 @@ class QuantizeModel(unittest.TestCase):
         for part in ["products", "Hessians", "solving"]:
             self.assertIn(part, result.stdout)
 
+    def test_weak_columns(self):
+        specs = ["int3:owq=2", "int3:owq@3.3:qronos"]
+        unsaved = self.run_program(*FEW, "--compare", *specs)
+        self.assertEqual(unsaved.returncode, 0, unsaved.stderr)
+        self.assertEqual(list(self.directory.iterdir()), [])
+        saved = self.run_program(*FEW, "--compare", *specs, "--output", "out")
+        self.assertEqual(saved.returncode, 0, saved.stderr)
+        report = json.loads((self.directory / "out" / "report.json").read_text())
+        self.assertEqual([r["spec"] for r in report["results"]], specs)
+        for r in report["results"]:
+            layers = r["layers"]
+            sizes = [layer["out"] * layer["in"] for layer in layers]
+            for layer in layers:
+                self.assertEqual(layer["weak_missing"], 0)
+                self.assertAlmostEqual(layer["effective_bits"], 3 + 13 * layer["weak_columns"] / layer["in"])
+                # and the codes of weak columns, their places and scales
+                self.assertGreater(layer["bits_per_weight"], 3 + 16 * layer["weak_columns"] / layer["in"])
+            self.assertEqual(r["weak_columns"], sum(layer["weak_columns"] for layer in layers))
+            self.assertAlmostEqual(r["effective_bits"],
+                                   sum(n * layer["effective_bits"] for n, layer in zip(sizes, layers)) / sum(sizes))
+            self.assertLess(r["perplexity"], 2 * report["float_perplexity"])
+            for output in [unsaved.stdout, saved.stdout]:  # the model that was loaded is the one that was saved
+                self.assertRegex(output, r"(?m)^weights .* weak columns +effective bits$")
+                self.assertRegex(output, rf"(?m)^{r['spec']} +{r['perplexity']:.5f} .* "
+                                         rf"{r['weak_columns']} +{r['effective_bits']:.3f}$")
+        fixed, average = report["results"]
+        self.assertEqual({layer["weak_columns"] for layer in fixed["layers"]}, {2})
+        self.assertAlmostEqual(average["effective_bits"], 3.3, delta=0.06)  # whole, even numbers of columns
+        out = self.directory / "out"
+        self.assertEqual(sorted(p.name for p in out.iterdir()),
+                         ["int3-owq=2", "int3-owq@3.3-qronos", "layer_errors.svg", "report.json"])
+        text = self.run_program("generate", out / "int3-owq=2", "--tokens", 5)
+        self.assertEqual(text.returncode, 0, text.stderr)
+
+    def test_weak_columns_where_named(self):
+        result = self.run_program(EXAMPLES / "models" / "tiny-opt", *FEW, "--spec", "int4:g64:owq=4:in=q+down",
+                                  "--output", "out")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (quantized,) = json.loads((self.directory / "out" / "report.json").read_text())["results"]
+        for layer in quantized["layers"]:
+            weak = layer["name"].endswith(("q_proj", "fc2"))
+            self.assertEqual(layer["weak_columns"], 4 if weak else 0, layer["name"])
+        self.fails(EXAMPLES / "models" / "tiny-opt", *FEW, "--spec", "int4:owq=4:in=gate",
+                   says=["specification", "'gate'"])
+
     def test_quantizes_saves_reports_and_generates(self):
         result = self.run_program(*FEW)
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -123,7 +168,8 @@ class QuantizeModel(unittest.TestCase):
 
     def test_wrong_specifications(self):
         for spec, part in [("int9", "int9"), ("int4:gptp", "gptp"), ("e2m1:minmax", "minmax"), ("nf4:sym", "nf4"),
-                           ("int4:g0", "g0"), ("", "empty"), ("int4:damp=x", "damp=x")]:
+                           ("int4:g0", "g0"), ("", "empty"), ("int4:damp=x", "damp=x"), ("int3:owq@2.5", "fewer bits"),
+                           ("int3:owq=0", "owq=0"), ("int3:owq=2:in=fc1", "in=fc1"), ("int4:in=q", "need owq")]:
             with self.subTest(spec):
                 self.fails("--spec", spec, says=["specification", part])
 

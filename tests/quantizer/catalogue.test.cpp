@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <array>
+#include <string>
+#include <utility>
+
 #include <gtest/gtest.h>
 
 #include "detent/quantizer/catalogue.hpp"
@@ -70,6 +74,96 @@ TEST(catalogue, solvers_of_both_streams_are_there) {
     EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") == pack(int_grid<3>{}, half.solve(w, known, p)));
     EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") ==
                 pack(int_grid<3>{}, obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
+
+    problem_of const searched{int_grid<3>{}, per_channel{}, truncated_range{}};
+    auto const expect_weak = [&](char const* text, auto const& solver) {
+        EXPECT_TRUE(codes(text) == pack(int_grid<3>{}, solver.solve(w, known, searched))) << text;
+        EXPECT_EQ(codes(text).weak.count(), 2) << text;
+    };
+    expect_weak("int3:owq=2:gptaq", owq<gptaq<>>{.columns = 2});
+    expect_weak("int3:owq=2:qronos:act:strength=0.5", owq<qronos<>>{.inner = half, .columns = 2});
+    expect_weak("int3:owq@3.5:qronos:uncompensated", owq<qronos<>>{.columns = 2, .compensate = false});
+    EXPECT_FALSE(codes("int3:owq=2:gptaq") == codes("int3:owq=2:qronos"));
+    EXPECT_TRUE(codes("int3:owq=2") == quantize(w, known.hessian(), spec::parse("int3:owq=2")).weights);
+    EXPECT_TRUE(codes("int3:owq=2:rtn") == quantize(w, known.hessian(), spec::parse("int3:owq=2:rtn")).weights);
+}
+
+TEST(catalogue, owqs_range_search_is_there_for_every_kind_of_grid) {
+    expect_same(quantizer<int_grid<3>, per_channel, rtn, truncated_range>{}, "int3:truncated");
+    expect_same(quantizer<int_grid<1>, per_tensor, rtn, truncated_range>{}, "int1:tensor:truncated");
+    expect_same(quantizer<int_grid<3>, per_channel, gptq<>, truncated_range>{}, "int3:truncated:gptq");
+    expect_same(quantizer<int_grid<4, zero::none>, per_channel, gptq<>, truncated_range>{}, "int4:sym:truncated:gptq");
+    expect_same(quantizer<e2m1, per_channel, rtn, truncated_range>{}, "e2m1:truncated:rtn");
+    expect_same(quantizer<e2m1, per_channel, gptq<>, truncated_range>{}, "e2m1:truncated:gptq");
+    expect_same(quantizer<nf4, per_channel, rtn, truncated_range>{}, "nf4:truncated");
+    expect_same(quantizer<nf4, per_channel, gptq<>, truncated_range>{}, "nf4:truncated:gptq");
+    // Groups and blocks are searched in 40 steps.
+    truncated_range const groups{.steps = 40};
+    expect_same(quantizer<int_grid<3>, per_group<16>, rtn, truncated_range>{.range = groups}, "int3:g16:truncated");
+    expect_same(quantizer<nf4, per_group<16>, gptq<>, truncated_range>{.range = groups}, "nf4:g16:truncated:gptq");
+    expect_same(quantizer<int_grid<3>, per_block<4, 8>, rtn, truncated_range>{.range = groups}, "int3:b4x8:truncated");
+}
+
+TEST(catalogue, weak_columns_are_those_of_owq) {
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{.solver = {.columns = 2}}, "int3:owq=2");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>>{.solver = {.columns = 2}}, "int3:owq=2:minmax");
+    expect_same(quantizer<int_grid<4>, per_group<16>, owq<>, truncated_range>{.solver = {.columns = 2},
+                                                                             .range = {.steps = 40}},
+                "int4:owq=2:g16");
+    expect_same(quantizer<int_grid<4, zero::none>, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}},
+                "int4:sym:owq=3");
+    expect_same(quantizer<e2m1, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}}, "e2m1:owq=3");
+    expect_same(quantizer<nf4, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}}, "nf4:owq=3");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
+                    .solver = {.inner = {.damping = 0.1, .activation_order = true}, .columns = 2}},
+                "int3:owq=2:act:damp=0.1");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
+                    .solver = {.columns = 2, .format = float_format::bf16}, .format = float_format::bf16},
+                "int3:owq=2:bf16");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{.solver = {.columns = 2},
+                                                                            .format = float_format::f32},
+                "int3:owq=2:f32");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
+                    .solver = {.columns = 12, .chosen_by = sensitivity::activation}},
+                "int3:owq=12:by=activation");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
+                    .solver = {.columns = 2, .compensate = false}},
+                "int3:owq=2:uncompensated");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<rtn>, truncated_range>{.solver = {.columns = 2}},
+                "int3:owq=2:rtn");
+    expect_same(quantizer<int_grid<3>, per_channel, owq<obq>, truncated_range>{
+                    .solver = {.inner = {.damping = 0.1, .keep_zeros = true}, .columns = 2}},
+                "int3:owq=2:obq:zeros:damp=0.1");
+
+    // Not one of these words is without effect.
+    matrix const w = random_matrix(20, 50, 1);
+    hessian const h = hessian::of(correlated_inputs(200, 50, 1));
+    auto const result = [&](char const* text) { return quantize(w, h, spec::parse(text)).weights; };
+    EXPECT_EQ(result("int3:owq=2").weak.count(), 2);
+    EXPECT_EQ(result("int3:owq=2:f32").weak.format(), float_format::f16);
+    EXPECT_EQ(result("int3:owq=2:bf16").weak.format(), float_format::bf16);
+    EXPECT_FALSE(result("int3:owq=12:by=activation") == result("int3:owq=12"));
+    EXPECT_FALSE(result("int3:owq=2:uncompensated") == result("int3:owq=2"));
+    EXPECT_FALSE(result("int3:owq=2:act") == result("int3:owq=2"));
+    EXPECT_FALSE(result("int3:owq=2:rtn") == result("int3:owq=2"));
+    EXPECT_FALSE(result("int3:owq=2:minmax") == result("int3:owq=2"));
+    truncated_range const fine{.steps = 100};
+    EXPECT_FALSE(result("int3:g16:truncated") ==
+                 (quantizer<int_grid<3>, per_group<16>, rtn, truncated_range>{.range = fine}(w).packed()));
+}
+
+TEST(catalogue, weak_columns_for_a_number_of_bits_are_counted_for_this_matrix) {
+    matrix const w = random_matrix(20, 50, 1);
+    hessian const h = hessian::of(correlated_inputs(200, 50, 1));
+    for (auto const& [average, fixed] : {std::pair{"int3:owq@3.5", "int3:owq=2"}, std::pair{"int3:owq@4", "int3:owq=4"},
+                                         std::pair{"int4:g16:owq@5:rtn", "int4:g16:owq=4:rtn"},
+                                         std::pair{"int3:owq@3", "int3:truncated:gptq"}}) {
+        spec const s = spec::parse(average);
+        quantization const result = quantize(w, h, s);
+        EXPECT_TRUE(result.weights == quantize(w, h, spec::parse(fixed)).weights) << average;
+        EXPECT_EQ(result.weights.weak.count(),
+                  weak_budget(bits_of(s), s.weak.bits, std::array{weak_share{shape_of(w)}}).front());
+    }
 }
 
 TEST(catalogue, every_grid_is_there) {
@@ -102,6 +196,10 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
         {"nf4:sym", "unknown grid 'nf4' with 'sym'"},
         {"e2m1:minmax", "minmax needs a grid with a zero point"},
         {"int4:sym:minmax", "minmax needs a grid with a zero point"},
+        {"int9:owq=2", "unknown grid 'int9'"},
+        {"int3:owq@2.5", "weak columns cannot make fewer bits than a code has"},
+        {"e4m3:owq@7.9", "weak columns cannot make fewer bits than a code has"},
+        {"int1:sym:owq=2", "weak columns need a grid that has 0"},
     };
     matrix const w = random_matrix(3, 20, 1);
     for (auto const& c : cases) {
@@ -113,7 +211,22 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
     }
     EXPECT_EQ(failure_message([&] { quantize(w, spec::parse("int4:gptq")); }),
               "specification 'int4:gptq': this solver needs a Hessian");
+    EXPECT_EQ(failure_message([&] { quantize(w, spec::parse("int3:owq=2")); }),
+              "specification 'int3:owq=2': this solver needs a Hessian");
+    EXPECT_EQ(failure_message([&] { quantize(w, spec::parse("int3:owq=2:rtn")); }),
+              "specification 'int3:owq=2:rtn': weak columns need a Hessian");
     hessian const h = hessian::of(correlated_inputs(50, 20, 1));
+    for (auto const* const text : {"int3:owq=20", "int3:owq=20:rtn", "int3:owq=20:obq:g8"}) {
+        EXPECT_NO_THROW(check(spec::parse(text)));
+        EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse(text)); }),
+                  "weak columns: 20 of 20 inputs are asked for; at least one must be left to quantize");
+    }
+    EXPECT_EQ(quantize(w, h, spec::parse("int3:owq=19")).weights.weak.count(), 19);
+    std::string const crowded = failure_message([&] { quantize(w, h, spec::parse("int3:owq@15.9")); });
+    EXPECT_TRUE(crowded.starts_with("weak columns: 15.9")) << crowded;
+    EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse("int4:owq=2:qronos")); }),
+              "specification 'int4:owq=2:qronos': this solver needs the inputs of the float model too "
+              "(calibration::float_stream)");
     EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse("int4:gptaq")); }),
               "specification 'int4:gptaq': this solver needs the inputs of the float model too "
               "(calibration::float_stream)");

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "detent/quantizer/spec.hpp"
@@ -19,6 +23,9 @@ TEST(spec, a_grid_alone_has_defaults) {
     EXPECT_EQ(s.solver, spec::solver_kind::rtn);
     EXPECT_EQ(s.format, float_format::f16);
     EXPECT_EQ(s.gptq_options, gptq<>{});
+    EXPECT_FALSE(s.weak.wanted);
+    EXPECT_EQ(s.weak.columns, 0);
+    EXPECT_EQ(s.weak.bits, 0);
 }
 
 TEST(spec, reads_all_parts_in_any_order) {
@@ -51,11 +58,70 @@ TEST(spec, other_words) {
     EXPECT_EQ(spec::parse("ocp-e4m3").grid, "ocp-e4m3");
     EXPECT_EQ(spec::parse("nf4:absmax").range, spec::range_kind::absmax);
     EXPECT_EQ(spec::parse("int4:minmax").range, spec::range_kind::minmax);
+    EXPECT_EQ(spec::parse("truncated:int4").range, spec::range_kind::truncated);
     EXPECT_EQ(spec::parse("int4:rtn").solver, spec::solver_kind::rtn);
     EXPECT_EQ(spec::parse("int4:f32").format, float_format::f32);
     EXPECT_EQ(spec::parse("int4:f16").format, float_format::f16);
     EXPECT_EQ(spec::parse("int4:gptq:damp=0").gptq_options.damping, 0);
     EXPECT_EQ(spec::parse("int4:damp=1e-3:gptq").gptq_options.damping, 1e-3);
+}
+
+TEST(spec, weak_columns_have_defaults) {
+    spec const fixed = spec::parse("int3:owq=4");
+    EXPECT_TRUE(fixed.weak.wanted);
+    EXPECT_EQ(fixed.weak.columns, 4);
+    EXPECT_EQ(fixed.weak.bits, 0);
+    spec const average = spec::parse("int3:owq@3.1");
+    EXPECT_TRUE(average.weak.wanted);
+    EXPECT_EQ(average.weak.columns, 0);
+    EXPECT_EQ(average.weak.bits, 3.1);
+    for (spec const& s : {fixed, average}) {
+        EXPECT_EQ(s.grid, "int3");
+        EXPECT_EQ(s.solver, spec::solver_kind::gptq);
+        EXPECT_EQ(s.gptq_options, gptq<>{});
+        EXPECT_EQ(s.range, spec::range_kind::automatic);
+        EXPECT_EQ(s.format, float_format::f16);
+        EXPECT_TRUE(s.weak.layers.empty());
+        EXPECT_EQ(s.weak.rule, weak_rule::exact);
+        EXPECT_EQ(s.weak.chosen_by, sensitivity::output_error);
+        EXPECT_TRUE(s.weak.compensate);
+    }
+}
+
+TEST(spec, weak_columns_have_options_in_any_order) {
+    for (auto const* const text :
+         {"int3:owq@3.01:in=q+k+down:by=activation:uncompensated:published:act:damp=0.1:bf16",
+          "bf16:damp=0.1:act:published:uncompensated:by=activation:in=q+k+down:owq@3.01:int3"}) {
+        spec const s = spec::parse(text);
+        EXPECT_EQ(s.grid, "int3");
+        EXPECT_EQ(s.weak.bits, 3.01);
+        EXPECT_EQ(s.weak.layers, (std::vector<std::string>{"q", "k", "down"}));
+        EXPECT_EQ(s.weak.chosen_by, sensitivity::activation);
+        EXPECT_FALSE(s.weak.compensate);
+        EXPECT_EQ(s.weak.rule, weak_rule::published);
+        EXPECT_EQ(s.solver, spec::solver_kind::gptq);
+        EXPECT_TRUE(s.gptq_options.activation_order);
+        EXPECT_EQ(s.gptq_options.damping, 0.1);
+        EXPECT_EQ(s.format, float_format::bf16);
+    }
+    EXPECT_EQ(spec::parse("int4:owq=2:in=q+k+v+o+gate+up+down").weak.layers.size(), 7U);
+    EXPECT_EQ(spec::parse("int4:owq=2:in=gate").weak.layers, std::vector<std::string>{"gate"});
+    EXPECT_EQ(spec::parse("int4:owq=2:minmax").range, spec::range_kind::minmax);
+}
+
+TEST(spec, weak_columns_go_with_any_solver) {
+    using kind = spec::solver_kind;
+    using words = std::pair<char const*, kind>;
+    for (auto const& [text, expected] :
+         {words{"int3:owq=2:rtn", kind::rtn}, words{"rtn:owq@3.1:int3", kind::rtn},
+          words{"gptq:int3:owq=2", kind::gptq}, words{"int3:owq=2:obq", kind::obq},
+          words{"int3:gptaq:owq=2", kind::gptaq}, words{"int3:owq@3.1:qronos", kind::qronos}}) {
+        EXPECT_EQ(spec::parse(text).solver, expected) << text;
+        EXPECT_TRUE(spec::parse(text).weak.wanted) << text;
+    }
+    EXPECT_TRUE(spec::parse("int3:owq=2:obq:zeros").obq_options.keep_zeros);
+    EXPECT_EQ(spec::parse("int3:owq=2:qronos:strength=0.5").strength, 0.5);
+    EXPECT_EQ(spec::parse("int3:damp=0.2:owq=2").gptq_options.damping, 0.2);
 }
 
 TEST(spec, what_it_does_not_understand_is_named) {
@@ -99,6 +165,42 @@ TEST(spec, what_it_does_not_understand_is_named) {
         {"int4:mse:minmax", "names a second range, 'minmax'"},
         {"int4:rtn:gptq", "names a second solver, 'gptq'"},
         {"int4:f16:f32", "names a second format of scales, 'f32'"},
+        {"int4:mse:truncated", "names a second range, 'truncated'"},
+        {"int4:truncated:truncated", "names a second range, 'truncated'"},
+        {"int3:owq", "unknown part 'owq'"},
+        {"int3:owq=", "not a number of columns: 'owq='"},
+        {"int3:owq=0", "not a number of columns: 'owq=0'"},
+        {"int3:owq=-2", "not a number of columns: 'owq=-2'"},
+        {"int3:owq=2.5", "not a number of columns: 'owq=2.5'"},
+        {"int3:owq=99999999999999999999", "not a number of columns: 'owq=99999999999999999999'"},
+        {"int3:owq@", "not a number of bits: 'owq@'"},
+        {"int3:owq@0", "not a number of bits: 'owq@0'"},
+        {"int3:owq@-3.1", "not a number of bits: 'owq@-3.1'"},
+        {"int3:owq@16", "not a number of bits: 'owq@16'"},
+        {"int3:owq@inf", "not a number of bits: 'owq@inf'"},
+        {"int3:owq@nan", "not a number of bits: 'owq@nan'"},
+        {"int3:owq@3.1b", "not a number of bits: 'owq@3.1b'"},
+        {"int3:owq=2:owq=2", "names a second number of weak columns, 'owq=2'"},
+        {"int3:owq=2:owq@3.1", "names a second number of weak columns, 'owq@3.1'"},
+        {"int3:owq@3.1:owq=2", "names a second number of weak columns, 'owq=2'"},
+        {"int3:owq=2:in=", "not among q, k, v, o, gate, up, down: 'in='"},
+        {"int3:owq=2:in=fc1", "not among q, k, v, o, gate, up, down: 'in=fc1'"},
+        {"int3:owq=2:in=Q", "not among q, k, v, o, gate, up, down: 'in=Q'"},
+        {"int3:owq=2:in=q+", "not among q, k, v, o, gate, up, down: 'in=q+'"},
+        {"int3:owq=2:in=q,k", "not among q, k, v, o, gate, up, down: 'in=q,k'"},
+        {"int3:owq=2:in=q+k+query", "not among q, k, v, o, gate, up, down: 'in=q+k+query'"},
+        {"int3:owq=2:in=q:in=k", "names a second list of layers, 'in=k'"},
+        {"int3:owq=2:by=weight", "unknown part 'by=weight'"},
+        {"int3:in=q", "in, by, uncompensated and published need owq"},
+        {"int3:gptq:by=activation", "in, by, uncompensated and published need owq"},
+        {"int3:uncompensated", "in, by, uncompensated and published need owq"},
+        {"int3:published", "in, by, uncompensated and published need owq"},
+        {"int3:owq=2:published", "published needs owq@ and a number of bits"},
+        {"int3:owq=2:rtn:damp=0.1", "damp needs a solver other than rtn"},
+        {"int3:owq=2:rtn:act", "act, static and stale need gptq or its kin"},
+        {"int3:owq=2:zeros", "zeros needs obq"},
+        {"int3:owq=2:strength=0.5", "strength needs gptaq or qronos"},
+        {"owq=2", "names no grid"},
     };
     for (auto const& c : cases) {
         std::string const message = failure_message([&] { spec::parse(c.text); });

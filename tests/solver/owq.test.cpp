@@ -175,7 +175,8 @@ template <class Inner> void expect_less_error(Inner const& inner) {
     matrix const w = random_matrix(40, 96, 1);
     hessian const h = hessian::of(inputs_with_outliers(96));
     double const none = output_error(w, owq<Inner>{.inner = inner}.solve(w, h, int3_rows), h);
-    double const left = output_error(w, owq<Inner>{.inner = inner, .columns = 6, .compensate = false}.solve(w, h, int3_rows), h);
+    owq<Inner> const still{.inner = inner, .columns = 6, .compensate = false};
+    double const left = output_error(w, still.solve(w, h, int3_rows), h);
     solution const s = owq<Inner>{.inner = inner, .columns = 6}.solve(w, h, int3_rows);
     double const moved = output_error(w, s, h);
     EXPECT_LT(left, 0.8 * none);

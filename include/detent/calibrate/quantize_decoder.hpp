@@ -35,15 +35,19 @@ struct calibration {
 struct layer_report {
     std::string name;
     extents shape;
-    double bits_per_weight = 0;
+    double bits_per_weight = 0; ///< all that is stored
+    double effective_bits = 0;  ///< `packed_matrix::effective_bits`
+    index_t weak_columns = 0;
     double error = 0;       ///< |(W - Q) x|^2 / |W x|^2 over the calibration inputs x
     double float_error = 0; ///< with a float stream |W x~ - Q x|^2 / |W x~|^2, where x~ are the float model's inputs
     double seconds = 0; ///< spent on solving and packing
     solve_report solve;
 };
 
-/// Quantizes one weight matrix (out, in) given what is known about its inputs, of which most need only the Hessian.
-using quantize_layer = function_ref<quantization(matrix const& weights, layer_inputs const& inputs)>;
+/// Quantizes one weight matrix (out, in) given what is known about its inputs, of which most need only the Hessian, and
+/// what it does in its block.
+using quantize_layer =
+    function_ref<quantization(matrix const& weights, layer_inputs const& inputs, linear_role role)>;
 
 /// Replaces the weights of all linear layers in the blocks of a decoder by packed ones, block by block (GPTQ, section
 /// 4): every layer is calibrated with what the quantized blocks before it make of the text. Layers that read the same
@@ -194,7 +198,7 @@ private:
             try {
                 quantization q = [&] {
                     stopwatch::section const timed(executor_.watch(), work::solving);
-                    return quantize_(weights, inputs);
+                    return quantize_(weights, inputs, role);
                 }();
                 std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
                 stopwatch::section const timed(executor_.watch(), work::layer_errors);
@@ -203,6 +207,8 @@ private:
                 layer_report report{.name = layer.name,
                                     .shape = layer.shape(),
                                     .bits_per_weight = q.weights.bits_per_weight(),
+                                    .effective_bits = q.weights.effective_bits(),
+                                    .weak_columns = q.weights.weak.count(),
                                     .error = share(inputs.hessian().quadratic(weights - decoded, executor_),
                                                    inputs.hessian().quadratic(weights, executor_)),
                                     .seconds = seconds.count(),

@@ -9,10 +9,14 @@
 #define DETENT_ABI_SET avx512bw
 #elif defined(__AVX512F__)
 #define DETENT_ABI_SET avx512f
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define DETENT_ABI_SET avx2_fma_f16c
 #elif defined(__AVX2__) && defined(__FMA__)
 #define DETENT_ABI_SET avx2_fma
 #elif defined(__AVX2__)
 #define DETENT_ABI_SET avx2
+#elif defined(__AVX__) && defined(__F16C__)
+#define DETENT_ABI_SET avx_f16c
 #elif defined(__AVX__)
 #define DETENT_ABI_SET avx
 #elif defined(__SSE4_2__)

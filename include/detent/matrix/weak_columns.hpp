@@ -40,8 +40,8 @@ struct weak_view {
     }
 };
 
-/// The few columns of a quantized matrix that stay in high precision (OWQ, section 4.1): those whose rounding would
-/// cost most. Their numbers take the place of what the codes there stand for.
+/// The few columns of a quantized matrix that stay in high precision (OWQ): those whose rounding would cost most. Their
+/// numbers take the place of what the codes there stand for.
 class weak_columns {
 public:
     weak_columns() = default;

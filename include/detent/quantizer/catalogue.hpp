@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <array>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -11,8 +12,9 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/scale/mse.hpp"
+#include "detent/scale/truncated.hpp"
 
-// The one place where values become types: a grid's name, a range and a solver, each once, outside every loop.
+// The one place where values become types: a grid's name and a solver outside every loop, a range for every tile.
 
 namespace detent::inline DETENT_ABI {
 
@@ -49,7 +51,10 @@ template <class F> void with_grid(spec const& s, F const& f) {
 /// Calls `f(range)` with the range that `s` names for `G`. @throws error when it cannot serve that grid.
 template <Grid G, class F> void with_range(spec const& s, F const& f) {
     using kind = spec::range_kind;
-    auto const range = s.range == kind::automatic ? (AffineGrid<G> ? kind::minmax : kind::absmax) : s.range;
+    auto const range = s.range != kind::automatic ? s.range
+                       : s.weak.wanted            ? kind::truncated
+                       : AffineGrid<G>            ? kind::minmax
+                                                  : kind::absmax;
     if (range == kind::absmax) {
         if constexpr (SymmetricallyLaid<G>) {
             f(absmax_range{});
@@ -58,12 +63,37 @@ template <Grid G, class F> void with_range(spec const& s, F const& f) {
         }
     } else if (range == kind::mse) {
         f(mse_range{});
+    } else if (range == kind::truncated) {
+        bool const grouped = s.granularity.cols > 0;
+        f(truncated_range{.steps = grouped ? 40 : 100}); // as published
     } else if constexpr (AffineGrid<G>) {
         f(minmax_range{});
     } else {
         throw error("specification '" + s.text + "'",
                     "minmax needs a grid with a zero point, int1 to int8 without sym");
     }
+}
+
+/// The range that a specification names, one type for all: so the problem of a grid is compiled once.
+struct named_range {
+    spec const* s = nullptr;
+
+    template <Grid G> tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+        tile_scale scale;
+        with_range<G>(*s, [&](auto const& range) { scale = range.fit(grid, tile, format); });
+        return scale;
+    }
+
+    friend bool operator==(named_range, named_range) = default;
+};
+
+/// `inner` with as many weak columns in the layer as `s` says.
+template <Solver Inner> owq<Inner> with_weak_columns(Inner const& inner, spec const& s) {
+    return {.inner = inner,
+            .columns = s.weak.columns,
+            .chosen_by = s.weak.chosen_by,
+            .compensate = s.weak.compensate,
+            .format = s.format == float_format::bf16 ? float_format::bf16 : float_format::f16};
 }
 
 /// Solves the problem `p` for `w` as `s` says. Null where a Hessian or the inputs of the float model are not known.
@@ -77,10 +107,24 @@ inline solution solve(matrix_view w, hessian const* h, layer_inputs const* input
         }
         solver.rounding = s.gptq_options;
         solver.strength = s.strength.value_or(solver.strength);
+        if (s.weak.columns > 0) {
+            return with_weak_columns(solver, s).solve(w, *inputs, p, executor);
+        }
         return solver.solve(w, *inputs, p, executor);
     };
-    if (s.solver != kind::rtn && h == nullptr) {
-        throw error("specification '" + s.text + "'", "this solver needs a Hessian");
+    if ((s.solver != kind::rtn || s.weak.columns > 0) && h == nullptr) {
+        throw error("specification '" + s.text + "'",
+                    s.solver == kind::rtn ? "weak columns need a Hessian" : "this solver needs a Hessian");
+    }
+    if (s.weak.columns > 0 && !s.needs_float_stream()) {
+        switch (s.solver) {
+        case kind::gptq:
+            return with_weak_columns(s.gptq_options, s).solve(w, *h, p, executor);
+        case kind::obq:
+            return with_weak_columns(s.obq_options, s).solve(w, *h, p, executor);
+        default:
+            return with_weak_columns(rtn{}, s).solve(w, *h, p, executor);
+        }
     }
     switch (s.solver) {
     case kind::rtn:
@@ -101,17 +145,46 @@ inline solution solve(matrix_view w, hessian const* h, layer_inputs const* input
     return rtn{}.solve(w, {}, p, executor);
 }
 
+/// The number of bits of a code. @throws error when there is no such grid.
+inline int bits_of(spec const& s) {
+    int bits = 0;
+    with_grid(s, [&]<Grid G>(G) { bits = G::bits; });
+    return bits;
+}
+
+/// Throws what `quantize` would say of `s` itself, before any work.
+inline void check(spec const& s) {
+    with_grid(s, [&]<Grid G>(G grid) {
+        with_range<G>(s, [](auto) {});
+        if (s.weak.wanted && grid.decode(grid.encode(0)) != 0) {
+            throw error("specification '" + s.text + "'", "weak columns need a grid that has 0");
+        }
+        if (s.weak.bits > 0 && !(s.weak.bits >= G::bits)) {
+            throw error("specification '" + s.text + "'", "weak columns cannot make fewer bits than a code has");
+        }
+    });
+}
+
 /// Quantizes `w` (out, in) as `s` says, given the Hessian of its inputs and all that is known about them; null where it
-/// is not. @throws error when the specification names something impossible, its solver needs to know more, or the
-/// weights are not finite.
+/// is not. Weak columns for a number of bits are counted for this matrix alone; `plan_weak_columns` in `model` does it
+/// for a whole model. @throws error when the specification names something impossible, its solver needs to know more,
+/// or the weights are not finite.
 inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s,
                              executor_ref executor = {}) {
+    check(s);
+    if (s.weak.bits > 0) {
+        if (s.weak.rule == weak_rule::published || !s.weak.layers.empty()) {
+            throw error("specification '" + s.text + "'", "in= and published are for whole models");
+        }
+        spec counted = s;
+        counted.weak.columns = weak_budget(bits_of(s), s.weak.bits, std::array{weak_share{shape_of(w)}}).front();
+        counted.weak.bits = 0;
+        return quantize(w, h, inputs, counted, executor);
+    }
     quantization answer;
     with_grid(s, [&]<Grid G>(G grid) {
-        solution solved;
-        with_range<G>(s, [&](auto range) {
-            solved = solve(w, h, inputs, s, problem_of{grid, s.granularity, range, s.format}, executor);
-        });
+        problem_of const p{grid, s.granularity, named_range{&s}, s.format};
+        solution const solved = solve(w, h, inputs, s, p, executor);
         answer = {pack(grid, solved), solved.report};
     });
     return answer;
@@ -126,11 +199,6 @@ inline quantization quantize(matrix_view w, hessian const& known, spec const& s,
 }
 inline quantization quantize(matrix_view w, layer_inputs const& known, spec const& s, executor_ref executor = {}) {
     return quantize(w, &known.hessian(), &known, s, executor);
-}
-
-/// Throws what `quantize` would say of `s` itself, before any work.
-inline void check(spec const& s) {
-    with_grid(s, [&]<Grid G>(G) { with_range<G>(s, [](auto) {}); });
 }
 
 } // namespace detent::inline DETENT_ABI

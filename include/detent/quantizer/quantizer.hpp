@@ -19,8 +19,8 @@ namespace detent::inline DETENT_ABI {
 ///     auto const w4 = q(weights, hessian::of(activations)); // weights (out, in), activations (token, in)
 template <Grid G, Granularity P = per_channel, Solver S = rtn, class Range = default_range<G>> struct quantizer {
     static_assert(RangeFor<Range, G>, "this range cannot serve this grid: minmax_range needs a zero point as in "
-                                      "int_grid<Bits, zero::free>, absmax_range and mse_range need one or a grid with "
-                                      "numbers on both sides of zero");
+                                      "int_grid<Bits, zero::free>, absmax_range, mse_range and truncated_range need "
+                                      "one or a grid with numbers on both sides of zero");
     using evidence = typename S::evidence;
 
     G grid = {};

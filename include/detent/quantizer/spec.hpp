@@ -9,12 +9,15 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "detent/core/error.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/scale/tile_scale.hpp"
 #include "detent/solver/asymmetric.hpp"
 #include "detent/solver/obq.hpp"
+#include "detent/solver/owq.hpp"
+#include "detent/solver/weak_budget.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -28,17 +31,35 @@ namespace detent::inline DETENT_ABI {
 /// | `nf4`, `ternary`            | codebooks                                                                    |
 /// | `channel`, `tensor`         | one scale for each row (the default), or for the matrix                      |
 /// | `g128`, `b32x32`            | one scale for 128 inputs of a row, or for a block of 32 x 32                 |
-/// | `minmax`, `absmax`, `mse`   | how scales are chosen; by default `minmax` with and `absmax` without a zero  |
+/// | `minmax`, `absmax`          | how scales are chosen; by default `minmax` with and `absmax` without a zero  |
+/// | `mse`, `truncated`          | searched: GPTQ's way, and OWQ's, which is the default with weak columns      |
 /// | `rtn`, `gptq`, `obq`        | the solver (default `rtn`)                                                   |
 /// | `gptaq`, `qronos`           | GPTQ towards the output of the float model                                   |
 /// | `act`, `static`, `stale`    | GPTQ's kin: activation order, static groups, the published code's stale ones |
 /// | `damp=0.01`                 | all but `rtn`: damping relative to the mean diagonal element of the Hessian  |
 /// | `strength=0.25`             | `gptaq`, `qronos`: how much of the correction is made                        |
 /// | `zeros`                     | `obq`: weights that are 0 stay 0                                             |
+/// | `owq@3.1`, `owq=4`          | weak columns, for 3.1 bits on average or 4 in a layer; solver `gptq` unless  |
+/// |                             | another is named; stored as bf16 with `bf16`, else as f16                    |
+/// | `in=q+k+v`                  | `owq`: only in these layers, of `q`, `k`, `v`, `o`, `gate`, `up`, `down`     |
+/// | `by=activation`             | `owq`: chosen by the size of their inputs alone                              |
+/// | `uncompensated`             | `owq`: weak columns stay as they are                                         |
+/// | `published`                 | `owq@`: columns counted by OWQ's formula for OPT                             |
 /// | `f16`, `bf16`, `f32`        | how scales are stored (default `f16`)                                        |
 struct spec {
-    enum class range_kind { automatic, absmax, minmax, mse };
+    enum class range_kind { automatic, absmax, minmax, mse, truncated };
     enum class solver_kind { rtn, gptq, obq, gptaq, qronos };
+
+    /// Columns in high precision.
+    struct weak_options {
+        bool wanted = false;
+        index_t columns = 0;             ///< in each layer, or
+        double bits = 0;                 ///< of a weight on average; 0 where `columns` counts
+        std::vector<std::string> layers; ///< where; everywhere if empty
+        weak_rule rule = weak_rule::exact;
+        sensitivity chosen_by = sensitivity::output_error;
+        bool compensate = true;
+    };
 
     std::string text; ///< as it was written
     std::string grid; ///< its name without `sym`
@@ -49,6 +70,7 @@ struct spec {
     gptq<> gptq_options;               ///< also of `gptaq` and `qronos`
     obq obq_options;
     std::optional<double> strength;    ///< of `gptaq` and `qronos`; their own default where none is named
+    weak_options weak;
     float_format format = float_format::f16;
 
     /// Whether the solver must know what layers read in the float model.
@@ -68,6 +90,7 @@ private:
     bool has_gptq_option_ = false;
     bool has_damping_ = false;
     bool has_strength_ = false;
+    bool has_weak_option_ = false;
 
     static bool read_number(std::string_view part, std::string_view prefix, index_t& number);
     static bool read_real(std::string_view part, double& number);
@@ -103,7 +126,7 @@ inline void spec::read(std::string_view part) {
     using solver_word = std::pair<std::string_view, solver_kind>;
     using format_word = std::pair<std::string_view, float_format>;
     constexpr std::array ranges{range_word{"absmax", range_kind::absmax}, range_word{"minmax", range_kind::minmax},
-                                range_word{"mse", range_kind::mse}};
+                                range_word{"mse", range_kind::mse}, range_word{"truncated", range_kind::truncated}};
     constexpr std::array solvers{solver_word{"rtn", solver_kind::rtn}, solver_word{"gptq", solver_kind::gptq},
                                  solver_word{"obq", solver_kind::obq}, solver_word{"gptaq", solver_kind::gptaq},
                                  solver_word{"qronos", solver_kind::qronos}};
@@ -147,6 +170,42 @@ inline void spec::read(std::string_view part) {
         has_gptq_option_ = true;
     } else if (part == "zeros") {
         obq_options.keep_zeros = true;
+    } else if (part.starts_with("owq@")) {
+        once(weak.wanted, "number of weak columns,");
+        if (!read_real(part.substr(4), weak.bits) || !(weak.bits > 0 && weak.bits < 16)) {
+            throw unknown("not a number of bits:");
+        }
+    } else if (part.starts_with("owq=")) {
+        once(weak.wanted, "number of weak columns,");
+        if (!read_number(part, "owq=", weak.columns)) {
+            throw unknown("not a number of columns:");
+        }
+    } else if (part.starts_with("in=")) {
+        if (!weak.layers.empty()) {
+            throw unknown("names a second list of layers,");
+        }
+        has_weak_option_ = true;
+        constexpr std::array<std::string_view, 7> layers{"q", "k", "v", "o", "gate", "up", "down"};
+        for (auto rest = part.substr(3);;) {
+            auto const plus = rest.find('+');
+            if (std::ranges::find(layers, rest.substr(0, plus)) == layers.end()) {
+                throw unknown("not among q, k, v, o, gate, up, down:");
+            }
+            weak.layers.emplace_back(rest.substr(0, plus));
+            if (plus == rest.npos) {
+                break;
+            }
+            rest.remove_prefix(plus + 1);
+        }
+    } else if (part == "by=activation") {
+        weak.chosen_by = sensitivity::activation;
+        has_weak_option_ = true;
+    } else if (part == "uncompensated") {
+        weak.compensate = false;
+        has_weak_option_ = true;
+    } else if (part == "published") {
+        weak.rule = weak_rule::published;
+        has_weak_option_ = true;
     } else if (part.starts_with("damp=")) {
         once(has_damping_, "damping,");
         if (!read_real(part.substr(5), gptq_options.damping) || gptq_options.damping > 100) {
@@ -179,6 +238,9 @@ inline spec spec::parse(std::string_view text) {
     if (s.grid.empty()) {
         throw error("specification '" + s.text + "'", "names no grid, such as int4, e2m1 or nf4");
     }
+    if (s.weak.wanted && !s.has_solver_) {
+        s.solver = solver_kind::gptq;
+    }
     bool const corrects = s.needs_float_stream();
     auto const need = [&](bool option, bool possible, char const* what) {
         if (option && !possible) {
@@ -188,6 +250,8 @@ inline spec spec::parse(std::string_view text) {
     need(s.has_gptq_option_, s.solver == solver_kind::gptq || corrects, "act, static and stale need gptq or its kin");
     need(s.has_damping_, s.solver != solver_kind::rtn, "damp needs a solver other than rtn");
     need(s.strength.has_value(), corrects, "strength needs gptaq or qronos");
+    need(s.has_weak_option_, s.weak.wanted, "in, by, uncompensated and published need owq");
+    need(s.weak.rule == weak_rule::published, s.weak.bits > 0, "published needs owq@ and a number of bits");
     need(s.obq_options.keep_zeros, s.solver == solver_kind::obq, "zeros needs obq");
     return s;
 }

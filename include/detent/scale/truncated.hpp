@@ -23,24 +23,28 @@ struct truncated_range {
         requires AffineGrid<G> || SignedGrid<G>
     tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
         interval const whole = interval::of(tile);
-        tile_scale best;  // also where no error is finite
-        float widest = 0; // scale
-        float last_zero = 0;
-        if constexpr (AffineGrid<G>) {
-            best = lay_affine(grid, whole, format);
-            widest = (whole.high - whole.low) / (grid.highest() - grid.lowest());
-            last_zero = grid.highest();
-        } else {
-            widest = whole.symmetric().high / -grid.lowest();
-            best = {store(format, widest), 0};
-        }
         rounding_error<G> error(grid, tile, norm);
+        if constexpr (AffineGrid<G>) {
+            float const widest = (whole.high - whole.low) / (grid.highest() - grid.lowest());
+            return search(error, lay_affine(grid, whole, format), widest, format);
+        } else {
+            float const widest = whole.symmetric().high / -grid.lowest();
+            return search(error, {store(format, widest), 0}, widest, format);
+        }
+    }
+
+    friend constexpr bool operator==(truncated_range, truncated_range) = default;
+
+private:
+    /// The best of `best`, the answer where no error is finite, and of all scales up to `widest` and zero points.
+    tile_scale search(tile_error& error, tile_scale best, float widest, float_format format) const {
+        interval const numbers = error.numbers();
         float least = error(best, std::numeric_limits<float>::infinity());
         interval needed = error.needed(least);
         auto const try_width = [&](int i) {
             float const scale = store(format, widest * static_cast<float>(i) / static_cast<float>(steps));
-            for (float zero = 0; zero <= last_zero; ++zero) {
-                if ((grid.lowest() - zero) * scale > needed.low || (grid.highest() - zero) * scale < needed.high) {
+            for (float zero = 0; zero <= error.last_zero(); ++zero) {
+                if ((numbers.low - zero) * scale > needed.low || (numbers.high - zero) * scale < needed.high) {
                     continue;
                 }
                 if (float const e = error({scale, zero}, least); e < least) {
@@ -62,8 +66,6 @@ struct truncated_range {
         }
         return best;
     }
-
-    friend constexpr bool operator==(truncated_range, truncated_range) = default;
 };
 
 } // namespace detent::inline DETENT_ABI

@@ -18,11 +18,11 @@ namespace detent::inline DETENT_ABI::simd {
 
 /// A register of `T`s, 16 bits each, from any address, as floats. One by one: for machines without an instruction.
 template <class T> xsimd::batch<float> load_as_floats(std::uint8_t const* bytes) noexcept {
-    constexpr auto lanes = xsimd::batch<float>::size;
-    T stored[lanes];
-    alignas(64) float values[lanes];
+    constexpr auto count = xsimd::batch<float>::size;
+    T stored[count];
+    alignas(64) float values[count];
     std::memcpy(stored, bytes, sizeof stored);
-    for (std::size_t i = 0; i < lanes; ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
         values[i] = static_cast<float>(stored[i]);
     }
     return xsimd::batch<float>::load_aligned(values);

@@ -21,7 +21,7 @@ namespace detent::inline DETENT_ABI {
 
 /// What makes a column of weights weak.
 enum class sensitivity {
-    output_error, ///< H_jj |W_j - RTN(W)_j|^2: what rounding only this column costs (OWQ, equation 4)
+    output_error, ///< H_jj |W_j - RTN(W)_j|^2: what rounding only this column costs (OWQ)
     activation    ///< H_jj alone
 };
 
@@ -70,7 +70,7 @@ inline basic_matrix<double> compensated(basic_matrix<double> weak, basic_matrix<
 }
 
 /// OWQ: keeps the columns of a weight matrix whose rounding would cost most in high precision, and leaves the others to
-/// any solver (Lee et al., "OWQ: Outlier-Aware Weight Quantization", section 4.1).
+/// any solver (Lee et al., "OWQ: Outlier-Aware Weight Quantization").
 ///
 /// Weak columns are left out of the ranges, come last in the order of the solver and receive what its errors leave to be
 /// made up for. The others then see the Hessian H_qq - H_qw H_ww^-1 H_wq, whose factor is the leading part of the factor
@@ -153,6 +153,9 @@ private:
         }
 
         hessian_factor const f = compensate ? factor_with_weak_last(h, order, weak, executor) : hessian_factor{};
+        for (auto& input : order) { // from here on as positions in `others`
+            input = static_cast<std::int32_t>(std::ranges::lower_bound(others, input) - others.begin());
+        }
         matrix const rest = take_columns(w, others); // (out, others)
         solution solved;
         if constexpr (second_order) {
@@ -164,7 +167,7 @@ private:
 
         basic_matrix<double> values = take_columns(w, weak).template cast<double>(); // (out, weak)
         if (f.r.size() > 0) {
-            values = compensated(std::move(values), errors(rest, solved, others, order, p, executor), f.r, executor);
+            values = compensated(std::move(values), errors(rest, solved, order, p, executor), f.r, executor);
         }
         return join(solved, w.cols(), others, weak, values, p);
     }
@@ -175,19 +178,15 @@ private:
         return factor(h, damping(), std::move(order), executor);
     }
 
-    /// The factor for the columns that are left, in `order`; `f` is that of all.
+    /// The factor for the columns that are left, in `order` of their positions in `others`; `f` is that of all.
     hessian_factor without_weak(hessian const& h, hessian_factor const& f, std::vector<std::int32_t> const& others,
                                 std::vector<std::int32_t> const& order, executor_ref executor) const {
         auto const n = std::ssize(others);
-        std::vector<std::int32_t> reduced; // `order`, as positions in `others`
-        for (auto const input : order) {
-            reduced.push_back(static_cast<std::int32_t>(std::ranges::lower_bound(others, input) - others.begin()));
-        }
         if (!compensate) {
-            return factor(h.restricted_to(others), damping(), std::move(reduced), executor);
+            return factor(h.restricted_to(others), damping(), order, executor);
         }
         hessian_factor left = {.r = {},
-                               .order = std::move(reduced),
+                               .order = order,
                                .dead = {},
                                .damping = f.damping,
                                .damping_raised = f.damping_raised,
@@ -201,17 +200,17 @@ private:
         return left;
     }
 
-    /// What rounding did to the columns that are left, (out, others) in `order`.
+    /// What rounding did to the columns that are left, `rest` (out, others), in `order`.
     static basic_matrix<double> errors(matrix const& rest, solution const& solved,
-                                       std::vector<std::int32_t> const& others, std::vector<std::int32_t> const& order,
-                                       problem const& p, executor_ref executor) {
-        auto const n = std::ssize(others);
+                                       std::vector<std::int32_t> const& order, problem const& p,
+                                       executor_ref executor) {
+        index_t const n = rest.cols();
         basic_matrix<double> e(rest.rows(), n);
         executor.for_pieces(rest.rows(), 16, [&](index_t first, index_t last) {
             vector scales(n);
             vector zeros(n);
             vector numbers(n);
-            vector natural(n); // numbers in the order of `others`
+            vector natural(n); // numbers in the order of `rest`
             for (index_t row = first; row < last; ++row) {
                 solved.scales_of_row(row, scales.data(), zeros.data());
                 p.decode(n, &solved.codes[static_cast<std::size_t>(row * n)], scales.data(), zeros.data(),
@@ -220,7 +219,7 @@ private:
                     natural(solved.order.empty() ? k : solved.order[static_cast<std::size_t>(k)]) = numbers(k);
                 }
                 for (index_t k = 0; k < n; ++k) {
-                    auto const j = std::ranges::lower_bound(others, order[static_cast<std::size_t>(k)]) - others.begin();
+                    index_t const j = order[static_cast<std::size_t>(k)];
                     e(row, k) = static_cast<double>(rest(row, j)) - static_cast<double>(natural(j));
                 }
             }
