@@ -33,7 +33,7 @@ struct tuning {
     std::span<nn::token_id const> tokens;
     index_t window = 512; ///< tokens of a sequence; the rest of the text after the last whole one is not used
     index_t batch = 16;   ///< sequences whose mean loss makes a step
-    index_t at_once = 4;  ///< of these, how many are in memory together
+    index_t at_once = 1;  ///< of these, how many are in memory together
     index_t epochs = 1;
     nn::adamw_options optimizer{.learning_rate = 1e-3};
     double largest_norm = 0.3; ///< longer gradients are scaled down to this
@@ -46,9 +46,8 @@ struct tuning_step {
     double gradient_norm = 0; ///< before clipping
 };
 
-/// Tunes what the linear layers of a decoder's blocks have in high precision on a text, by AdamW on the cross entropy of
-/// the next token: the weak columns of quantized layers (weak column tuning, OWQ section 4.3), and all weights of float
-/// ones. Codes, scales, biases, norms, embeddings and the output head stay as they are.
+/// Tunes on a text what the linear layers of a decoder's blocks have in high precision, by AdamW on the cross entropy of
+/// the next token: the weak columns of quantized layers (weak column tuning, OWQ), and all weights of float ones. Codes, scales, biases, norms, embeddings and the output head stay as they are.
 ///
 /// Forward and backward passes run from the packed bytes; no dense weight is made. While it lives the weak columns are
 /// kept in f32, since a step may be smaller than what f16 can tell apart; `finish` rounds them to the format they had.
@@ -57,7 +56,8 @@ class decoder_tuner {
 public:
     /// `model` and the text must outlive the tuner. @throws error when the text has no window or no layer has anything
     /// to tune.
-    decoder_tuner(decoder& model, tuning const& how, executor_ref executor = {}) : model_(model), how_(how), executor_(executor) {
+    decoder_tuner(decoder& model, tuning const& how, executor_ref executor = {})
+        : model_(model), how_(how), executor_(executor) {
         DETENT_EXPECTS(how.batch > 0 && how.at_once > 0 && how.epochs >= 0);
         windows_ = how.window > 1 ? std::ssize(how.tokens) / how.window : 0;
         if (windows_ == 0) {
@@ -146,8 +146,8 @@ public:
         return results;
     }
 
-    /// Writes what it takes to resume after the last step: the numbers in f32, the state of the optimizer, the number of
-    /// steps. @throws error naming the file where it cannot be written, which is then as it was.
+    /// Writes what it takes to resume after the last step: the numbers in f32, the state of the optimizer, the number
+    /// of steps. @throws error naming the file where it cannot be written, which is then as it was.
     void save(std::filesystem::path const& path) const {
         io::safetensors_writer file;
         for (auto const& p : parts_) {
@@ -192,7 +192,8 @@ public:
         for (auto const& p : parts_) {
             std::string const& name = p.layer->name;
             tuned.push_back(read(name + ".tuned", p.gradient.size()));
-            states.push_back({read(name + ".first", p.gradient.size()), read(name + ".second", p.gradient.size()), steps_done});
+            states.push_back({read(name + ".first", p.gradient.size()), read(name + ".second", p.gradient.size()),
+                              steps_done});
         }
         for (std::size_t i = 0; i < parts_.size(); ++i) {
             std::ranges::copy(tuned[i], parts_[i].values().begin());

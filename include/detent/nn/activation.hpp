@@ -122,7 +122,8 @@ basic_matrix<scalar_of<X>> gelu_tanh_backward(Eigen::MatrixBase<X> const& inputs
         for (index_t r = begin; r < end; ++r) {
             auto const row = x.row(r).array();
             // The sigmoid s of 2 u = slope (x + cube x^3): the result was x s.
-            basic_row<Scalar> const s = (Scalar(1) + (-slope * row * (Scalar(1) + cube * row.square())).exp()).inverse();
+            basic_row<Scalar> const s =
+                (Scalar(1) + (-slope * row * (Scalar(1) + cube * row.square())).exp()).inverse();
             auto const inner = slope * row * (Scalar(1) + Scalar(3) * cube * row.square()); // x (2 u)'
             g.row(r).array() *= s * (Scalar(1) + inner * (Scalar(1) - s));
         }
