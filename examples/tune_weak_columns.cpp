@@ -37,10 +37,10 @@ struct options {
     std::filesystem::path calibration = DETENT_EXAMPLES_DIR "/text/novels_calibration.txt";
     std::filesystem::path text = DETENT_EXAMPLES_DIR "/../include";
     index_t columns = 4;
-    index_t windows = 0; // of the text; 0 for all
+    index_t windows = 300; // of the text
     index_t epochs = 2;
-    double weak_rate = 5e-3;
-    double full_rate = 5e-4;
+    double weak_rate = 1e-2;
+    double full_rate = 1e-3;
     index_t threads = 0;
 };
 
@@ -71,7 +71,7 @@ struct split_text {
     std::vector<nn::token_id> evaluation;
 
     split_text(std::vector<nn::token_id> const& text, index_t windows) {
-        for (index_t i = 0; i < std::ssize(text) / window && (windows == 0 || i < windows); ++i) {
+        for (index_t i = 0; i < std::ssize(text) / window && i < windows; ++i) {
             auto& part = i % 10 == 9 ? evaluation : tuning;
             part.insert(part.end(), text.begin() + i * window, text.begin() + (i + 1) * window);
         }
@@ -183,8 +183,9 @@ int main(int argc, char** argv) {
     app.add_option("--columns", o.columns, "weak columns of a layer")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_option("--windows", o.windows, "windows of 512 tokens of the text to use; default: all")
-        ->check(CLI::PositiveNumber);
+    app.add_option("--windows", o.windows, "windows of 512 tokens of the text to use at most")
+        ->check(CLI::Range(10, 1000000))
+        ->capture_default_str();
     app.add_option("--epochs", o.epochs)->check(CLI::PositiveNumber)->capture_default_str();
     app.add_option("--weak-rate", o.weak_rate, "learning rate of weak columns")
         ->check(CLI::PositiveNumber)

@@ -3,11 +3,13 @@
 #include "detent/calibrate/tune.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -184,6 +186,10 @@ TEST_P(tune_small, finishes_in_the_format_it_found) {
         EXPECT_EQ(tuned.format(), float_format::f32);
         tuner.finish();
         EXPECT_EQ(packed(model.blocks[0].up).weak, tuned.stored_as(format));
+        EXPECT_THROW(tuner.step(), error);
+        temporary_directory const directory;
+        EXPECT_THROW(tuner.save(directory / "late"), error);
+        EXPECT_THROW(tuner.resume(directory / "late"), error);
     }
 }
 
@@ -222,6 +228,19 @@ TEST_P(tune_small, refuses_to_resume_from_another_tuning) {
     decoder_tuner another(other, how);
     EXPECT_TRUE(contains(failure_message([&] { another.resume(file); }), "must be F32 of"));
     EXPECT_EQ(another.steps_done(), 0);
+    // A square that is negative would become NaN one step later.
+    io::safetensors_file const saved(file);
+    io::safetensors_writer changed;
+    for (auto const& name : saved.names()) {
+        std::vector<std::uint8_t> bytes(saved.at(name).bytes.begin(), saved.at(name).bytes.end());
+        if (name.ends_with("up_proj.second") || name.ends_with("fc1.second")) {
+            bytes[3] |= 0x80U;
+        }
+        changed.add(name, saved.at(name).type, saved.at(name).shape, std::move(bytes));
+    }
+    changed.save(directory / "changed");
+    EXPECT_TRUE(contains(failure_message([&] { tuner.resume(directory / "changed"); }), "a negative square"));
+
     decoder same = test::random_decoder(GetParam());
     quantize_with_weak_columns(same, 2, 0, float_format::f16);
     tuning const shorter{.tokens = tokens_, .window = 9, .epochs = 1};

@@ -253,6 +253,19 @@ TEST(owq, never_chooses_inputs_that_were_always_zero_and_says_how_many_are_missi
     EXPECT_EQ(blind.codes, rtn{}.solve(w, {}, int3_rows).codes);
 }
 
+TEST(owq, says_why_weak_columns_were_not_compensated) {
+    basic_matrix<double> indefinite = basic_matrix<double>::Constant(8, 8, 1e6);
+    indefinite.diagonal().setOnes();
+    matrix const w = random_matrix(4, 8, 3);
+    hessian const h(indefinite, 2);
+    for (solution const& s :
+         {owq<>{.columns = 2}.solve(w, h, int3_rows), owq<rtn>{.columns = 2}.solve(w, h, int3_rows)}) {
+        EXPECT_EQ(s.report.fallback, "the Hessian could not be factored");
+        EXPECT_GT(s.report.damping_raised, 0);
+        EXPECT_EQ(s.weak.count(), 2);
+    }
+}
+
 TEST(owq, complains_of_what_it_cannot_do) {
     matrix const w = random_matrix(4, 8, 3);
     matrix x = random_matrix(50, 8, 1);

@@ -46,11 +46,13 @@ struct tuning_step {
     double gradient_norm = 0; ///< before clipping
 };
 
-/// Tunes on a text what the linear layers of a decoder's blocks have in high precision, by AdamW on the cross entropy of
-/// the next token: the weak columns of quantized layers (weak column tuning, OWQ), and all weights of float ones. Codes, scales, biases, norms, embeddings and the output head stay as they are.
+/// Tunes on a text what the linear layers of a decoder's blocks have in high precision, by AdamW on the cross entropy
+/// of the next token: the weak columns of quantized layers (weak column tuning, OWQ), and all weights of float ones.
+/// Codes, scales, biases, norms, embeddings and the output head stay as they are.
 ///
-/// Forward and backward passes run from the packed bytes; no dense weight is made. While it lives the weak columns are
-/// kept in f32, since a step may be smaller than what f16 can tell apart; `finish` rounds them to the format they had.
+/// Forward and backward passes run from the packed bytes; no dense weight is made. From its construction on the weak
+/// columns are kept in f32, since a step may be smaller than what f16 can tell apart; `finish` rounds them to the
+/// format they had.
 /// The same bits come out for any executor, and for a run that was interrupted and resumed.
 class decoder_tuner {
 public:
@@ -90,8 +92,10 @@ public:
     index_t steps_done() const { return done_; }
     index_t steps() const { return how_.epochs * steps_per_epoch(); }
 
-    /// The next step. @throws error when loss or gradient is not finite; the model is then as before the step.
+    /// The next step. @throws error when loss or gradient is not finite, the model is then as before the step; and
+    /// after `finish`, as `save` and `resume` do.
     tuning_step step() {
+        expect_unfinished();
         auto const order = order_of_epoch(done_ / steps_per_epoch());
         index_t const first = done_ % steps_per_epoch() * how_.batch;
         index_t const last = std::min(first + how_.batch, windows_);
@@ -149,6 +153,7 @@ public:
     /// Writes what it takes to resume after the last step: the numbers in f32, the state of the optimizer, the number
     /// of steps. @throws error naming the file where it cannot be written, which is then as it was.
     void save(std::filesystem::path const& path) const {
+        expect_unfinished();
         io::safetensors_writer file;
         for (auto const& p : parts_) {
             std::string const& name = p.layer->name;
@@ -166,16 +171,17 @@ public:
     /// @throws error naming the file and the tensor that is missing, has another size or is not finite; nothing is
     /// changed then.
     void resume(std::filesystem::path const& path) {
+        expect_unfinished();
         io::safetensors_file const file(path);
-        auto const read = [&](std::string const& name, index_t size) {
+        auto const read = [&](std::string const& name, index_t size, bool signed_numbers = true) {
             auto const& t = file.at(name);
             if (t.type != io::dtype::f32 || t.shape != std::vector{size}) {
                 throw error(io::subject_of(path, name), "must be F32 of " + std::to_string(size) + " numbers");
             }
             std::vector<float> values(static_cast<std::size_t>(size));
             std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
-            if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); })) {
-                throw error(io::subject_of(path, name), "holds a number that is not finite");
+            if (!std::ranges::all_of(values, [&](float v) { return std::isfinite(v) && (signed_numbers || v >= 0); })) {
+                throw error(io::subject_of(path, name), "holds a number that is not finite, or a negative square");
             }
             return values;
         };
@@ -192,8 +198,8 @@ public:
         for (auto const& p : parts_) {
             std::string const& name = p.layer->name;
             tuned.push_back(read(name + ".tuned", p.gradient.size()));
-            states.push_back({read(name + ".first", p.gradient.size()), read(name + ".second", p.gradient.size()),
-                              steps_done});
+            states.push_back({read(name + ".first", p.gradient.size()),
+                              read(name + ".second", p.gradient.size(), false), steps_done});
         }
         for (std::size_t i = 0; i < parts_.size(); ++i) {
             std::ranges::copy(tuned[i], parts_[i].values().begin());
@@ -202,12 +208,13 @@ public:
         done_ = steps_done;
     }
 
-    /// Stores weak columns in the format they had. @throws error where a number has become too large for it; the weak
-    /// columns of that layer and later ones then stay in f32.
+    /// Stores weak columns in the format they had, and ends the tuning. @throws error where a number has become too
+    /// large for it; nothing is changed then.
     void finish() {
-        for (auto& p : parts_) {
-            if (auto* const packed = std::get_if<packed_matrix>(&p.layer->weight)) {
-                auto const stored = packed->weak.stored_as(p.format);
+        std::vector<weak_columns> all;
+        for (auto const& p : parts_) {
+            if (auto const* const packed = std::get_if<packed_matrix>(&p.layer->weight)) {
+                auto const& stored = all.emplace_back(packed->weak.stored_as(p.format));
                 for (index_t k = 0; k < stored.count(); ++k) {
                     for (index_t row = 0; row < stored.rows(); ++row) {
                         if (!std::isfinite(stored.at(k, row))) {
@@ -215,9 +222,15 @@ public:
                         }
                     }
                 }
-                packed->weak = stored;
             }
         }
+        auto next = all.begin();
+        for (auto const& p : parts_) {
+            if (auto* const packed = std::get_if<packed_matrix>(&p.layer->weight)) {
+                packed->weak = std::move(*next++);
+            }
+        }
+        finished_ = true;
     }
 
 private:
@@ -239,6 +252,12 @@ private:
             return {std::get<matrix>(layer->weight).data(), size};
         }
     };
+
+    void expect_unfinished() const {
+        if (finished_) {
+            throw error("tuning", "has finished: its weak columns are no longer in f32");
+        }
+    }
 
     void add(index_t block, linear_role role, linear_layer& layer) {
         std::vector<std::int32_t> inputs;
@@ -296,6 +315,7 @@ private:
     executor_ref executor_;
     index_t windows_ = 0;
     index_t done_ = 0; // steps
+    bool finished_ = false;
     std::vector<part> parts_;
 };
 

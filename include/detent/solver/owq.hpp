@@ -25,8 +25,8 @@ enum class sensitivity {
     activation    ///< H_jj alone
 };
 
-/// The sensitivity of every column of `w` (out, in), of whole rows rounded to nearest with the range of `p`; 0 for inputs
-/// that were always zero. @throws error when `h` is not finite.
+/// The sensitivity of every column of `w` (out, in), of whole rows rounded to nearest with the range of `p`; 0 for
+/// inputs that were always zero. @throws error when `h` is not finite.
 inline basic_vector<double> sensitivities(matrix_view w, hessian const& h, problem const& p, sensitivity kind,
                                           executor_ref executor = {}) {
     expect_features(h.features(), w);
@@ -72,9 +72,9 @@ inline basic_matrix<double> compensated(basic_matrix<double> weak, basic_matrix<
 /// OWQ: keeps the columns of a weight matrix whose rounding would cost most in high precision, and leaves the others to
 /// any solver (Lee et al., "OWQ: Outlier-Aware Weight Quantization").
 ///
-/// Weak columns are left out of the ranges, come last in the order of the solver and receive what its errors leave to be
-/// made up for. The others then see the Hessian H_qq - H_qw H_ww^-1 H_wq, whose factor is the leading part of the factor
-/// of H: `inner` solves a smaller problem and need not know. Activation order is by sensitivity, not by H_jj. Groups
+/// Weak columns are left out of the ranges, come last in the order of the solver and receive what its errors leave to
+/// be made up for. The others then see the Hessian H_qq - H_qw H_ww^-1 H_wq, whose factor is the leading part of the
+/// factor of H: `inner` solves a smaller problem and need not know. Activation order is by sensitivity, not by H_jj. Groups
 /// count the columns that are left, and the solution stores weak columns last where there are groups.
 template <Solver Inner = gptq<>> struct owq {
     /// Inputs of the float model too where `inner` needs them.
@@ -83,7 +83,7 @@ template <Solver Inner = gptq<>> struct owq {
     Inner inner = {};
     index_t columns = 0; ///< how many are weak, fewer than there are inputs; 0 is `inner` alone
     sensitivity chosen_by = sensitivity::output_error;
-    bool compensate = true;                 ///< weak columns make up for the errors of the others; else they stay as they are
+    bool compensate = true; ///< weak columns make up for the errors of the others; else they stay as they are
     float_format format = float_format::f16; ///< of weak columns
 
     /// Codes, scales and weak columns for `w` (out, in). Inputs that were always zero are never weak: where others are
@@ -162,6 +162,9 @@ private:
             solved = inner.solve(rest, without_weak(h, f, others, order, executor), p, executor);
         } else {
             solved = inner.solve(rest, {}, p, executor);
+            solved.report.damping = f.r.size() > 0 ? f.damping : 0;
+            solved.report.damping_raised = f.damping_raised;
+            solved.report.fallback = f.failure; // weak columns are then not compensated
         }
         solved.report.weak_missing = columns - std::ssize(weak);
 
