@@ -53,8 +53,8 @@ TEST(norm, layer_norm_matches_its_formula_with_a_large_mean) {
                 double const r = 1 / std::sqrt(variance + double(1e-5F));
                 for (index_t j = 0; j < features; ++j) {
                     double const expected = (x(t, j) - mean) * r * weight(j) + (bias.size() > 0 ? double(bias(j)) : 0);
-                    // The mean of numbers near 100 is known to their rounding, 100 * 2^-24, at best.
-                    EXPECT_NEAR(y(t, j), expected, 1e-5 * (1 + r * std::abs(weight(j)) * 2)) << features;
+                    // The mean of numbers near 100 is known to a few of their roundings, 100 * 2^-24 each.
+                    EXPECT_NEAR(y(t, j), expected, 1e-5 * (1 + r * std::abs(weight(j)) * 5)) << features;
                 }
             }
         }
