@@ -12,6 +12,7 @@
 #include <iostream>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -64,7 +65,7 @@ std::vector<nn::token_id> read_text(std::filesystem::path const& path) {
     return all;
 }
 
-/// Every tenth window is for evaluation; the others, shortened to `windows`, are for tuning.
+/// The first `windows` windows of a text: every tenth is for evaluation, the others are for tuning.
 struct split_text {
     static constexpr index_t window = 512;
     std::vector<nn::token_id> tuning;

@@ -10,7 +10,9 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/executor.hpp"
 #include "detent/granularity/granularity.hpp"
+#include "detent/kernel/multiply.hpp"
 #include "detent/kernel/reference.hpp"
 #include "matrix/random_solution.hpp"
 
@@ -74,5 +76,33 @@ template <Grid G> packed_matrix random_packed(G const& grid, extents shape, per_
 
 /// Rows, the matrix, groups that are no multiple of 8 and that are, and blocks.
 inline constexpr per_tile tiles[] = {{1, 0}, {0, 0}, {1, 5}, {1, 37}, {1, 128}, {3, 0}, {2, 50}};
+
+/// `reference_dot` is the sum over the weights that `w` (5, 19) stands for.
+inline void expect_reference_sums_weights(packed_matrix const& w) {
+    inputs const x(1, 19);
+    for (index_t r = 0; r < 5; ++r) {
+        double sum = 0;
+        for (index_t k = 0; k < 19; ++k) {
+            sum += double{w.stored_at(r, k)} * x.row(0)[k];
+        }
+        EXPECT_NEAR(kernel::reference_dot(w.view(), r, x.row(0)), sum, 1e-12);
+    }
+}
+
+#if defined(_OPENMP)
+/// Threads do not change a bit of the products with `w` (150, 1100).
+inline void expect_threads_change_nothing(product const& serial, packed_matrix const& w) {
+    inputs const x(300, 1100);
+    for (index_t const tokens : {1, 7, 300}) {
+        auto const serially = run(serial, w.view(), x, tokens);
+        for (index_t const count : {2, 3}) {
+            threads many(count);
+            std::vector<float> y(serially.size(), -7);
+            kernel::multiply(w.view(), x.x.data(), x.stride, tokens, y.data(), 152, many);
+            EXPECT_EQ(y, serially) << tokens << " tokens, " << count << " threads";
+        }
+    }
+}
+#endif
 
 } // namespace detent::test

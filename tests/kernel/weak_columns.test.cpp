@@ -32,15 +32,7 @@ packed_matrix weak_packed(G const& grid, extents shape, per_tile granularity, in
 
 TEST(reference_dot, is_the_sum_over_weights_with_weak_columns) {
     for (float_format const format : all_formats) {
-        packed_matrix const w = weak_packed(int_grid<3>{}, {5, 19}, {2, 4}, 4, format);
-        inputs const x(1, 19);
-        for (index_t r = 0; r < 5; ++r) {
-            double sum = 0;
-            for (index_t k = 0; k < 19; ++k) {
-                sum += double{w.stored_at(r, k)} * x.row(0)[k];
-            }
-            EXPECT_NEAR(kernel::reference_dot(w.view(), r, x.row(0)), sum, 1e-12);
-        }
+        expect_reference_sums_weights(weak_packed(int_grid<3>{}, {5, 19}, {2, 4}, 4, format));
     }
 }
 
@@ -153,17 +145,7 @@ TEST(multiply, matches_the_reference_when_every_column_is_weak) {
 #if defined(_OPENMP)
 TEST(multiply, threads_do_not_change_a_bit_of_weak_columns) {
     for (float_format const format : all_formats) {
-        packed_matrix const w = weak_packed(int_grid<4>{}, {150, 1100}, {1, 48}, 9, format);
-        inputs const x(300, 1100);
-        for (index_t const tokens : {1, 7, 300}) {
-            auto const serially = run(multiply, w.view(), x, tokens);
-            for (index_t const count : {2, 3}) {
-                threads many(count);
-                std::vector<float> y(serially.size(), -7);
-                kernel::multiply(w.view(), x.x.data(), x.stride, tokens, y.data(), 152, many);
-                EXPECT_EQ(y, serially) << tokens << " tokens, " << count << " threads";
-            }
-        }
+        expect_threads_change_nothing(multiply, weak_packed(int_grid<4>{}, {150, 1100}, {1, 48}, 9, format));
     }
 }
 #endif

@@ -159,8 +159,8 @@ public:
             std::string const& name = p.layer->name;
             auto const& state = p.optimizer.state();
             file.add(name + ".tuned", io::dtype::f32, {p.gradient.size()}, bytes_of(p.values()));
-            file.add(name + ".first", io::dtype::f32, {p.gradient.size()}, bytes_of(std::span(state.first)));
-            file.add(name + ".second", io::dtype::f32, {p.gradient.size()}, bytes_of(std::span(state.second)));
+            file.add(name + ".first", io::dtype::f32, {p.gradient.size()}, bytes_of(state.first));
+            file.add(name + ".second", io::dtype::f32, {p.gradient.size()}, bytes_of(state.second));
         }
         auto const steps = std::bit_cast<std::array<std::uint8_t, sizeof(std::int64_t)>>(std::int64_t{done_});
         file.add("steps", io::dtype::i64, {1}, std::vector(steps.begin(), steps.end()));
@@ -215,12 +215,8 @@ public:
         for (auto const& p : parts_) {
             if (auto const* const packed = std::get_if<packed_matrix>(&p.layer->weight)) {
                 auto const& stored = all.emplace_back(packed->weak.stored_as(p.format));
-                for (index_t k = 0; k < stored.count(); ++k) {
-                    for (index_t row = 0; row < stored.rows(); ++row) {
-                        if (!std::isfinite(stored.at(k, row))) {
-                            throw error("layer '" + p.layer->name + "'", "a tuned weight is too large for its format");
-                        }
-                    }
+                if (!stored.all_finite()) {
+                    throw error("layer '" + p.layer->name + "'", "a tuned weight is too large for its format");
                 }
             }
         }
@@ -304,10 +300,9 @@ private:
         return order;
     }
 
-    static std::vector<std::uint8_t> bytes_of(std::span<float const> values) {
-        std::vector<std::uint8_t> bytes(values.size_bytes());
-        std::memcpy(bytes.data(), values.data(), bytes.size());
-        return bytes;
+    /// The bytes of numbers that outlive the writing of a file.
+    static std::span<std::uint8_t const> bytes_of(std::span<float const> values) {
+        return {reinterpret_cast<std::uint8_t const*>(values.data()), values.size_bytes()};
     }
 
     decoder& model_;

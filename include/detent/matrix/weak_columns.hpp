@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -90,6 +91,18 @@ public:
         format_ == float_format::f16    ? write(half{value})
         : format_ == float_format::bf16 ? write(bfloat16{value})
                                         : write(value);
+    }
+
+    /// Whether no number is infinite, as one too large for f16 has become, or NaN.
+    bool all_finite() const {
+        for (index_t k = 0; k < count(); ++k) {
+            for (index_t row = 0; row < rows_; ++row) {
+                if (!std::isfinite(at(k, row))) {
+                    return false;
+                }
+            }
+        }
+        return true;
     }
 
     /// The same numbers, rounded to another format.

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
@@ -17,10 +17,7 @@
 namespace detent::inline DETENT_ABI {
 
 /// The name of a role in specifications.
-constexpr std::string_view name_of(linear_role role) {
-    constexpr std::array<std::string_view, 7> names{"q", "k", "v", "o", "gate", "up", "down"};
-    return names[static_cast<std::size_t>(role)];
-}
+constexpr std::string_view name_of(linear_role role) { return layer_names[static_cast<std::size_t>(role)]; }
 
 /// How many weak columns each linear layer of a block gets.
 using weak_plan = std::map<linear_role, index_t>;

@@ -21,6 +21,9 @@
 
 namespace detent::inline DETENT_ABI {
 
+/// What the linear layers of a block are called in specifications, in the order of their roles.
+inline constexpr std::array<std::string_view, 7> layer_names{"q", "k", "v", "o", "gate", "up", "down"};
+
 /// A quantizer chosen at run time, for instance `int4:g128:gptq`. The parts are separated by colons, in any order:
 ///
 /// | part                        | meaning                                                                      |
@@ -185,10 +188,9 @@ inline void spec::read(std::string_view part) {
             throw unknown("names a second list of layers,");
         }
         has_weak_option_ = true;
-        constexpr std::array<std::string_view, 7> layers{"q", "k", "v", "o", "gate", "up", "down"};
         for (auto rest = part.substr(3);;) {
             auto const plus = rest.find('+');
-            if (std::ranges::find(layers, rest.substr(0, plus)) == layers.end()) {
+            if (std::ranges::find(layer_names, rest.substr(0, plus)) == layer_names.end()) {
                 throw unknown("not among q, k, v, o, gate, up, down:");
             }
             weak.layers.emplace_back(rest.substr(0, plus));
