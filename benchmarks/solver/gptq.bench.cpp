@@ -82,7 +82,7 @@ Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> transcription(layer const& l
         index_t const n = std::min(block, in - begin);
         matrix const group = w.middleCols(begin, n);
         for (index_t row = 0; row < out; ++row) {
-            scales[static_cast<std::size_t>(row)] = l.p.fit(group.row(row));
+            scales[static_cast<std::size_t>(row)] = l.p.fit(group.row(row), row, 0);
         }
         columns w1 = w.middleCols(begin, n);
         for (index_t i = 0; i < n; ++i) {

@@ -63,6 +63,7 @@ struct options {
     index_t window = 0;
     index_t calibration_windows = 128;
     index_t evaluation_windows = 0;
+    float outliers = 1; // how much larger four planted channels of each norm are
     index_t threads = 0;
 
     std::filesystem::path packed_model;
@@ -91,7 +92,7 @@ public:
     run_report run() {
         auto const start = clock_type::now();
         {
-            decoder const model = load_decoder(options_.model);
+            decoder const model = load();
             for (auto const& text : options_.specs) { // complains of impossible numbers of weak columns before any work
                 plan_for(spec::parse(text), model);
             }
@@ -121,25 +122,51 @@ public:
     }
 
 private:
+    decoder load() const {
+        decoder model = load_decoder(options_.model);
+        if (options_.outliers > 1) {
+            plant_outliers(model, options_.outliers);
+        }
+        return model;
+    }
+
     model_report quantize_once(spec const& s) {
         model_report result;
         result.spec = s.text;
         auto start = clock_type::now();
-        decoder model = load_decoder(options_.model);
+        decoder model = load();
         weak_plan const weak = plan_for(s, model);
+        auto const shift = [&](std::span<matrix const* const> weights, matrix_view inputs) {
+            return shared_shifts_by(s, weights, inputs, executor_);
+        };
+        auto const folded = [b = model.blocks.front(), &s](linear_role role) { // before any is quantized
+            return s.input.folded && role != linear_role::head &&
+                   std::ranges::any_of(fold_sites, [&](fold_site site) {
+                       return !fold_obstacle(b, site) && std::ranges::count(readers_of(b, site), role) > 0;
+                   });
+        };
         calibration const text{.tokens = calibration_,
                                .window = window_,
                                .windows = options_.calibration_windows,
                                .true_sequential = !options_.at_once,
-                               .float_stream = std::ranges::any_of(options_.specs, [](std::string const& any) {
-                                   return spec::parse(any).needs_float_stream(); // the same report for all compared
-                               })};
+                               .float_stream = !s.reads_floats() && with_float_stream(),
+                               .float_inputs = s.reads_floats(),
+                               .keep_inputs = s.input.fixed(),
+                               .head = !s.embeddings.name.empty(),
+                               .fold = s.input.folded ? shift : decltype(calibration::fold){},
+                               .activations = dynamic_input_of(s)};
         result.layers = quantize_decoder(
             model, text,
             [&](matrix const& w, layer_inputs const& inputs, linear_role role) {
-                return quantize_by(with_plan(s, weak, role), w, inputs, executor_);
+                spec here = with_plan(s, weak, role);
+                here.input.shifted = s.input.shifted && !folded(role);
+                return quantize_by(here, w, inputs, executor_);
             },
             executor_, bar_.callback(s.text));
+        if (!s.embeddings.name.empty()) {
+            model.embeddings.weight =
+                quantize_embeddings_by(s, std::get<matrix>(model.embeddings.weight), executor_).weights;
+        }
         result.quantize_seconds = seconds_since(start);
         double weights = 0;
         for (auto const& layer : result.layers) {
@@ -167,12 +194,19 @@ private:
         return result;
     }
 
+    /// Whether any specification asks for it: then all that are compared have the same report.
+    bool with_float_stream() const {
+        return std::ranges::any_of(options_.specs,
+                                   [](std::string const& any) { return spec::parse(any).needs_float_stream(); });
+    }
+
     /// The bytes of the checkpoint's tensors that packed ones replace.
     double replaced_bytes(decoder const& model) const {
         io::checkpoint const original(options_.model);
         double bytes = 0;
         for (auto const& [name, packed] : packed_layers(model)) {
-            bytes += static_cast<double>(original.at(name + ".weight").bytes.size());
+            bool const tied = !original.contains(name + ".weight");
+            bytes += tied ? 0 : static_cast<double>(original.at(name + ".weight").bytes.size());
         }
         return bytes;
     }
@@ -288,6 +322,9 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--evaluation-windows", o.evaluation_windows, "sequences to evaluate; default: all")
         ->check(CLI::PositiveNumber);
+    app.add_option("--plant-outliers", o.outliers,
+                   "make four channels of each norm so many times larger, and what reads them smaller")
+        ->check(CLI::Range(1.0, 65536.0));
     app.add_flag("--at-once", o.at_once, "calibrate all layers of a block before quantizing any");
     app.add_option("--threads", o.threads, "default: one for each processor")->check(CLI::PositiveNumber);
 

@@ -11,4 +11,16 @@ detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w,
     return detent::quantize(w, inputs, s, executor);
 }
 
+detent::quantization quantize_embeddings_by(detent::spec const& s, detent::matrix const& table,
+                                            detent::executor_ref executor) {
+    return detent::quantize_embeddings(table, s, executor);
+}
+
+detent::vector shared_shifts_by(detent::spec const& s, std::span<detent::matrix const* const> weights,
+                                detent::matrix_view inputs, detent::executor_ref executor) {
+    return detent::shared_shifts(weights, inputs, s, executor);
+}
+
+std::optional<detent::activation_quantizer> dynamic_input_of(detent::spec const& s) { return detent::dynamic_input(s); }
+
 void check_specification(std::string const& text) { detent::check(detent::spec::parse(text)); }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -189,6 +190,8 @@ TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     packed_matrix w = random_packed(int_grid<4>{}, {32, 32}, {1, 32});
     w.scales.format = float_format::f32;
     EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
+    w.scales.format = scale_kind::e8m0;
+    EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
     EXPECT_EQ(io::gptq_obstacle(random_weak(int_grid<4>{}, {32, 32}, {1, 32}, 2, float_format::f16)),
               "it has no weak columns");
 }
@@ -295,6 +298,11 @@ TEST(owq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are in their natural order");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 40}, {1, 40}), "a weight of shape (6, 40) does not fill its words");
     EXPECT_EQ(obstacle(int_grid<3>{}, {5, 32}, {1, 32}), "a weight of shape (5, 32) does not fill its words");
+    packed_matrix w = random_packed(int_grid<4>{}, {6, 32}, {1, 32});
+    for (scale_kind const kind : {scale_kind::e8m0, scale_kind::ue4m3}) {
+        w.scales.format = kind;
+        EXPECT_EQ(io::owq_obstacle(w), "its scales are f16, bf16 or f32");
+    }
 }
 
 template <Grid G> void expect_own_round_trip(G const& grid) {
@@ -363,6 +371,57 @@ TEST(add_packed, what_it_writes_is_read_back) {
     expect_own_round_trip(nf4{});
     expect_own_round_trip(ternary{});
     expect_own_round_trip(test::powers_of_two{});
+}
+
+/// With every scale of 8 bits in turn.
+template <Grid G> packed_matrix bytes_packed(G const& grid, scale_format format) {
+    packed_matrix w = random_packed(grid, {16, 80}, {1, 5});
+    w.scales.format = format;
+    unsigned next = 0;
+    for (float& s : w.scales.scales) {
+        do {
+            s = scale_of(format, static_cast<std::uint8_t>(next++ % 256));
+        } while (std::isnan(s));
+    }
+    return w;
+}
+
+TEST(add_packed, scales_of_8_bits_are_read_back) {
+    std::vector<packed_matrix> matrices;
+    for (scale_format const format : {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 1.0F / 2688),
+                                      scale_format(scale_kind::ue4m3, 0.3F), scale_format(scale_kind::ue4m3),
+                                      scale_format(scale_kind::ue4m3, units::lowest),
+                                      scale_format(scale_kind::ue4m3, units::highest)}) {
+        matrices.push_back(bytes_packed(e2m1{}, format));
+        matrices.push_back(bytes_packed(int_grid<3>{}, format));
+    }
+    auto const read = written_and_read(io::add_packed, matrices);
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        EXPECT_TRUE(read[i] == matrices[i]) << i;
+    }
+}
+
+TEST(add_packed, scales_of_8_bits_have_types_of_their_own) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    packed_matrix const mx = bytes_packed(e2m1{}, scale_kind::e8m0);
+    packed_matrix const nv = bytes_packed(e2m1{}, {scale_kind::ue4m3, 0.3F});
+    io::add_packed(writer, "mx", mx);
+    io::add_packed(writer, "nv", nv);
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    EXPECT_EQ(file.names(), (std::vector<std::string>{"mx.codes", "mx.scales", "mx.table", "mx.tile", "nv.codes",
+                                                      "nv.scale_unit", "nv.scales", "nv.table", "nv.tile"}));
+    EXPECT_EQ(file.at("mx.scales").type, dtype::f8_e8m0);
+    EXPECT_EQ(file.at("mx.scales").shape, (std::vector<index_t>{16, 16}));
+    EXPECT_EQ(file.at("nv.scales").type, dtype::f8_e4m3);
+    EXPECT_EQ(elements<float>(file, "nv.scale_unit"), std::vector<float>{0.3F});
+    auto const powers = elements<std::uint8_t>(file, "mx.scales");
+    auto const numbers = elements<std::uint8_t>(file, "nv.scales");
+    for (std::size_t i = 0; i < powers.size(); ++i) {
+        EXPECT_EQ(mx.scales.scales[i], std::ldexp(1.0F, powers[i] - 127));
+        EXPECT_EQ(nv.scales.scales[i], e4m3::decode(numbers[i]) * 0.3F);
+    }
 }
 
 /// The tensors of a checkpoint, to be changed before they are written.
@@ -671,11 +730,166 @@ void expect_survives(tensors const& good, extents shape, packed_layout layout) {
     EXPECT_GT(accepted, 0);
 }
 
+TEST(packed_reader, nonsense_in_scales_of_8_bits_is_refused) {
+    packed_matrix const mx = bytes_packed(e2m1{}, scale_kind::e8m0);
+    tensors const powers = tensors_of(io::add_packed, mx);
+    tensors const numbers = tensors_of(io::add_packed, bytes_packed(e2m1{}, {scale_kind::ue4m3, 0.5F}));
+    auto const refused = [&](tensors const& good, std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, mx.shape(), name, problem, change);
+    };
+    refused(powers, "scales", "no positive number", [](tensors& t) { t["layer.scales"].bytes[7] = 255; });
+    for (std::uint8_t const byte : {0, 0x7F, 0x80, 0x81, 0xFE, 0xFF}) {
+        refused(numbers, "scales", "no positive number", [&](tensors& t) { t["layer.scales"].bytes[7] = byte; });
+    }
+    for (auto const* const good : {&powers, &numbers}) {
+        refused(*good, "scales", "must have the shape (16, 16)", [](tensors& t) { t["layer.scales"].shape = {8, 32}; });
+        refused(*good, "scales", "must have the shape (16, 16)",
+                [](tensors& t) { t["layer.scales"] = {t["layer.scales"].type, {0, 16}, {}}; });
+    }
+    refused(powers, "scales", "has type U8", [](tensors& t) { t["layer.scales"].type = dtype::u8; });
+    refused(numbers, "scales", "has type F8_E5M2", [](tensors& t) {
+        t["layer.scales"].type = dtype::f8_e5m2;
+        t.erase("layer.scale_unit");
+    });
+    refused(numbers, "scale_unit", "", [](tensors& t) { t.erase("layer.scale_unit"); });
+    refused(numbers, "scale_unit", "must have the shape (1)", [](tensors& t) { t["layer.scale_unit"].shape = {1, 1}; });
+    refused(numbers, "scale_unit", "has type I32", [](tensors& t) { t["layer.scale_unit"].type = dtype::i32; });
+    for (float const unit : {0.0F, -0.0F, -0.5F, 1e-40F, 0x1.FFFFFEp-118F, 0x1.000002p119F}) {
+        refused(numbers, "scale_unit", "must be a number from 2^-117 to 2^119",
+                [&](tensors& t) { t["layer.scale_unit"].set(0, unit); });
+    }
+    for (float const unit : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        refused(numbers, "scale_unit", "not finite", [&](tensors& t) { t["layer.scale_unit"].set(0, unit); });
+    }
+    refused(powers, "scale_unit", "belongs to scales of type F8_E4M3, not F8_E8M0", [](tensors& t) {
+        t["layer.scale_unit"] = tensor::of(dtype::f32, {1}, std::vector{0.5F});
+    });
+}
+
 TEST(packed_reader, survives_random_changes) {
+    for (scale_format const format : {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 0.5F)}) {
+        packed_matrix const bytes = bytes_packed(e2m1{}, format);
+        expect_survives(tensors_of(io::add_packed, bytes), bytes.shape(), packed_layout::detent);
+    }
     packed_matrix const own = random_weak(int_grid<3>{}, {6, 37}, {2, 10}, 4, float_format::f16, true);
     expect_survives(tensors_of(io::add_packed, own), own.shape(), packed_layout::detent);
     packed_matrix const owq = random_weak(int_grid<4>{}, {6, 64}, {1, 64}, 4, float_format::bf16);
     expect_survives(tensors_of(io::add_owq, owq), owq.shape(), packed_layout::owq);
+}
+
+/// How the input of "layer", which has 5 of them, is rounded.
+std::optional<io::stored_input> read_input(tensors const& all, packed_layout layout = packed_layout::detent) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    for (auto const& [name, t] : all) {
+        writer.add(name, t.type, t.shape, t.bytes);
+    }
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    return packed_reader(file, layout).input("layer", 5);
+}
+
+/// The tensors that `add_input` writes for "layer".
+tensors tensors_of(io::stored_input const& input) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    io::add_input(writer, "layer", input);
+    writer.save(directory / "model.safetensors");
+    checkpoint const file(directory / "model.safetensors");
+    tensors all;
+    for (std::string const& name : file.names()) {
+        auto const& t = file.at(name);
+        all[name] = {t.type, t.shape, {t.bytes.begin(), t.bytes.end()}};
+    }
+    return all;
+}
+
+TEST(add_input, what_it_writes_is_read_back) {
+    for (io::stored_input const& input :
+         {io::stored_input{.grid = "int8sym", .scale = {}, .zero = {}, .shifts = {}},
+          io::stored_input{.grid = "int4", .scale = 0.1F, .zero = 0.0F, .shifts = {}},
+          io::stored_input{.grid = "e2m1", .scale = 1e-40F, .zero = {}, .shifts = {0, 15, 3, 0, 1}}}) {
+        for (packed_layout const layout : {packed_layout::gptq_v1, packed_layout::gptq_v2, packed_layout::owq}) {
+            std::string const message = failure_message([&] { read_input(tensors_of(input), layout); });
+            EXPECT_TRUE(contains(message, "'layer.input_")) << message;
+            EXPECT_TRUE(contains(message, "quant_method in config.json is not 'detent'")) << message;
+        }
+        auto const read = read_input(tensors_of(input));
+        ASSERT_TRUE(read.has_value());
+        EXPECT_EQ(read->grid, input.grid);
+        EXPECT_EQ(read->scale, input.scale);
+        EXPECT_EQ(read->zero, input.zero);
+        EXPECT_EQ(read->shifts, input.shifts);
+    }
+    tensors const other = tensors_of(io::add_packed, random_packed(int_grid<3>{}, {5, 37}, {1, 37}));
+    for (packed_layout const layout : {packed_layout::detent, packed_layout::gptq_v2}) {
+        EXPECT_FALSE(read_input(other, layout).has_value());
+    }
+}
+
+TEST(add_input, writes_only_what_there_is) {
+    tensors all = tensors_of({.grid = "int8sym", .scale = {}, .zero = {}, .shifts = {}});
+    ASSERT_EQ(all.size(), 1);
+    EXPECT_EQ(all["layer.input_grid"].type, dtype::u8);
+    EXPECT_EQ(all["layer.input_grid"].bytes, (std::vector<std::uint8_t>{'i', 'n', 't', '8', 's', 'y', 'm'}));
+    all = tensors_of({.grid = "int8", .scale = 0.5F, .zero = 7.0F, .shifts = {1, 2, 3, 4, 5}});
+    ASSERT_EQ(all.size(), 4);
+    EXPECT_EQ(all["layer.input_scale"].type, dtype::f32);
+    EXPECT_EQ(all["layer.input_scale"].bytes, io::bytes_of(std::vector{0.5F}));
+    EXPECT_EQ(all["layer.input_zero"].type, dtype::f32);
+    EXPECT_EQ(all["layer.input_zero"].bytes, io::bytes_of(std::vector{7.0F}));
+    EXPECT_EQ(all["layer.input_shifts"].type, dtype::i8);
+    EXPECT_EQ(all["layer.input_shifts"].shape, std::vector<index_t>{5});
+}
+
+TEST(packed_reader, nonsense_about_inputs_is_refused) {
+    tensors const good = tensors_of({.grid = "int8", .scale = 0.5F, .zero = 7.0F, .shifts = {1, 2, 3, 4, 5}});
+    ASSERT_EQ(failure_message([&] { read_input(good); }), "");
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        tensors all = good;
+        change(all);
+        std::string const message = failure_message([&] { read_input(all); });
+        EXPECT_TRUE(contains(message, "'layer.input_" + name + "': ")) << name << ": " << message;
+        EXPECT_TRUE(contains(message, problem)) << name << ": " << message;
+    };
+    refused("grid", "has type I8", [](tensors& t) { t["layer.input_grid"].type = dtype::i8; });
+    refused("grid", "is no text", [](tensors& t) { t["layer.input_grid"].shape = {2, 2}; });
+    for (float const scale : {0.0F, -0.0F, -1.0F}) {
+        refused("scale", "is not positive", [&](tensors& t) { t["layer.input_scale"].set(0, scale); });
+    }
+    for (float const bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        refused("scale", "not finite", [&](tensors& t) { t["layer.input_scale"].set(0, bad); });
+        refused("zero", "not finite", [&](tensors& t) { t["layer.input_zero"].set(0, bad); });
+    }
+    for (std::string const name : {"scale", "zero"}) {
+        std::string const tensor_name = "layer.input_" + name;
+        refused(name, "must have the shape (1)", [&](tensors& t) { t[tensor_name].shape = {}; });
+        refused(name, "must have the shape (1)", [&](tensors& t) { t[tensor_name] = {dtype::f32, {0}, {}}; });
+        refused(name, "has type I32", [&](tensors& t) { t[tensor_name].type = dtype::i32; });
+        refused(name, "has type F64", [&](tensors& t) {
+            t[tensor_name] = tensor::of(dtype::f64, {1}, std::vector{1.0});
+        });
+    }
+    for (std::int8_t const shift : {-1, 16, 127, -128}) {
+        refused("shifts", "holds a shift that is not from 0 to 15",
+                [&](tensors& t) { t["layer.input_shifts"].set(3, shift); });
+    }
+    refused("shifts", "has type U8", [](tensors& t) { t["layer.input_shifts"].type = dtype::u8; });
+    refused("shifts", "must have the shape (5)", [](tensors& t) {
+        t["layer.input_shifts"] = tensor::of(dtype::i8, {4}, std::vector<std::int8_t>(4));
+    });
+    // Each needs the one before it.
+    refused("scale", "is there, but 'layer.input_grid' is not", [](tensors& t) { t.erase("layer.input_grid"); });
+    refused("zero", "is there, but 'layer.input_scale' is not", [](tensors& t) { t.erase("layer.input_scale"); });
+    refused("shifts", "is there, but 'layer.input_scale' is not", [](tensors& t) {
+        t.erase("layer.input_scale");
+        t.erase("layer.input_zero");
+    });
+    refused("shifts", "is there, but 'layer.input_scale' is not", [](tensors& t) {
+        t = {{"layer.input_shifts", t["layer.input_shifts"]}};
+    });
 }
 
 TEST(packed_reader, a_layer_that_is_not_there_is_an_error) {

@@ -84,7 +84,7 @@ TEST(packed_matrix, view_says_whether_numbers_are_consecutive) {
     EXPECT_FALSE(consecutive(ternary{})); // its last code names no number
 }
 
-template <Grid G> double bits_per_weight(G const& grid, per_tile granularity, float_format format = float_format::f16) {
+template <Grid G> double bits_per_weight(G const& grid, per_tile granularity, scale_format format = {}) {
     extents const shape{256, 512};
     solution s = random_solution(grid, shape, granularity.tile(shape), 1);
     s.scales.format = format;
@@ -101,6 +101,9 @@ TEST(packed_matrix, bits_per_weight_counts_codes_scales_and_zeros) {
     EXPECT_EQ(bits_per_weight(int_grid<4>{}, {0, 0}), 4 + 20.0 / (256 * 512));
     EXPECT_EQ(bits_per_weight(nf4{}, {1, 64}), 4.25);
     EXPECT_EQ(bits_per_weight(e4m3{}, {32, 32}), 8 + 16.0 / 1024);
+    EXPECT_EQ(bits_per_weight(e2m1{}, {1, 32}, scale_kind::e8m0), 4.25);
+    EXPECT_EQ(bits_per_weight(e2m1{}, {1, 16}, scale_kind::ue4m3), 4.5 + 32.0 / (256 * 512));
+    EXPECT_EQ(bits_per_weight(int_grid<4>{}, {1, 32}, scale_kind::e8m0), 4 + 12.0 / 32);
     EXPECT_EQ(bits_per_weight(int_grid<2>{}, {1, 500}), 2 + 2 * 18.0 / 512); // the short last group costs a whole one
 }
 
@@ -116,6 +119,7 @@ TEST(packed_matrix, equality_sees_every_part) {
     expect_different([](packed_matrix& o) { o.scales.scales[2] += 1; });
     expect_different([](packed_matrix& o) { o.scales.zeros[2] += 1; });
     expect_different([](packed_matrix& o) { o.scales.format = float_format::bf16; });
+    expect_different([](packed_matrix& o) { o.scales.format.unit = 2; });
     expect_different([](packed_matrix& o) { o.order = test::random_order(30, 1); });
     expect_different([](packed_matrix& o) { o.tile.rows = 2; });
     expect_different([](packed_matrix& o) { o.extent.cols = 29; });

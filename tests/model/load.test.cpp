@@ -3,12 +3,19 @@
 #include "detent/model/load.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <limits>
 
 #include <gtest/gtest.h>
 
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/matrix/solution.hpp"
+#include "detent/scale/minmax.hpp"
+#include "detent/solver/rtn.hpp"
 #include "random_decoder.hpp"
 
 namespace detent {
@@ -28,9 +35,15 @@ protected:
 
     static std::string prefix() { return GetParam().at("model_type") == "opt" ? "model.decoder." : "model."; }
 
-    /// Writes the random model, its names without the first `strip` characters of the prefix.
-    void write(std::size_t strip = 0) {
-        std::ofstream(directory_ / "config.json") << GetParam();
+    /// Writes the random model, its names without the first `strip` characters of the prefix. `add` may add tensors;
+    /// where `method` is not empty, the configuration names it as that of quantization.
+    void write(std::size_t strip = 0, std::function<void(io::safetensors_writer&)> const& add = {},
+               std::string const& method = {}) {
+        auto json = GetParam();
+        if (!method.empty()) {
+            json["quantization_config"] = {{"quant_method", method}};
+        }
+        std::ofstream(directory_ / "config.json") << json;
         io::safetensors_writer writer;
         for (auto const& [name, values] : source_.tensors) {
             auto const* bytes = reinterpret_cast<std::uint8_t const*>(values.data());
@@ -38,6 +51,9 @@ protected:
                 values.cols() == 1 ? std::vector{values.rows()} : std::vector{values.rows(), values.cols()};
             writer.add(name.starts_with(prefix()) ? name.substr(strip) : name, io::dtype::f32, shape,
                        {bytes, static_cast<std::size_t>(values.size()) * sizeof(float)});
+        }
+        if (add) {
+            add(writer);
         }
         writer.save(directory_ / "model.safetensors");
     }
@@ -113,6 +129,72 @@ TEST_P(load, an_untied_head_is_needed) {
     write();
     std::ofstream(directory_ / "config.json") << json;
     EXPECT_EQ(message(), about("lm_head.weight") + "is missing");
+}
+
+TEST_P(load, embeddings_may_be_packed) {
+    std::string const name = prefix() + "embed_tokens.weight";
+    problem_of const p{int_grid<4>{}, per_tile{1, 5}, minmax_range{}};
+    packed_matrix const packed = pack(int_grid<4>{}, rtn{}.solve(source_.tensors.at(name), {}, p, executor_ref{}));
+    source_.tensors.erase(name);
+    for (std::size_t const strip : {std::size_t{0}, prefix().size()}) {
+        write(
+            strip, [&](auto& writer) { io::add_packed(writer, prefix().substr(strip) + "embed_tokens", packed); },
+            "detent");
+        auto const loaded = load_decoder(directory_);
+        EXPECT_EQ(loaded.prefix, prefix().substr(strip));
+        EXPECT_EQ(std::get<packed_matrix>(loaded.embeddings.weight), packed);
+    }
+}
+
+TEST_P(load, says_how_inputs_are_rounded) {
+    std::string const attention = prefix() + "layers.1.self_attn.";
+    std::vector<std::int8_t> const shifts{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15};
+    write(
+        0,
+        [&](auto& writer) {
+            io::add_input(writer, attention + "q_proj", {.grid = "int8sym", .scale = {}, .zero = {}, .shifts = {}});
+            io::add_input(writer, attention + "k_proj", {.grid = "int4", .scale = 0.5F, .zero = 15.0F, .shifts = {}});
+            io::add_input(writer, attention + "v_proj", {.grid = "e3m0", .scale = 3.0F, .zero = {}, .shifts = shifts});
+        },
+        "detent");
+    auto const loaded = load_decoder(directory_);
+    EXPECT_FALSE(loaded.blocks[0].query.input.has_value());
+    block const& b = loaded.blocks[1];
+    EXPECT_EQ(b.query.input, activation_quantizer(any_grid(int_grid<8, zero::none>{})));
+    EXPECT_EQ(b.query.input->grid().name(), "int8sym");
+    EXPECT_EQ(b.key.input, activation_quantizer(any_grid(int_grid<4>{}), {0.5F, 15.0F}));
+    EXPECT_EQ(b.value.input, activation_quantizer(any_grid(fp_grid<3, 0>{}), {3.0F, 0.0F}, shifts));
+    EXPECT_FALSE(b.output.input.has_value());
+}
+
+TEST_P(load, nonsense_about_inputs_is_an_error) {
+    std::string const name = prefix() + "layers.0.self_attn.k_proj";
+    auto const refusal = [&](io::stored_input const& input, std::string const& method = "detent") {
+        write(0, [&](auto& writer) { io::add_input(writer, name, input); }, method);
+        return message();
+    };
+    auto const of = [](std::string const& grid, std::optional<float> scale, std::optional<float> zero) {
+        return io::stored_input{.grid = grid, .scale = scale, .zero = zero, .shifts = {}};
+    };
+    EXPECT_EQ(refusal(of("int8sym", 0.5F, {})), "");
+    EXPECT_EQ(refusal(of("int8", 0.5F, 255.0F)), "");
+    for (std::string const grid : {"", "int9", "sym", "int8SYM"}) {
+        EXPECT_EQ(refusal(of(grid, {}, {})), about(name + ".input_grid") + "names the grid '" + grid +
+                                                 "', which is unknown");
+    }
+    std::string const zero = about(name + ".input_zero");
+    EXPECT_EQ(refusal(of("int8", 0.5F, {})), zero + "is missing, but the grid 'int8' has a zero point");
+    EXPECT_EQ(refusal(of("e2m1", 0.5F, 0.0F)), zero + "is there, but the grid 'e2m1' has no zero point");
+    for (float const bad : {-1.0F, 256.0F, 0.5F, 1e30F}) {
+        EXPECT_EQ(refusal(of("int8", 0.5F, bad)), zero + "is no integer from 0 to 255");
+    }
+    io::stored_input wide = of("int8sym", 0.5F, {});
+    wide.shifts.assign(13, 0);
+    EXPECT_EQ(refusal(wide), about(name + ".input_shifts") + "must have the shape (12)");
+    for (std::string const method : {"", "gptq", "owq"}) {
+        EXPECT_EQ(refusal(of("int8sym", {}, {}), method),
+                  about(name + ".input_grid") + "is there, but quant_method in config.json is not 'detent'");
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(families, load, testing::Values(test::llama_json(), test::opt_json()),

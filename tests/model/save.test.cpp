@@ -3,8 +3,11 @@
 #include "detent/model/save.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -12,6 +15,8 @@
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/model/fold.hpp"
+#include "detent/quantizer/named_grid.hpp"
 #include "detent/scale/absmax.hpp"
 #include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
@@ -74,6 +79,32 @@ protected:
         matrix const logits = model_.forward(tokens, 2, test::two_threads());
         float const difference = (logits - loaded.forward(tokens, 2, test::two_threads())).cwiseAbs().maxCoeff();
         EXPECT_LE(difference, 1e-4F * logits.cwiseAbs().maxCoeff());
+    }
+
+    /// The same logits to the bit.
+    void expect_same_bits(decoder const& loaded) {
+        auto const text = test::evaluation_text();
+        std::span const tokens = std::span(text).first(64);
+        EXPECT_TRUE(model_.forward(tokens, 2, test::two_threads()) == loaded.forward(tokens, 2, test::two_threads()));
+    }
+
+    nlohmann::json saved_configuration() const { return io::read_json(directory_ / "out" / "config.json"); }
+
+    /// Rounds all layers to integers of 4 bits.
+    void round_blocks() { round_layers(model_, int_grid<4>{}, minmax_range{}, 64, {}, float_format::f16); }
+
+    /// Rounds a layer to a grid that only detent's layout holds.
+    static void round_layer(linear_layer& layer) {
+        problem_of const p{e2m1{}, per_tile{1, 32}, absmax_range{}};
+        layer.weight = pack(e2m1{}, rtn{}.solve(std::get<matrix>(layer.weight), {}, p, test::two_threads()));
+    }
+
+    /// Gives a model with tied embeddings an output head of its own.
+    void untie() {
+        if (!model_.lm_head) {
+            model_.lm_head = model_.embeddings;
+            model_.lm_head->name = "lm_head";
+        }
     }
 
     temporary_directory directory_;
@@ -192,6 +223,252 @@ TEST_P(save, copies_all_other_tensors_byte_for_byte) {
         }
     }
     EXPECT_EQ(copied, std::ssize(before.names()) - std::ssize(packed_layers(model_)));
+}
+
+TEST_P(save, keeps_what_is_folded_into_norms) {
+    plant_outliers(model_);
+    round_blocks();
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    expect_same_bits(loaded);
+    EXPECT_FALSE(loaded.blocks[1].mlp_norm.weight == load_decoder(source_).blocks[1].mlp_norm.weight);
+    for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
+        EXPECT_TRUE(loaded.blocks[i].attention_norm.weight == model_.blocks[i].attention_norm.weight) << i;
+        EXPECT_TRUE(loaded.blocks[i].mlp_norm.bias == model_.blocks[i].mlp_norm.bias) << i;
+    }
+    // Sixteen times a number of 16 bits is another one.
+    io::checkpoint const file(directory_ / "out");
+    EXPECT_EQ(file.at(model_.blocks[0].attention_norm.name + ".weight").type, io::dtype::f16);
+}
+
+TEST_P(save, writes_a_folded_float_model) {
+    for (block& b : model_.blocks) {
+        for (fold_site const site : fold_sites) {
+            vector scales = vector::Constant(channels_of(b, site), 1.7F);
+            scales.head(b.heads.head_dim).setConstant(0.3F); // whole heads
+            fold(b, site, site == fold_site::attention_context ? shared_by_heads(scales, b.heads) : scales);
+        }
+    }
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    expect_same_bits(loaded);
+    EXPECT_EQ(saved_configuration(), io::read_json(source_ / "config.json"));
+    // No tensor comes or goes, and those that are the same are so to the byte.
+    io::checkpoint const before(source_);
+    io::checkpoint const after(directory_ / "out");
+    EXPECT_EQ(after.names(), before.names());
+    int changed = 0;
+    for (auto const& name : before.names()) {
+        bool const in_block = name.find(".layers.") != std::string::npos;
+        bool const same = std::ranges::equal(before.at(name).bytes, after.at(name).bytes);
+        EXPECT_TRUE(in_block || same) << name;
+        changed += same ? 0 : 1;
+        EXPECT_EQ(after.at(name).type, same ? io::dtype::f16 : io::dtype::f32) << name;
+        EXPECT_EQ(after.at(name).shape, before.at(name).shape) << name;
+    }
+    EXPECT_GT(changed, 0);
+    auto const originals = load_decoder(source_);
+    EXPECT_FALSE(loaded.blocks[0].value.weight == originals.blocks[0].value.weight);
+    if (GetParam() == "tiny-opt") {
+        EXPECT_FALSE(loaded.blocks[0].value.bias == originals.blocks[0].value.bias);
+        EXPECT_FALSE(loaded.blocks[0].up.bias == originals.blocks[0].up.bias);
+        EXPECT_FALSE(loaded.blocks[0].mlp_norm.bias == originals.blocks[0].mlp_norm.bias);
+    }
+}
+
+TEST_P(save, a_tensor_that_the_source_does_not_have_is_an_error) {
+    auto& layer = model_.blocks[2].query;
+    layer.name += "_of_another_model";
+    std::string const message = failure_message([&] { save_decoder(model_, source_, directory_ / "out", ""); });
+    EXPECT_TRUE(contains(message, "'" + layer.name)) << message;
+    EXPECT_TRUE(contains(message, "is missing")) << message;
+    EXPECT_EQ(directory_.entries(), 0);
+}
+
+TEST_P(save, a_tensor_of_another_shape_is_an_error) {
+    model_.final_norm.weight.conservativeResize(100);
+    EXPECT_EQ(failure_message([&] { save_decoder(model_, source_, directory_ / "out", ""); }),
+              "tensor '" + model_.final_norm.name + ".weight': has another shape in the model than in its source");
+    EXPECT_EQ(directory_.entries(), 0);
+}
+
+TEST_P(save, a_quantized_source_is_an_error) {
+    round_blocks();
+    save_decoder(model_, source_, directory_ / "out", "");
+    std::string const message =
+        failure_message([&] { save_decoder(model_, directory_ / "out", directory_ / "again", ""); });
+    EXPECT_TRUE(contains(message, "field 'quantization_config': is there")) << message;
+    EXPECT_EQ(directory_.entries(), 1);
+}
+
+TEST_P(save, packed_embeddings_and_output_head_come_back) {
+    untie();
+    round_blocks();
+    round_layer(model_.embeddings);
+    round_layer(*model_.lm_head);
+    auto const loaded = saved_and_loaded(io::packed_layout::detent);
+    EXPECT_EQ(packed_layers(loaded).size(), packed_layers(model_).size());
+    EXPECT_EQ(loaded.embeddings.weight, model_.embeddings.weight);
+    ASSERT_TRUE(loaded.lm_head.has_value());
+    EXPECT_EQ(loaded.lm_head->weight, model_.lm_head->weight);
+    expect_same_bits(loaded);
+    EXPECT_EQ(saved_configuration().at("tie_word_embeddings"), false);
+    io::checkpoint const file(directory_ / "out");
+    EXPECT_FALSE(file.contains(model_.embeddings.name + ".weight"));
+    EXPECT_FALSE(file.contains("lm_head.weight"));
+}
+
+TEST_P(save, packed_embeddings_may_stay_tied) {
+    round_layer(model_.embeddings);
+    auto const loaded = saved_and_loaded(io::packed_layout::detent);
+    expect_same_bits(loaded);
+    EXPECT_EQ(loaded.lm_head.has_value(), GetParam() == "tiny-llama");
+    EXPECT_EQ(saved_configuration().at("tie_word_embeddings"), GetParam() == "tiny-opt");
+}
+
+TEST_P(save, a_float_output_head_may_be_new) {
+    untie();
+    std::get<matrix>(model_.lm_head->weight) *= 0.7F;
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    expect_same_bits(loaded);
+    EXPECT_EQ(saved_configuration().at("tie_word_embeddings"), false);
+    EXPECT_FALSE(saved_configuration().contains("quantization_config"));
+}
+
+TEST_P(save, other_layouts_hold_no_embeddings_and_no_output_head) {
+    untie();
+    round_layers(model_, int_grid<4>{}, minmax_range{}, 0, {}, float_format::f16);
+    problem_of const p{int_grid<4>{}, per_tile{1, 0}, minmax_range{}};
+    for (linear_layer* const layer : {&model_.embeddings, &*model_.lm_head}) {
+        matrix const w = std::get<matrix>(layer->weight);
+        layer->weight = pack(int_grid<4>{}, rtn{}.solve(w, {}, p, test::two_threads()));
+        for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+            EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),
+                      "layer '" + layer->name + "': " + (layout == io::packed_layout::owq ? "OWQ's" : "GPTQ's") +
+                          " layout cannot hold it, its embeddings and output head are not quantized");
+        }
+        EXPECT_EQ(plan_save(model_).layout, io::packed_layout::detent);
+        layer->weight = w;
+    }
+    EXPECT_EQ(plan_save(model_).layout, io::packed_layout::gptq_v2);
+}
+
+TEST_P(save, how_inputs_are_rounded_comes_back) {
+    std::vector<std::int8_t> shifts(256);
+    for (std::size_t i = 0; i < shifts.size(); ++i) {
+        shifts[i] = static_cast<std::int8_t>(i % 16);
+    }
+    untie();
+    for (bool const packed : {false, true}) {
+        if (packed) {
+            round_blocks();
+        }
+        model_.lm_head->input = activation_quantizer(find_grid(grid_name::parse("e4m3")));
+        for (block& b : model_.blocks) {
+            b.query.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
+            b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 117.0F});
+            b.value.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 0.0F}, shifts);
+            b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
+            b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
+        }
+        auto const loaded = saved_and_loaded(io::packed_layout::detent);
+        auto const before = linear_layers(model_);
+        auto const after = linear_layers(loaded);
+        ASSERT_EQ(before.size(), after.size());
+        for (std::size_t i = 0; i < before.size(); ++i) {
+            EXPECT_EQ(after[i]->input, before[i]->input) << before[i]->name;
+            if (before[i]->input) {
+                EXPECT_EQ(after[i]->input->grid().name(), before[i]->input->grid().name());
+            }
+        }
+        expect_same_bits(loaded);
+        auto const settings = saved_configuration().at("quantization_config");
+        EXPECT_EQ(settings.at("quant_method"), "detent");
+        EXPECT_EQ(settings.at("description"), "a test");
+        EXPECT_EQ(packed_layers(loaded).empty(), !packed);
+    }
+}
+
+TEST_P(save, other_layouts_hold_no_rounded_inputs) {
+    round_layers(model_, int_grid<4>{}, minmax_range{}, 0, {}, float_format::f16);
+    for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+        EXPECT_EQ(plan_save(model_, layout).layout, layout);
+    }
+    auto& layer = model_.blocks[3].down;
+    layer.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
+    for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+        EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),
+                  "layer '" + layer.name + "': " + (layout == io::packed_layout::owq ? "OWQ's" : "GPTQ's") +
+                      " layout cannot hold it, its inputs are not quantized");
+    }
+    auto const plan = plan_save(model_);
+    EXPECT_EQ(plan.layout, io::packed_layout::detent);
+    EXPECT_TRUE(contains(plan.obstacle, "its inputs are not quantized")) << plan.obstacle;
+}
+
+TEST_P(save, an_input_that_files_cannot_describe_is_an_error) {
+    auto& layer = model_.blocks[1].output;
+    auto const refusal = [&](activation_quantizer const& input, std::optional<io::packed_layout> wanted = {}) {
+        layer.input = input;
+        std::string const planned = failure_message([&] { plan_save(model_, wanted); });
+        EXPECT_EQ(failure_message([&] { save_decoder(model_, source_, directory_ / "out", "", wanted); }), planned);
+        EXPECT_EQ(directory_.entries(), 0) << "nothing is written";
+        return planned;
+    };
+    std::string const about = "layer '" + layer.name + "': how its input is rounded cannot be saved: ";
+    for (std::optional<io::packed_layout> const wanted :
+         {std::optional<io::packed_layout>{}, std::optional(io::packed_layout::detent)}) {
+        EXPECT_EQ(refusal(activation_quantizer(any_grid(e2m1{})), wanted), about + "the grid has no name");
+    }
+    EXPECT_EQ(refusal(activation_quantizer(any_grid(e2m1{}, "mine"))),
+              about + "input_grid names the grid 'mine', which is unknown");
+    EXPECT_EQ(refusal(activation_quantizer(any_grid(e2m1{}, "e3m0"))),
+              about + "the name 'e3m0' is that of another grid");
+    any_grid const int8 = find_grid(grid_name::parse("int8"));
+    EXPECT_EQ(refusal(activation_quantizer(int8, {1.0F, 0.5F})), about + "input_zero is no integer from 0 to 255");
+    any_grid const int8sym = find_grid(grid_name::parse("int8sym"));
+    EXPECT_EQ(refusal(activation_quantizer(int8sym, {1.0F, 1.0F})),
+              about + "input_zero is there, but the grid 'int8sym' has no zero point");
+    EXPECT_EQ(refusal(activation_quantizer(int8sym, {1.0F, 0.0F}, {1, 2})), about + "2 shifts for 256 inputs");
+}
+
+/// The type that the numbers get where the source has `before` as type `T`, and the numbers that are read back.
+template <class T>
+io::dtype written_type(io::dtype type, std::vector<T> const& before, std::vector<float> const& numbers) {
+    temporary_directory const directory;
+    auto const bytes = io::bytes_of(before);
+    io::tensor_view const original{type, {std::ssize(before)}, bytes};
+    io::safetensors_writer writer;
+    add_floats(writer, "x", {numbers, {std::ssize(numbers)}}, &original);
+    writer.save(directory / "model.safetensors");
+    io::checkpoint const file(directory / "model.safetensors");
+    auto const& written = file.at("x");
+    auto const read = io::to_floats(written, "x");
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        EXPECT_EQ(read[i], numbers[i]);
+        EXPECT_EQ(std::signbit(read[i]), std::signbit(numbers[i]));
+    }
+    if (io::to_floats(original, "x") == numbers && !std::signbit(numbers[0])) {
+        EXPECT_TRUE(std::ranges::equal(written.bytes, bytes));
+    }
+    return written.type;
+}
+
+TEST(add_floats, keeps_the_type_of_the_source_where_it_can) {
+    using io::dtype;
+    std::vector<half> const halves{half(0.0F), half(0.1F)};
+    EXPECT_EQ(written_type(dtype::f16, halves, {0.0F, static_cast<float>(half(0.1F))}), dtype::f16);
+    EXPECT_EQ(written_type(dtype::f16, halves, {-0.0F, static_cast<float>(half(0.1F))}), dtype::f16);
+    EXPECT_EQ(written_type(dtype::f16, halves, {65504.0F, 0x1p-24F}), dtype::f16);
+    EXPECT_EQ(written_type(dtype::f16, halves, {1.0F, 0.1F}), dtype::f32);
+    EXPECT_EQ(written_type(dtype::f16, halves, {1.0F, 65536.0F}), dtype::f32);
+    EXPECT_EQ(written_type(dtype::f16, halves, {1.0F, 0x1p-25F}), dtype::f32);
+    std::vector<bfloat16> const brains{bfloat16(1.0F), bfloat16(0.1F)};
+    EXPECT_EQ(written_type(dtype::bf16, brains, {1.0F, 0x1.02p100F}), dtype::bf16);
+    EXPECT_EQ(written_type(dtype::bf16, brains, {1.0F, 0x1.01p0F}), dtype::f32);
+    std::vector<float> const floats{1.0F, 0.1F};
+    EXPECT_EQ(written_type(dtype::f32, floats, {1.0F, 0.3F}), dtype::f32);
+    std::vector<double> const doubles{1.0, 0.1}; // 0.1 is read as the nearest float and yet not changed
+    EXPECT_EQ(written_type(dtype::f64, doubles, {1.0F, 0.1F}), dtype::f64);
+    EXPECT_EQ(written_type(dtype::f64, doubles, {1.0F, 0.3F}), dtype::f64);
 }
 
 TEST_P(save, leaves_nothing_where_it_cannot_write) {

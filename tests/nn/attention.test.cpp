@@ -19,7 +19,7 @@ namespace {
 template <class Scalar>
 basic_matrix<Scalar> slow_attention(basic_matrix<Scalar> const& q, basic_matrix<Scalar> const& k,
                                     basic_matrix<Scalar> const& v, nn::attention_heads const& layout,
-                                    nn::token_rows rows, double scale) {
+                                    nn::token_rows rows, double scale, bool causal = true) {
     index_t const hd = layout.head_dim;
     index_t const length = q.rows() / rows.sequences, keys = k.rows() / rows.sequences;
     basic_matrix<Scalar> context(q.rows(), q.cols());
@@ -29,7 +29,7 @@ basic_matrix<Scalar> slow_attention(basic_matrix<Scalar> const& q, basic_matrix<
                 index_t const kv = h / (layout.heads / layout.kv_heads);
                 std::vector<double> weights;
                 double sum = 0;
-                for (index_t j = 0; j <= rows.start + i; ++j) {
+                for (index_t j = 0; causal ? j <= rows.start + i : j < keys; ++j) {
                     double score = 0;
                     for (index_t d = 0; d < hd; ++d) {
                         score += double(q(s * length + i, h * hd + d)) * k(s * keys + j, kv * hd + d);
@@ -87,6 +87,36 @@ TEST(attention, doubles_match_the_slow_reference) {
     }
 }
 
+TEST(attention, without_a_mask_every_query_sees_all_keys_of_its_sequence) {
+    auto const mask = nn::attention_mask::bidirectional;
+    for (nn::attention_heads const layout : {nn::attention_heads{1, 1, 5}, {4, 4, 8}, {6, 2, 16}}) {
+        for (index_t const length : {1, 2, 63, 64, 65, 130}) {
+            for (index_t const sequences : {1, 3}) {
+                index_t const tokens = sequences * length, width = layout.kv_heads * layout.head_dim;
+                nn::token_rows const rows{.sequences = sequences};
+                test::matrix64 const q = test::random_matrix64(tokens, layout.heads * layout.head_dim, 26);
+                test::matrix64 const k = test::random_matrix64(tokens, width, 27);
+                test::matrix64 const v = test::random_matrix64(tokens, width, 28);
+                test::matrix64 const expected = slow_attention(q, k, v, layout, rows, 0.4, false);
+                EXPECT_LE((nn::attention(q, k, v, layout, rows, 0.4, mask) - expected).cwiseAbs().maxCoeff(), 1e-13);
+                matrix const floats = nn::attention(matrix(q.cast<float>()), matrix(k.cast<float>()),
+                                                    matrix(v.cast<float>()), layout, rows, 0.4F, mask);
+                EXPECT_LE((floats.cast<double>() - expected).cwiseAbs().maxCoeff(), 1e-5) << length;
+            }
+        }
+    }
+}
+
+TEST(attention, without_a_mask_there_may_be_more_or_fewer_keys_than_queries) {
+    for (index_t const keys : {1, 5, 90}) {
+        test::matrix64 const q = test::random_matrix64(2 * 70, 12, 29);
+        test::matrix64 const k = test::random_matrix64(2 * keys, 6, 30), v = test::random_matrix64(2 * keys, 6, 31);
+        test::matrix64 const expected = slow_attention(q, k, v, {4, 2, 3}, {2, 0}, 0.4, false);
+        auto const y = nn::attention(q, k, v, {4, 2, 3}, {2, 0}, 0.4, nn::attention_mask::bidirectional);
+        EXPECT_LE((y - expected).cwiseAbs().maxCoeff(), 1e-13) << keys;
+    }
+}
+
 TEST(attention, gradients_match_finite_differences) {
     for (nn::attention_heads const layout : {nn::attention_heads{1, 1, 5}, {3, 3, 4}, {8, 2, 3}}) {
         for (index_t const length : {1, 2, 17, 66}) {
@@ -137,6 +167,7 @@ TEST(attention, gradients_of_large_scores_stay_finite) {
 TEST(attention, no_tokens_have_no_gradients) {
     matrix const none(0, 8);
     EXPECT_EQ(nn::causal_attention(none, none, none, {1, 1, 8}, {}, 1.0F), none);
+    EXPECT_EQ(nn::attention(none, none, none, {1, 1, 8}, {}, 1.0F, nn::attention_mask::bidirectional), none);
     EXPECT_EQ(nn::causal_attention_backward(none, none, none, none, {1, 1, 8}, {}, 1.0F).k, none);
 }
 
@@ -159,8 +190,10 @@ TEST(attention, threads_do_not_change_a_bit) {
     matrix const q = random_matrix(2 * 150, 32, 6), k = random_matrix(2 * 150, 16, 7),
                  v = random_matrix(2 * 150, 16, 8);
     threads one(1), three(3);
-    EXPECT_EQ(nn::causal_attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, one),
-              nn::causal_attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, three));
+    for (auto const mask : {nn::attention_mask::causal, nn::attention_mask::bidirectional}) {
+        EXPECT_EQ(nn::attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, mask, one),
+                  nn::attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, mask, three));
+    }
 }
 #endif
 

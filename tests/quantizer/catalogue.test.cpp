@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -59,6 +62,25 @@ TEST(catalogue, a_specification_means_its_types) {
         "int2:g16:gptq:mse:act:damp=0.05");
     expect_same(quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.static_groups = true}}, "e2m1:g16:gptq:static");
     expect_same(quantizer<int_grid<3>, per_group<16>, gptq<>>{.solver = {.stale_columns = 128}}, "int3:g16:gptq:stale");
+}
+
+TEST(catalogue, scales_of_8_bits_go_with_everything) {
+    auto const e8m0 = scale_format(scale_kind::e8m0);
+    auto const nv = scale_format(scale_kind::ue4m3);
+    expect_same(quantizer<e2m1, per_group<32>>{.format = e8m0}, "mxfp4");
+    expect_same(quantizer<fp_grid<2, 3>, per_group<32>>{.format = e8m0}, "mxfp6-e2m3");
+    expect_same(quantizer<fp_grid<3, 2>, per_group<32>>{.format = e8m0}, "mxfp6-e3m2");
+    expect_same(quantizer<e4m3, per_group<32>>{.format = e8m0}, "mxfp8");
+    expect_same(quantizer<e5m2, per_group<32>>{.format = e8m0}, "mxfp8-e5m2");
+    expect_same(quantizer<e2m1, per_group<16>>{.format = nv}, "nvfp4");
+    expect_same(quantizer<e2m1, per_group<16>, gptq<>, mse_range>{.format = nv}, "nvfp4:gptq:mse");
+    expect_same(quantizer<e2m1, per_group<16>, obq>{.format = nv}, "nvfp4:obq");
+    expect_same(quantizer<e2m1, per_group<32>, owq<>, truncated_range>{
+                    .solver = {.columns = 2}, .range = {.steps = 40}, .format = e8m0},
+                "mxfp4:owq=2");
+    expect_same(quantizer<int_grid<4>, per_block<8, 16>>{.format = nv}, "int4:b8x16:scale=e4m3");
+    expect_same(quantizer<nf4, per_tensor>{.format = e8m0}, "nf4:tensor:scale=e8m0");
+    expect_same(quantizer<int_grid<3>, per_channel, gptq<>>{.format = e8m0}, "int3:gptq:scale=e8m0");
 }
 
 TEST(catalogue, solvers_of_both_streams_are_there) {
@@ -166,6 +188,192 @@ TEST(catalogue, weak_columns_for_a_number_of_bits_are_counted_for_this_matrix) {
     }
 }
 
+/// The mean of |W x - Q x^|^2 over the inputs, for what a search chose among `formats`.
+double error_of(joint_search::answer const& a, std::vector<problem const*> const& formats, matrix const& w,
+                matrix const& x) {
+    matrix const q = decode(a.weights.weights, *formats[a.weights.format]);
+    return (x.cast<double>() * w.cast<double>().transpose() -
+            a.input.round(x).cast<double>() * q.cast<double>().transpose())
+               .squaredNorm() /
+           static_cast<double>(x.rows());
+}
+
+/// Inputs with features far larger than the others, where weights are small; all of them kept.
+struct kept_layer {
+    matrix x = correlated_inputs(200, 48, 1);
+    matrix w = random_matrix(20, 48, 1);
+    layer_inputs known{48};
+
+    kept_layer() {
+        for (index_t const j : {4, 21}) {
+            x.col(j) *= 30;
+            w.col(j) /= 30;
+        }
+        known.keep(200);
+        known.add(x);
+    }
+
+    quantization result(char const* text) const { return quantize(w, known, spec::parse(text)); }
+
+    /// The mean of |W x - Q x^|^2 over the inputs x, which become x^.
+    double error(quantization const& q) const {
+        matrix const rounded = q.input ? q.input->round(x) : x;
+        return (x.cast<double>() * w.cast<double>().transpose() -
+                rounded.cast<double>() * dequantize(q.weights).cast<double>().transpose())
+                   .squaredNorm() /
+               200;
+    }
+    double error(char const* text) const { return error(result(text)); }
+};
+
+TEST(catalogue, inputs_can_be_quantized_too) {
+    kept_layer const l;
+    EXPECT_FALSE(l.result("fp4").input);
+    EXPECT_TRUE(*l.result("int4:a=int8").input == activation_quantizer(any_grid(int_grid<8>{})));
+    EXPECT_TRUE(*l.result("int4:a=int8@token").input == activation_quantizer(any_grid(int_grid<8>{})));
+    EXPECT_TRUE(*l.result("int4:a=int8sym").input == activation_quantizer(any_grid(int_grid<8, zero::none>{})));
+    EXPECT_TRUE(*quantize(l.w, spec::parse("int4:a=e4m3")).input == activation_quantizer(any_grid(fp_grid<4, 3>{})));
+    EXPECT_EQ(l.result("int4:a=e4m3").input->grid().name(), "e4m3");
+    EXPECT_EQ(l.result("int4:a=int8sym").input->grid().name(), "int8sym");
+    EXPECT_TRUE(l.result("int4:a=int8").weights == l.result("int4").weights);
+
+    // One range for all: the whole range of the inputs that were seen.
+    quantization const fixed = l.result("e2m1:a=e2m1@tensor");
+    ASSERT_TRUE(fixed.input && fixed.input->fixed());
+    EXPECT_NEAR(fixed.input->fixed()->scale, l.x.cwiseAbs().maxCoeff() / 6, 1e-6 * fixed.input->fixed()->scale);
+    EXPECT_TRUE(fixed.input->shifts().empty());
+    EXPECT_TRUE(fixed.weights == l.result("e2m1").weights);
+    EXPECT_FALSE(l.result("e2m1:a=e2m1@tensor:gptq").weights == l.result("e2m1:gptq").weights); // it sees rounded inputs
+    EXPECT_TRUE(l.result("e2m1:a=fp4@tensor").weights == fixed.weights);
+}
+
+TEST(catalogue, ranges_and_formats_are_searched_by_the_output) {
+    kept_layer const l;
+    problem_of const e2m1_rows{e2m1{}, per_channel{}, absmax_range{}};
+    problem_of const e3m0_rows{fp_grid<3, 0>{}, per_channel{}, absmax_range{}};
+    problem_of const e1m2_rows{fp_grid<1, 2>{}, per_channel{}, absmax_range{}};
+    std::vector<problem const*> const formats{&e2m1_rows, &e1m2_rows, &e3m0_rows};
+    std::vector<any_grid> const grids{any_grid(e2m1{}), any_grid(fp_grid<3, 0>{}), any_grid(fp_grid<1, 2>{})};
+
+    double least = std::numeric_limits<double>::infinity();
+    for (problem const* p : formats) {
+        least = std::min(least, output_search{}.solve(l.w, l.known, *p).report.loss);
+    }
+    quantization const weights = l.result("fp4:search"); // the inputs stay
+    EXPECT_FALSE(weights.input);
+    EXPECT_NEAR(l.error(weights), least, 1e-4 * least);
+    EXPECT_TRUE(l.result("e2m1:search:g16").weights ==
+                pack(e2m1{}, output_search{}.solve(l.w, l.known, problem_of{e2m1{}, per_group<16>{}, absmax_range{}})));
+    range_candidates const biases{.spaced = range_candidates::spacing::bias};
+    EXPECT_TRUE(l.result("e2m1:search:paper").weights ==
+                pack(e2m1{}, output_search{biases}.solve(l.w, l.known, e2m1_rows)));
+
+    for (auto const& [text, search] :
+         {std::pair{"fp4:a=fp4:search", joint_search{}}, std::pair{"fp4:a=fp4:fpq", joint_search{.shifted = true}},
+          std::pair{"fp4:a=fp4@tensor:fpq:paper", joint_search{.candidates = biases, .shifted = true}}}) {
+        auto const expected = search(l.w, l.x, formats, grids);
+        double const error = error_of(expected, formats, l.w, l.x);
+        quantization const found = l.result(text);
+        EXPECT_NEAR(l.error(found), error, 0.01 * error) << text; // the order of formats may decide more than that
+        ASSERT_TRUE(found.input && found.input->fixed()) << text;
+        EXPECT_EQ(found.input->shifts().empty(), !search.shifted) << text;
+        EXPECT_EQ(found.input->grid().bits(), 4) << text;
+        EXPECT_NEAR(found.report.loss, l.error(found), 1e-4 * error) << text;
+    }
+    double const whole = l.error("fp4:a=fp4@tensor");
+    double const searched = l.error("fp4:a=fp4:search");
+    EXPECT_LT(searched, 0.95 * whole);
+    EXPECT_LT(l.error("fp4:a=fp4:fpq"), 0.75 * searched);
+    EXPECT_EQ(l.result("e2m1:a=e1m2:fpq").weights.table, l.result("e2m1").weights.table); // named splits stay
+    EXPECT_EQ(l.result("e2m1:a=e1m2:fpq").input->grid().name(), "e1m2");
+}
+
+TEST(catalogue, solvers_choose_codes_for_the_ranges_that_were_found) {
+    kept_layer const l;
+    quantization const searched = l.result("fp4:a=fp4:fpq");
+    for (auto const* const text : {"fp4:a=fp4:fpq:gptq", "fp4:a=fp4:fpq:gptq:act", "fp4:a=fp4:fpq:obq"}) {
+        quantization const solved = l.result(text);
+        EXPECT_TRUE(*solved.input == *searched.input) << text;
+        EXPECT_EQ(solved.weights.scales, searched.weights.scales) << text;
+        EXPECT_EQ(solved.weights.table, searched.weights.table) << text;
+        EXPECT_LT(l.error(solved), l.error(searched)) << text;
+    }
+    // These correct what rounding does to the inputs, which they are told without a float stream.
+    EXPECT_LT(l.error("fp4:a=fp4:fpq:gptaq"), l.error("fp4:a=fp4:fpq:gptq"));
+    EXPECT_LT(l.error("fp4:a=fp4@tensor:qronos"), l.error("fp4:a=fp4@tensor:gptq"));
+
+    EXPECT_EQ(l.result("int3:search:g16:gptq").weights.scales, l.result("int3:search:g16").weights.scales);
+    EXPECT_LT(l.error("int3:search:g16:gptq"), l.error("int3:search:g16"));
+}
+
+TEST(catalogue, weak_columns_go_with_a_search) {
+    kept_layer const l;
+    quantization const q = l.result("int3:owq=2:minmax:search");
+    EXPECT_EQ(q.weights.weak.count(), 2);
+    EXPECT_EQ(q.weights.scales, l.result("int3:minmax:search").weights.scales);
+    EXPECT_LT(l.error(q), l.error("int3:gptq:minmax:search"));
+    EXPECT_EQ(l.result("fp4:a=fp4:fpq:owq=2").weights.weak.count(), 2);
+    EXPECT_EQ(l.result("fp4:a=fp4:fpq:owq=2:rtn").weights.weak.count(), 2);
+    EXPECT_FALSE(l.result("fp4:a=fp4:fpq:owq=2:gptaq").weights == l.result("fp4:a=fp4:fpq:owq=2:rtn").weights);
+    EXPECT_EQ(l.result("e2m1:a=e2m1@tensor:owq=2:g16").weights.weak.count(), 2);
+    EXPECT_EQ(failure_message([&] { l.result("int3:owq=2:search:g16"); }),
+              "specification 'int3:owq=2:search:g16': a search beside weak columns needs whole rows");
+}
+
+TEST(catalogue, a_search_with_dynamic_inputs_takes_them_as_they_are_shown) {
+    kept_layer const l;
+    quantization const q = l.result("fp4:a=int8@token:search");
+    EXPECT_TRUE(*q.input == activation_quantizer(any_grid(int_grid<8>{})));
+    EXPECT_TRUE(q.weights == l.result("fp4:search").weights);
+    quantization const fixed = l.result("fp4:a=int8:search"); // a search makes one range of it
+    ASSERT_TRUE(fixed.input && fixed.input->fixed());
+    EXPECT_LT(l.error(fixed), l.error("fp4:a=int8@tensor"));
+}
+
+TEST(catalogue, a_search_needs_to_know_the_inputs) {
+    matrix const w = random_matrix(3, 20, 1);
+    matrix const x = correlated_inputs(50, 20, 1);
+    hessian const h = hessian::of(x);
+    layer_inputs not_kept(20);
+    not_kept.add(x);
+    std::string const kept = "inputs that share a range need all inputs, kept";
+    for (auto const* const text : {"fp4:a=fp4:search", "fp4:a=fp4:fpq", "fp4:a=fp4@tensor", "int4:a=int8@tensor:gptq"}) {
+        std::string const subject = "specification '" + std::string(text) + "': ";
+        EXPECT_EQ(failure_message([&] { quantize(w, not_kept, spec::parse(text)); }), subject + kept);
+        EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse(text)); }), subject + kept);
+        EXPECT_EQ(failure_message([&] { quantize(w, spec::parse(text)); }), subject + kept);
+    }
+    EXPECT_NO_THROW(quantize(w, not_kept, spec::parse("fp4:search")));
+    for (auto const* const text : {"fp4:search", "fp4:search:gptq", "fp4:a=int8@token:search"}) {
+        std::string const problem = "specification '" + std::string(text) + "': a search needs the inputs of the layer";
+        EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse(text)); }), problem);
+        EXPECT_EQ(failure_message([&] { quantize(w, spec::parse(text)); }), problem);
+    }
+}
+
+TEST(catalogue, quantizes_embeddings) {
+    matrix w = random_matrix(50, 24, 1);
+    for (index_t row = 0; row < 50; ++row) {
+        w.row(row) *= static_cast<float>(1 + row % 9);
+    }
+    auto const error = [&](packed_matrix const& q) { return (w - dequantize(q)).squaredNorm(); };
+    quantization const plain = quantize_embeddings(w, spec::parse("int4:e=fp4:g8"));
+    EXPECT_TRUE(plain.weights == quantize(w, spec::parse("e2m1:tensor")).weights);
+    EXPECT_FALSE(plain.input);
+    EXPECT_TRUE(quantize_embeddings(w, spec::parse("int4:gptq:e=int8:f32")).weights ==
+                quantize(w, spec::parse("int8:tensor:f32")).weights);
+    // With a search, the best split with ranges of rows.
+    quantization const searched = quantize_embeddings(w, spec::parse("fp4:search:e=fp4"));
+    double least = std::numeric_limits<double>::infinity();
+    for (auto const* const text : {"e1m2:mse", "e2m1:mse", "e3m0:mse"}) {
+        least = std::min<double>(least, error(quantize(w, spec::parse(text)).weights));
+    }
+    EXPECT_FLOAT_EQ(static_cast<float>(error(searched.weights)), static_cast<float>(least));
+    EXPECT_LT(error(searched.weights), error(plain.weights));
+    EXPECT_TRUE(quantize_embeddings(w, spec::parse("fp4:search:e=e3m0")).weights ==
+                quantize(w, spec::parse("e3m0:mse")).weights);
+}
+
 TEST(catalogue, every_grid_is_there) {
     matrix const w = random_matrix(3, 20, 1);
     auto const expect_bits = [&](std::string const& text, int bits) {
@@ -200,6 +408,13 @@ TEST(catalogue, what_is_impossible_is_named_before_any_work) {
         {"int3:owq@2.5", "weak columns cannot make fewer bits than a code has"},
         {"e4m3:owq@7.9", "weak columns cannot make fewer bits than a code has"},
         {"int1:sym:owq=2", "weak columns need a grid that has 0"},
+        {"int4:a=int9", "unknown grid 'int9'"},
+        {"int4:a=fp5", "unknown grid 'fp5'"},
+        {"int4:a=nf4sym", "unknown grid 'nf4sym'"},
+        {"int4:e=e2m9", "unknown grid 'e2m9'"},
+        {"int4:search:paper", "paper needs floating-point grids"},
+        {"fp4:a=int8:search:paper", "paper needs floating-point grids"},
+        {"nf4:a=fp4:fpq:paper", "paper needs floating-point grids"},
     };
     matrix const w = random_matrix(3, 20, 1);
     for (auto const& c : cases) {

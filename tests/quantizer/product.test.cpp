@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/product.hpp"
+#include "matrix/random_activations.hpp"
 #include "matrix/random_solution.hpp"
 #include "matrix/random_weak.hpp"
 #include "nn/random_matrix.hpp"
@@ -102,7 +105,69 @@ TEST(multiply_transposed, takes_blocks_of_larger_matrices) {
     }
 }
 
+template <Grid W, Grid A> bool runs_on_integers(int most_shift = 0) {
+    auto const w = pack(W{}, test::random_solution(W{}, {3, 40}, {1, 16}, 1));
+    return runs_on_integers(w, test::random_activations(A{}, {2, 40}, true, most_shift, 1));
+}
+
+TEST(quantized_product, runs_on_integers_where_both_grids_are_small_integers_times_a_power_of_two) {
+    EXPECT_TRUE((runs_on_integers<e2m1, e2m1>(3)));
+    EXPECT_TRUE((runs_on_integers<fp_grid<3, 0>, fp_grid<3, 0>>(7)));
+    EXPECT_TRUE((runs_on_integers<int_grid<4>, int_grid<8>>()));
+    EXPECT_TRUE((runs_on_integers<fp_grid<3, 4>, fp_grid<3, 4>>()));
+    EXPECT_FALSE((runs_on_integers<fp_grid<3, 4>, fp_grid<3, 4>>(7)));
+    EXPECT_FALSE((runs_on_integers<e2m1, e4m3>()));
+    EXPECT_FALSE((runs_on_integers<nf4, e2m1>()));
+}
+
+/// Whether or not the product runs on integers, in any order and with weak columns; beside y nothing is written.
+template <Grid W, Grid A> void expect_quantized_product(int most_shift) {
+    for (bool const reordered : {false, true}) {
+        for (index_t const weak : {0, 5}) {
+            solution s = test::random_solution(W{}, {21, 70}, {1, 16}, 1);
+            test::weaken(s, W{}, test::random_columns(70, weak, 3), float_format::f16);
+            if (reordered) {
+                s.order = test::random_order(70, 2);
+            }
+            packed_matrix const w = pack(W{}, s);
+            for (index_t const tokens : {0, 1, 5, 40}) {
+                auto const x = test::random_activations(A{}, {tokens, 70}, tokens != 5, most_shift, 4);
+                matrix y = matrix::Constant(tokens + 2, 30, -7);
+                multiply(w, x, y.block(1, 3, tokens, 21));
+                expect_product(y.block(1, 3, tokens, 21).transpose(), dequantize(w), dequantize(x).transpose());
+                y.block(1, 3, tokens, 21).setConstant(-7);
+                EXPECT_EQ(y, matrix::Constant(tokens + 2, 30, -7));
+            }
+        }
+    }
+}
+
+TEST(quantized_product, is_that_of_the_numbers_that_codes_stand_for) {
+    for (int const most_shift : {0, 3}) {
+        expect_quantized_product<e2m1, e2m1>(most_shift);
+        expect_quantized_product<int_grid<4>, int_grid<8>>(most_shift);
+        expect_quantized_product<int_grid<8>, fp_grid<3, 0>>(most_shift);
+        expect_quantized_product<e2m1, e4m3>(most_shift);
+        expect_quantized_product<nf4, int_grid<8>>(most_shift);
+    }
+}
+
 #if defined(_OPENMP)
+TEST(quantized_product, threads_do_not_change_a_bit) {
+    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
+    for (index_t const tokens : {1, 300}) {
+        auto const x = test::random_activations(int_grid<8>{}, {tokens, 70}, true, 0, 4);
+        matrix serially(tokens, 200);
+        multiply(w, x, serially);
+        for (index_t const count : {1, 2, 3}) {
+            threads many(count);
+            matrix y(tokens, 200);
+            multiply(w, x, y, many);
+            EXPECT_EQ(y, serially) << count << " threads";
+        }
+    }
+}
+
 TEST(multiply_transposed, threads_do_not_change_a_bit_in_any_order) {
     for (bool const reordered : {false, true}) {
         auto const w = random_weights(reordered, 5);

@@ -1,19 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <cstdint>
+#include <string>
 #include <variant>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/io/packed_tensors.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/solver/gptq.hpp"
+#include "detent/solver/obq.hpp"
+#include "detent/solver/owq.hpp"
 #include "grid/own_grid.hpp"
+#include "io/temporary_directory.hpp"
 #include "nn/random_matrix.hpp"
+#include "solver/correlated_inputs.hpp"
 
 namespace {
 
 using namespace detent;
+using test::correlated_inputs;
 using test::random_matrix;
 
 /// A solver as a user would write one: every weight gets the same code, and it wants to know which.
@@ -60,6 +70,113 @@ TEST(quantizer, a_weight_is_the_nearest_number_of_its_tile) {
     auto const result = quantizer<int_grid<8, zero::none>>{}(w);
     EXPECT_LE((dequantize(result.packed()) - w).cwiseAbs().maxCoeff(), w.cwiseAbs().maxCoeff() / 250);
     EXPECT_EQ(result.bits_per_weight(), 8 + 16.0 / 30);
+}
+
+/// 512 weights, of which every 37th is large.
+matrix golden_weights() {
+    std::uint32_t state = 12345;
+    matrix w(1, 512);
+    for (index_t i = 0; i < w.size(); ++i) {
+        double sum = 0;
+        for (int draw = 0; draw < 4; ++draw) {
+            state = state * 1664525 + 1013904223;
+            sum += (state >> 8) * 0x1p-24 - 0.5;
+        }
+        w(0, i) = static_cast<float>(sum * (i % 37 == 0 ? 4 : 1));
+    }
+    return w;
+}
+
+/// The codes of the first weights, as hexadecimal digits; -0 is 0, as ggml has it.
+std::string first_codes(packed_matrix const& w, index_t count) {
+    std::string digits;
+    for (index_t k = 0; k < count; ++k) {
+        digits += "0123456709abcdef"[w.code_at(0, k)];
+    }
+    return digits;
+}
+
+std::vector<int> bytes_of_scales(packed_matrix const& w) {
+    std::vector<int> bytes;
+    for (float const s : w.scales.scales) {
+        bytes.push_back(byte_of(w.scales.format, s));
+    }
+    return bytes;
+}
+
+TEST(quantizer, mxfp4_and_nvfp4_are_those_of_ggml) {
+    matrix const w = golden_weights();
+    auto const mx = quantizer<e2m1, per_group<32>>{.format = scale_kind::e8m0}(w).packed();
+    EXPECT_EQ(bytes_of_scales(mx),
+              (std::vector{126, 125, 125, 125, 125, 125, 126, 125, 125, 126, 125, 126, 125, 125, 125, 125}));
+    EXPECT_EQ(first_codes(mx, 32), "f01132ab1a3210211a22431919120902");
+    // ggml's blocks of NVFP4 have no second level.
+    solution const s = rtn{}.solve(w, {}, problem_of{e2m1{}, per_group<16>{}, absmax_range{}, scale_kind::ue4m3});
+    packed_matrix const nv = pack(e2m1{}, s);
+    EXPECT_EQ(bytes_of_scales(nv),
+              (std::vector{0x30, 0x22, 0x24, 0x21, 0x25, 0x25, 0x29, 0x25, 0x28, 0x1d, 0x23,
+                           0x22, 0x25, 0x31, 0x28, 0x24, 0x24, 0x21, 0x2e, 0x21, 0x24, 0x23,
+                           0x20, 0x2b, 0x20, 0x2a, 0x22, 0x28, 0x24, 0x28, 0x24, 0x24}));
+    EXPECT_EQ(first_codes(nv, 32), "f01132ab1a3210212d45762c2b451c96");
+}
+
+TEST(quantizer, weights_with_scales_of_8_bits_stay_as_they_are_when_quantized_again) {
+    matrix const w = random_matrix(10, 96, 3);
+    quantizer<e2m1, per_group<32>> const mxfp4{.format = scale_kind::e8m0};
+    auto const mx = mxfp4(w).packed();
+    EXPECT_EQ(mxfp4(dequantize(mx)).packed(), mx);
+    quantizer<e4m3, per_group<32>> const mxfp8{.format = scale_kind::e8m0};
+    auto const mx8 = mxfp8(w).packed();
+    EXPECT_EQ(mxfp8(dequantize(mx8)).packed(), mx8);
+    // The largest weight is no more than 6 * 448 units in floats, so the unit is the same but for its last bit.
+    quantizer<e2m1, per_group<16>> const nvfp4{.format = scale_kind::ue4m3};
+    auto const nv = nvfp4(w).packed();
+    auto const again = nvfp4(dequantize(nv)).packed();
+    EXPECT_EQ(again.codes, nv.codes);
+    EXPECT_EQ(bytes_of_scales(again), bytes_of_scales(nv));
+    EXPECT_FLOAT_EQ(again.scales.format.unit, nv.scales.format.unit);
+}
+
+/// The second level is that of the whole matrix, each scale is exact in 8 bits, products are those of the numbers, and
+/// a file keeps every bit.
+void expect_composed(quantized_matrix<e2m1, per_group<16>> const& q, matrix const& w, scale_format expected) {
+    packed_matrix const& packed = q.packed();
+    EXPECT_EQ(packed.scales.format, expected);
+    for (float const s : packed.scales.scales) {
+        ASSERT_EQ(s, store(expected, s));
+        ASSERT_EQ(s, scale_of(expected, byte_of(expected, s)));
+    }
+    matrix const weights = dequantize(packed);
+    EXPECT_LE((weights - w).squaredNorm(), 0.1 * w.squaredNorm());
+    Eigen::VectorXf const x = random_matrix(w.cols(), 1, 2);
+    Eigen::VectorXf const y = q * x;
+    EXPECT_LE((y - weights * x).cwiseAbs().maxCoeff(), 1e-6 * weights.cwiseAbs().maxCoeff() * x.cwiseAbs().sum());
+    temporary_directory const directory;
+    io::safetensors_writer writer;
+    io::add_packed(writer, "a", packed);
+    writer.save(directory / "model.safetensors");
+    io::checkpoint const file(directory / "model.safetensors");
+    EXPECT_EQ(io::packed_reader(file).read("a", packed.shape()), packed);
+}
+
+TEST(quantizer, scales_of_8_bits_go_with_any_solver) {
+    matrix w = random_matrix(12, 80, 1);
+    w(11, 79) = 8; // the unit is that of all weights, wherever a solver begins
+    hessian const h = hessian::of(correlated_inputs(300, 80, 1));
+    scale_format const nv{scale_kind::ue4m3, 8.0F / (6 * 448)};
+    for (scale_format const format : {scale_format(scale_kind::e8m0), nv}) {
+        expect_composed(quantizer<e2m1, per_group<16>>{.format = format.kind}(w), w, format);
+        expect_composed(quantizer<e2m1, per_group<16>, gptq<>>{.format = format.kind}(w, h), w, format);
+        expect_composed(quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.activation_order = true},
+                                                               .format = format.kind}(w, h),
+                        w, format);
+        expect_composed(quantizer<e2m1, per_group<16>, obq>{.format = format.kind}(w, h), w, format);
+        for (index_t const columns : {1, 17, 40}) { // 40 fill groups of their own
+            expect_composed(quantizer<e2m1, per_group<16>, owq<>, mse_range>{.solver = {.columns = columns},
+                                                                             .format = format.kind}(w, h),
+                            w, format);
+        }
+    }
 }
 
 } // namespace

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <cmath>
+#include <limits>
 #include <variant>
 
 #include <gtest/gtest.h>
 
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/range.hpp"
 #include "scale/ranges.hpp"
@@ -15,10 +19,10 @@ using test::row_of;
 
 /// A range as a user would write one.
 struct unit_range : std::monostate {
-    template <Grid G> static tile_scale fit(G const&, matrix_view, float_format) { return {1, 0}; }
+    template <Grid G> static tile_scale fit(G const&, matrix_view, scale_format) { return {1, 0}; }
 };
 struct not_comparable {
-    template <Grid G> static tile_scale fit(G const&, matrix_view, float_format) { return {1, 0}; }
+    template <Grid G> static tile_scale fit(G const&, matrix_view, scale_format) { return {1, 0}; }
 };
 static_assert(RangeFor<unit_range, int_grid<4>>);
 static_assert(!RangeFor<not_comparable, int_grid<4>> && !RangeFor<int, int_grid<4>> && !RangeFor<unit_range, int>);
@@ -55,6 +59,79 @@ TEST(lay_affine, the_zero_point_stays_within_the_codes) {
     EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e9F, 0}, float_format::f16), (tile_scale{65504, 3}));
     EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e-9F, 0}, float_format::f16), (tile_scale{0x1p-14F, 0}));
     EXPECT_EQ(lay_affine(int_grid<2>{}, {-6, 0}, float_format::f16), (tile_scale{2, 3}));
+}
+
+/// floor(log2 x) of a positive normal float.
+int exponent(double x) {
+    int e = 0;
+    for (; x >= 2; x /= 2, ++e) {
+    }
+    for (; x < 1; x *= 2, --e) {
+    }
+    return e;
+}
+
+template <Grid G> void expect_ocp_rule(G const& grid, int emax) {
+    for (double x = 1e-30; x < 1e30; x *= 1.37) {
+        int const e = exponent(x);
+        float const power = std::ldexp(1.0F, e);
+        for (float const amax : {static_cast<float>(x), power, std::nextafter(power, 0.0F)}) {
+            float const expected = std::ldexp(1.0F, exponent(amax) - emax);
+            ASSERT_EQ(lay_symmetric(grid, {-amax, amax}, scale_kind::e8m0), (tile_scale{expected, 0})) << amax;
+        }
+    }
+}
+
+TEST(scale_over, powers_of_two_follow_the_rule_of_ocp) {
+    expect_ocp_rule(e2m1{}, 2);
+    expect_ocp_rule(fp_grid<2, 3>{}, 2);
+    expect_ocp_rule(fp_grid<3, 2>{}, 4);
+    expect_ocp_rule(e4m3{}, 8);
+    expect_ocp_rule(e5m2{}, 15);
+    expect_ocp_rule(int_grid<8, zero::none>{}, 6); // MXINT8 counts in units of 1/64
+    // With a zero point, the exponent of the whole range.
+    EXPECT_EQ(lay_affine(int_grid<4>{}, {-1, 7}, scale_kind::e8m0), (tile_scale{1, 1}));
+    EXPECT_EQ(lay_affine(int_grid<4>{}, {-0.5F, 7}, scale_kind::e8m0), (tile_scale{0.5F, 1}));
+    EXPECT_EQ(lay_affine(int_grid<4>{}, {-7.9F, 8}, scale_kind::e8m0), (tile_scale{1, 8}));
+}
+
+TEST(scale_over, powers_of_two_end_somewhere) {
+    float const largest = std::numeric_limits<float>::max();
+    EXPECT_EQ(scale_over(e2m1{}, 0, scale_kind::e8m0), 0x1p-127F);
+    EXPECT_EQ(scale_over(e2m1{}, 1e-44F, scale_kind::e8m0), 0x1p-127F);
+    EXPECT_EQ(scale_over(e2m1{}, largest, scale_kind::e8m0), 0x1p124F);
+    EXPECT_EQ(scale_over(e2m1{}, 2 * largest, scale_kind::e8m0), 0x1p124F);
+    EXPECT_EQ(scale_over(ternary{}, largest, scale_kind::e8m0), 0x1p126F);
+}
+
+TEST(with_unit, gives_the_widest_range_the_largest_scale) {
+    matrix w = matrix::Constant(3, 40, 0.25F);
+    w(2, 7) = -3.7F;
+    auto const unit = [&](auto const& grid) { return with_unit(grid, w, scale_kind::ue4m3).unit; };
+    EXPECT_EQ(unit(e2m1{}), 3.7F / (6 * 448)); // NVFP4's
+    EXPECT_EQ(unit(nf4{}), 3.7F / 448);
+    auto const expect_largest = [&](auto const& grid) {
+        scale_format const format{scale_kind::ue4m3, unit(grid)};
+        EXPECT_EQ(lay_symmetric(grid, {-3.7F, 3.7F}, format).scale, 448 * format.unit);
+        EXPECT_EQ(byte_of(format, lay_symmetric(grid, {-3.7F, 3.7F}, format).scale), 0x7E);
+    };
+    expect_largest(e2m1{});
+    expect_largest(int_grid<4>{});
+    expect_largest(int_grid<3, zero::none>{});
+    expect_largest(nf4{});
+    for (scale_format const format : {scale_format(scale_kind::e8m0), scale_format(float_format::f32)}) {
+        EXPECT_EQ(with_unit(e2m1{}, w, format), format);
+    }
+}
+
+TEST(with_unit, is_positive_for_any_weights) {
+    auto const unit = [&](matrix const& w) { return with_unit(e2m1{}, w, scale_kind::ue4m3).unit; };
+    EXPECT_EQ(unit(matrix::Zero(2, 3)), 1.0F / 2688); // as for -1 to 1
+    EXPECT_EQ(unit(matrix(0, 5)), 1);
+    EXPECT_EQ(unit(row_of({1e-38F, 0})), units::lowest);
+    float const largest = std::numeric_limits<float>::max();
+    EXPECT_EQ(unit(row_of({-largest})), largest / 2688);
+    EXPECT_EQ(with_unit(ternary{}, row_of({largest}), scale_kind::ue4m3).unit, units::highest);
 }
 
 } // namespace

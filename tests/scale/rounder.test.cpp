@@ -80,7 +80,7 @@ constexpr float tiniest = std::numeric_limits<float>::denorm_min();
 static_assert(std::same_as<decltype(number_set(int_grid<4>{})), simd::integer_set> &&
               std::same_as<decltype(number_set(int_grid<8, zero::none>{})), simd::integer_set> &&
               std::same_as<decltype(number_set(int_grid<1, zero::none>{})), simd::number_list<1>> &&
-              std::same_as<decltype(number_set(e4m3{})), simd::float_set<4, 3>> &&
+              std::same_as<decltype(number_set(e4m3{})), simd::float_set> &&
               std::same_as<decltype(number_set(as_own<e4m3>{})), simd::number_list<8>> &&
               std::same_as<decltype(number_set(nf4{})), simd::number_list<4>> &&
               std::same_as<decltype(number_set(own_affine{})), own_affine>);

@@ -41,6 +41,10 @@ TEST(scale_store, keeps_every_tile_apart) {
     EXPECT_EQ(other, s);
     other.set(2, 1, {21, 0});
     EXPECT_NE(other, s);
+    scale_store const of_bytes({3, 5}, {1, 2}, {scale_kind::ue4m3, 0.25F}, false);
+    EXPECT_EQ(of_bytes, scale_store({3, 5}, {1, 2}, {scale_kind::ue4m3, 0.25F}, false));
+    EXPECT_NE(of_bytes, scale_store({3, 5}, {1, 2}, {scale_kind::ue4m3, 0.5F}, false));
+    EXPECT_NE(of_bytes, scale_store({3, 5}, {1, 2}, scale_kind::e8m0, false));
 }
 
 } // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <cmath>
-#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -12,43 +11,6 @@
 namespace {
 
 using namespace detent;
-
-TEST(tile_scale, bits_of_a_stored_scale) {
-    EXPECT_EQ(bits_of(float_format::f16), 16);
-    EXPECT_EQ(bits_of(float_format::bf16), 16);
-    EXPECT_EQ(bits_of(float_format::f32), 32);
-}
-
-TEST(tile_scale, store_rounds_to_the_format) {
-    for (float const x : {0.001F, 0.1F, 1.0F / 3, 1.0F, 3.14159F, 1000.7F, 60000.0F}) {
-        float const f16 = store(float_format::f16, x);
-        EXPECT_EQ(f16, static_cast<float>(half{x}));
-        EXPECT_NEAR(f16, x, x * 0x1p-11);
-        float const bf16 = store(float_format::bf16, x);
-        EXPECT_EQ(bf16, static_cast<float>(bfloat16{x}));
-        EXPECT_NEAR(bf16, x, x * 0x1p-8);
-        EXPECT_EQ(store(float_format::f32, x), x);
-    }
-}
-
-TEST(tile_scale, store_stays_within_the_normal_numbers_of_the_format) {
-    float const infinity = std::numeric_limits<float>::infinity();
-    for (float const tiny : {0.0F, 1e-44F, 0x1p-126F, 1e-9F}) {
-        EXPECT_EQ(store(float_format::f16, tiny), 0x1p-14F);
-    }
-    for (float const tiny : {0.0F, 1e-44F, 0x1p-127F, 0x1p-126F}) {
-        EXPECT_EQ(store(float_format::bf16, tiny), 0x1p-126F);
-        EXPECT_EQ(store(float_format::f32, tiny), 0x1p-126F);
-    }
-    for (float const huge : {65504.0F, 65520.0F, 1e30F, infinity}) {
-        EXPECT_EQ(store(float_format::f16, huge), 65504.0F);
-    }
-    for (float const huge : {0x1.FEp127F, 0x1.FFp127F, std::numeric_limits<float>::max(), infinity}) {
-        EXPECT_EQ(store(float_format::bf16, huge), 0x1.FEp127F);
-    }
-    EXPECT_EQ(store(float_format::f32, 1e38F), 1e38F);
-    EXPECT_EQ(store(float_format::f32, infinity), std::numeric_limits<float>::max());
-}
 
 TEST(tile_scale, encode_divides_by_the_scale) {
     using grid = int_grid<8, zero::none>;

@@ -30,7 +30,7 @@ static_assert(RangeFor<truncated_range, int_grid<4>> && RangeFor<truncated_range
               RangeFor<truncated_range, nf4> && RangeFor<truncated_range, test::powers_of_two>);
 
 /// The scales and zero points of OWQ's search.
-template <Grid G> std::vector<tile_scale> candidates(G const& grid, int steps, matrix const& w, float_format format) {
+template <Grid G> std::vector<tile_scale> candidates(G const& grid, int steps, matrix const& w, scale_format format) {
     double low = std::min(0.0F, w.minCoeff());
     double high = std::max(0.0F, w.maxCoeff());
     if (low == 0 && high == 0) {
@@ -54,7 +54,7 @@ template <Grid G> std::vector<tile_scale> candidates(G const& grid, int steps, m
 
 template <Grid G>
 void expect_best_candidate(G const& grid, truncated_range const& range, matrix const& w,
-                           float_format format = float_format::f16) {
+                           scale_format format = {}) {
     double least = std::numeric_limits<double>::infinity();
     for (tile_scale const s : candidates(grid, range.steps, w, format)) {
         least = std::min(least, error_of(grid, w, s, range.norm));
@@ -78,6 +78,8 @@ template <Grid G> void expect_best_candidates(G const& grid, truncated_range con
         expect_best_candidate(grid, range, -0.01F * (normal.array() + 6), float_format::bf16);
         expect_best_candidate(grid, range, matrix::NullaryExpr(1, size, [&] { return heavy(random); }),
                               float_format::f32);
+        expect_best_candidate(grid, range, normal, scale_kind::e8m0);
+        expect_best_candidate(grid, range, normal, {scale_kind::ue4m3, 0.01F});
         expect_best_candidate(grid, range, matrix::Constant(1, size, 0.3F));
         expect_best_candidate(grid, range, matrix::Constant(1, size, -0.3F));
         expect_best_candidate(grid, range, matrix::Zero(1, size));

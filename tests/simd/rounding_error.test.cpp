@@ -36,7 +36,7 @@ template <class Set> void expect_the_error_of_round(Set const& set, float zero) 
 TEST(rounding_error, is_the_error_of_round) {
     expect_the_error_of_round(simd::integer_set{0, 8, true}, 3);
     expect_the_error_of_round(simd::integer_set{-4, 8, false}, 0);
-    expect_the_error_of_round(simd::float_set<2, 1>{6}, 0);
+    expect_the_error_of_round(simd::float_set{2, 1, 6}, 0);
     simd::number_list<2> list;
     list.numbers = {-1, 0, 1, 1};
     list.codes = {0, 1, 2, 2};

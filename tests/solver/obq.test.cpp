@@ -241,18 +241,15 @@ TEST(obq, equal_costs_take_the_first_input) {
     matrix const x = (matrix(2, 2) << 2, 1, 1, 2).finished();
     hessian const h = hessian::of(x);
     struct whole final : problem {
-        whole() : problem(float_format::f32, false) {}
+        whole() : problem(int_grid<4>{}, float_format::f32) {}
         extents tile(extents shape) const override { return {1, shape.cols}; }
-        tile_scale fit(matrix_view) const override { return {1, 0}; }
+        tile_scale fit(matrix_view, index_t, index_t) const override { return {1, 0}; }
         void round(index_t n, float const* weights, float const*, float const*, code* codes,
                    float* numbers) const override {
             for (index_t i = 0; i < n; ++i) {
                 numbers[i] = std::nearbyint(weights[i]);
                 codes[i] = static_cast<code>(numbers[i]);
             }
-        }
-        void decode(index_t n, code const* codes, float const*, float const*, float* numbers) const override {
-            std::copy_n(codes, n, numbers);
         }
     };
     matrix const w = (matrix(1, 2) << 0.5F, 0.5F).finished();

@@ -44,7 +44,7 @@ matrix inputs_with_outliers(index_t features) {
 Eigen::VectorXd slow_sensitivities(matrix const& w, Eigen::MatrixXd const& h, problem const& p) {
     Eigen::VectorXd s = Eigen::VectorXd::Zero(w.cols());
     for (index_t row = 0; row < w.rows(); ++row) {
-        tile_scale const t = p.fit(w.row(row));
+        tile_scale const t = p.fit(w.row(row), row, 0);
         for (index_t col = 0; col < w.cols(); ++col) {
             code c = 0;
             float number = 0;

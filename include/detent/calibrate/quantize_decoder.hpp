@@ -4,20 +4,19 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "detent/calibrate/perplexity.hpp"
+#include "detent/calibrate/quantize_linear.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
-#include "detent/matrix/dequantize.hpp"
-#include "detent/matrix/solution.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/model/fold.hpp"
 #include "detent/solver/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -29,29 +28,21 @@ struct calibration {
     index_t windows = 128;       ///< how many sequences; all the text has where there are fewer
     bool true_sequential = true; ///< inputs of a layer come from the quantized layers before it in the same block
     bool float_stream = false;   ///< run the float model beside the quantized one, for solvers that compare the two
+    bool float_inputs = false;   ///< inputs of every layer are those of the float model (LLM-FP4), not quantized ones
+    bool keep_inputs = false;    ///< layers are shown all inputs, not only their Hessian (`layer_inputs::kept`)
+    bool head = false;           ///< quantize the output head too; where embeddings are tied it gets a copy of its own
+    /// Chooses by what the features of an input are multiplied, given all weights that read it and all its values
+    /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
+    /// (`fold_obstacle`). Needs float inputs, and all of them kept.
+    std::function<vector(std::span<matrix const* const> weights, matrix_view inputs)> fold = {};
+    /// Rounds the input of every layer, which solvers then take into account; made for dynamic ranges.
+    std::optional<activation_quantizer> activations = {};
 };
-
-/// What happened to one linear layer.
-struct layer_report {
-    std::string name;
-    extents shape;
-    double bits_per_weight = 0; ///< all that is stored
-    double effective_bits = 0;  ///< `packed_matrix::effective_bits`
-    index_t weak_columns = 0;
-    double error = 0;       ///< |(W - Q) x|^2 / |W x|^2 over the calibration inputs x
-    double float_error = 0; ///< with a float stream |W x~ - Q x|^2 / |W x~|^2, where x~ are the float model's inputs
-    double seconds = 0; ///< spent on solving and packing
-    solve_report solve;
-};
-
-/// Quantizes one weight matrix (out, in) given what is known about its inputs, of which most need only the Hessian, and
-/// what it does in its block.
-using quantize_layer =
-    function_ref<quantization(matrix const& weights, layer_inputs const& inputs, linear_role role)>;
 
 /// Replaces the weights of all linear layers in the blocks of a decoder by packed ones, block by block (GPTQ, section
 /// 4): every layer is calibrated with what the quantized blocks before it make of the text. Layers that read the same
-/// input share its Hessian and the factor of it. Embeddings, norms, biases and the output head stay as they are.
+/// input share its Hessian and the factor of it. Embeddings, norms and biases stay as they are, and the output head
+/// unless it is asked for.
 class decoder_quantizer {
 public:
     /// @throws error when the text is shorter than one window.
@@ -77,6 +68,9 @@ public:
             run(b);
             ++done_;
         }
+        if (text_.head) {
+            run_head();
+        }
         advance(progress_, "quantize", 1);
         return std::move(reports_);
     }
@@ -94,15 +88,16 @@ private:
     /// Quantizes a block, step by step: an input is collected when the layers before it are quantized already, or else,
     /// all at once, when none is.
     void run(block& b) {
-        bool const at_once = !text_.true_sequential;
-        block const floats = at_once || text_.float_stream ? b : block{};
-        block const& shown = at_once ? floats : b;
+        bool const at_once = text_.fold || (!text_.true_sequential && !text_.float_inputs);
+        bool const show_floats = at_once || text_.float_inputs;
+        block const floats = show_floats || text_.float_stream ? b : block{};
+        block const& shown = show_floats ? floats : b;
         matrix const before = at_once ? quantized_.x : matrix{};
         auto const groups = b.groups();
         std::array<layer_inputs, steps> inputs;
         for (std::size_t i = 0; i < steps; ++i) {
             auto const now = static_cast<step>(i);
-            inputs[i] = layer_inputs(b.linear(groups[i].front()).shape().cols);
+            inputs[i] = make_inputs(b.linear(groups[i].front()));
             enter(now, shown, quantized_);
             if (text_.float_stream) {
                 enter(now, floats, float_);
@@ -110,12 +105,7 @@ private:
             for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
                 matrix const x = input(now, shown, quantized_, first, count);
                 matrix const beside = text_.float_stream ? input(now, floats, float_, first, count) : matrix{};
-                stopwatch::section const timed(executor_.watch(), work::hessians);
-                if (text_.float_stream) {
-                    inputs[i].add(x, beside, executor_);
-                } else {
-                    inputs[i].add(x, executor_);
-                }
+                add(inputs[i], x, beside);
             });
             if (!at_once) {
                 solve(b, groups[i], inputs[i]);
@@ -126,14 +116,77 @@ private:
                 leave(now, floats, float_);
             }
         }
+        if (text_.fold) {
+            fold_inputs(b, inputs);
+        }
         if (at_once) {
             for (std::size_t i = 0; i < steps; ++i) {
                 solve(b, groups[i], inputs[i]);
                 inputs[i] = {};
             }
-            for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
-                quantized_.x.middleRows(first, count) = b.forward(before.middleRows(first, count), rows, executor_);
-            });
+            if (!text_.float_inputs) {
+                for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
+                    quantized_.x.middleRows(first, count) = b.forward(before.middleRows(first, count), rows, executor_);
+                });
+            }
+        }
+    }
+
+    /// Folds scales into a block that is not quantized yet; `inputs` become those of the folded block.
+    void fold_inputs(block& b, std::array<layer_inputs, steps>& inputs) const {
+        for (std::size_t i = 0; i < steps; ++i) {
+            fold_site const site = fold_sites[i];
+            if (fold_obstacle(b, site)) {
+                continue;
+            }
+            std::vector<matrix const*> weights;
+            for (linear_role const role : readers_of(b, site)) {
+                weights.push_back(&std::get<matrix>(b.linear(role).weight));
+            }
+            vector scales = text_.fold(weights, inputs[i].kept());
+            if (site == fold_site::attention_context) {
+                scales = shared_by_heads(scales, b.heads);
+            }
+            fold(b, site, scales);
+            matrix const folded = inputs[i].kept() * scales.asDiagonal();
+            inputs[i] = make_inputs(b.linear(readers_of(b, site).front()));
+            add(inputs[i], folded, {});
+        }
+    }
+
+    /// Quantizes the output head.
+    void run_head() {
+        if (!model_.lm_head) {
+            model_.lm_head = model_.embeddings;
+            model_.lm_head->name = "lm_head";
+        }
+        layer_inputs inputs = make_inputs(*model_.lm_head);
+        for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows) {
+            auto const read = [&](stream const& s) {
+                return s.x.size() > 0 ? model_.final_norm.forward(s.x.middleRows(first, count), executor_) : matrix();
+            };
+            add(inputs, read(quantized_), read(float_));
+        });
+        solve(*model_.lm_head, linear_role::head, inputs);
+    }
+
+    layer_inputs make_inputs(linear_layer const& layer) const {
+        layer_inputs inputs(layer.shape().cols);
+        if (text_.keep_inputs) {
+            inputs.keep(text_.windows * text_.window);
+        }
+        return inputs;
+    }
+
+    /// Adds what a layer reads, and what it reads in the float model where that runs beside.
+    void add(layer_inputs& inputs, matrix const& x, matrix const& beside) const {
+        stopwatch::section const timed(executor_.watch(), work::hessians);
+        if (text_.activations) {
+            inputs.add(text_.activations->round(x, executor_), text_.float_stream ? beside : x, executor_);
+        } else if (text_.float_stream) {
+            inputs.add(x, beside, executor_);
+        } else {
+            inputs.add(x, executor_);
         }
     }
 
@@ -165,9 +218,13 @@ private:
     /// Adds what the layers of step `now` make to the stream where they end a residual branch.
     void leave(step now, block const& b, stream& s) {
         if (now == attention_context || now == mlp_hidden) {
-            linear_layer const& last = now == mlp_hidden ? b.down : b.output;
             for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
-                s.x.middleRows(first, count) += last.forward(input(now, b, s, first, count), executor_);
+                matrix const read = input(now, b, s, first, count);
+                if (now == mlp_hidden) {
+                    b.add_mlp(s.x.middleRows(first, count), read, executor_);
+                } else {
+                    b.add_attention(s.x.middleRows(first, count), read, executor_);
+                }
             });
             s.context = {};
         }
@@ -189,41 +246,12 @@ private:
     void solve(block& b, std::vector<linear_role> const& group, layer_inputs const& inputs) {
         for (linear_role const role : group) {
             advance(progress_, "quantize", fraction_);
-            linear_layer& layer = b.linear(role);
-            if (!std::holds_alternative<matrix>(layer.weight)) {
-                throw error("layer '" + layer.name + "'", "is quantized already");
-            }
-            auto const& weights = std::get<matrix>(layer.weight);
-            auto const start = std::chrono::steady_clock::now();
-            try {
-                quantization q = [&] {
-                    stopwatch::section const timed(executor_.watch(), work::solving);
-                    return quantize_(weights, inputs, role);
-                }();
-                std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
-                stopwatch::section const timed(executor_.watch(), work::layer_errors);
-                matrix const decoded = dequantize(q.weights);
-                auto const share = [](double missed, double whole) { return whole > 0 ? missed / whole : 0; };
-                layer_report report{.name = layer.name,
-                                    .shape = layer.shape(),
-                                    .bits_per_weight = q.weights.bits_per_weight(),
-                                    .effective_bits = q.weights.effective_bits(),
-                                    .weak_columns = q.weights.weak.count(),
-                                    .error = share(inputs.hessian().quadratic(weights - decoded, executor_),
-                                                   inputs.hessian().quadratic(weights, executor_)),
-                                    .seconds = seconds.count(),
-                                    .solve = std::move(q.report)};
-                if (inputs.has_difference()) {
-                    matrix const nothing = matrix::Zero(weights.rows(), weights.cols());
-                    report.float_error = share(inputs.output_error(weights, decoded, executor_),
-                                               inputs.output_error(weights, nothing, executor_));
-                }
-                reports_.push_back(std::move(report));
-                layer.weight = std::move(q.weights);
-            } catch (error const& e) {
-                throw error("layer '" + layer.name + "'", e.what());
-            }
+            solve(b.linear(role), role, inputs);
         }
+    }
+
+    void solve(linear_layer& layer, linear_role role, layer_inputs const& inputs) {
+        reports_.push_back(quantize_linear(layer, role, inputs, quantize_, executor_));
     }
 
     decoder& model_;

@@ -8,8 +8,10 @@
 #include <cstring>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -37,7 +39,7 @@ template <class T> std::vector<std::uint8_t> bytes_of(std::vector<T> const& valu
 }
 
 /// The scales as `format` stores them.
-inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, float_format format) {
+inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, scale_format format) {
     auto const stored_as = [&]<class T>(T) {
         std::vector<T> stored;
         for (float const s : scales) {
@@ -45,14 +47,39 @@ inline std::vector<std::uint8_t> scale_bytes(std::span<float const> scales, floa
         }
         return bytes_of(stored);
     };
-    return format == float_format::f16    ? stored_as(half{})
-           : format == float_format::bf16 ? stored_as(bfloat16{})
-                                          : stored_as(float{});
+    switch (format.kind) {
+    case scale_kind::f16:
+        return stored_as(half{});
+    case scale_kind::bf16:
+        return stored_as(bfloat16{});
+    case scale_kind::f32:
+        return stored_as(float{});
+    case scale_kind::e8m0:
+    case scale_kind::ue4m3:
+        break;
+    }
+    std::vector<std::uint8_t> stored;
+    for (float const s : scales) {
+        stored.push_back(byte_of(format, s));
+    }
+    return stored;
 }
 
 /// The element type of scales stored in `format`.
-constexpr dtype dtype_of(float_format format) {
-    return format == float_format::f16 ? dtype::f16 : format == float_format::bf16 ? dtype::bf16 : dtype::f32;
+constexpr dtype dtype_of(scale_format format) {
+    switch (format.kind) {
+    case scale_kind::f16:
+        return dtype::f16;
+    case scale_kind::bf16:
+        return dtype::bf16;
+    case scale_kind::f32:
+        break;
+    case scale_kind::e8m0:
+        return dtype::f8_e8m0;
+    case scale_kind::ue4m3:
+        return dtype::f8_e4m3;
+    }
+    return dtype::f32;
 }
 
 /// The zero point that the symmetric integer grids have in GPTQ's layout, or 0 for the grids with a zero point; -1 when
@@ -187,6 +214,9 @@ inline std::string owq_obstacle(packed_matrix const& w) {
     if (!w.order.empty()) {
         return "its inputs are in their natural order";
     }
+    if (bits_of(w.scales.format) == 8) {
+        return "its scales are f16, bf16 or f32";
+    }
     if (in % 32 != 0 || out % 2 != 0) {
         return "a weight of shape (" + std::to_string(out) + ", " + std::to_string(in) + ") does not fill its words";
     }
@@ -216,6 +246,9 @@ inline void add_packed(safetensors_writer& file, std::string const& name, packed
     file.add(name + ".codes", dtype::u8, {w.shape().rows, w.row_bytes()}, w.codes.bytes());
     file.add(name + ".scales", dtype_of(w.scales.format), {tiles.rows, tiles.cols},
              scale_bytes(w.scales.scales, w.scales.format));
+    if (w.scales.format.has_unit()) {
+        file.add(name + ".scale_unit", dtype::f32, {1}, bytes_of(std::vector{w.scales.format.unit}));
+    }
     file.add(name + ".table", dtype::f32, {std::ssize(w.table)}, bytes_of(w.table));
     file.add(name + ".tile", dtype::i32, {2},
              bytes_of(std::vector{static_cast<std::int32_t>(w.tile.rows), static_cast<std::int32_t>(w.tile.cols)}));
@@ -229,6 +262,29 @@ inline void add_packed(safetensors_writer& file, std::string const& name, packed
     if (!w.weak.empty()) {
         file.add(name + ".weak_columns", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
         file.add(name + ".weak", dtype_of(w.weak.format()), {w.weak.count(), w.shape().rows}, w.weak.values().bytes());
+    }
+}
+
+/// How a layer's input is rounded, as files of detent's own layout say it.
+struct stored_input {
+    std::string grid;                ///< its name
+    std::optional<float> scale;      ///< the same for all tokens; none where each token has its own
+    std::optional<float> zero;       ///< the zero point beside that scale; none for grids without
+    std::vector<std::int8_t> shifts; ///< of each input; empty for none
+};
+
+/// Adds the tensors that say how the input of layer `name` is rounded.
+inline void add_input(safetensors_writer& file, std::string const& name, stored_input const& input) {
+    file.add(name + ".input_grid", dtype::u8, {std::ssize(input.grid)},
+             std::vector<std::uint8_t>(input.grid.begin(), input.grid.end()));
+    if (input.scale) {
+        file.add(name + ".input_scale", dtype::f32, {1}, bytes_of(std::vector{*input.scale}));
+    }
+    if (input.zero) {
+        file.add(name + ".input_zero", dtype::f32, {1}, bytes_of(std::vector{*input.zero}));
+    }
+    if (!input.shifts.empty()) {
+        file.add(name + ".input_shifts", dtype::i8, {std::ssize(input.shifts)}, bytes_of(input.shifts));
     }
 }
 
@@ -252,6 +308,55 @@ public:
         }
         bool const owq = layout_ == packed_layout::owq || file_.contains(name + ".outlieridx");
         return owq ? read_owq(name, shape) : read_gptq(name, shape);
+    }
+
+    /// How the input of layer `name`, `in` numbers wide, is rounded; nothing where it is not. The scale is positive and
+    /// finite, the zero point finite, shifts are 0 to 15; whether there is such a grid is not looked at. @throws error
+    /// when a tensor lacks another that it needs, has another shape or makes no sense, and when there is one in any
+    /// layout but detent's.
+    std::optional<stored_input> input(std::string const& name, index_t in) const {
+        std::string const grid = name + ".input_grid";
+        std::string const scale = name + ".input_scale";
+        std::string const zero = name + ".input_zero";
+        std::string const shifts = name + ".input_shifts";
+        auto const check = [&](std::string const& tensor, std::string const& needed) {
+            if (!file_.contains(tensor)) {
+                return false;
+            }
+            if (layout_ != packed_layout::detent) {
+                throw wrong(tensor, "is there, but quant_method in config.json is not 'detent'");
+            }
+            if (!file_.contains(needed)) {
+                throw wrong(tensor, "is there, but '" + printable(needed) + "' is not");
+            }
+            return true;
+        };
+        stored_input stored;
+        if (check(scale, grid)) {
+            stored.scale = number(scale);
+            if (!(*stored.scale > 0)) {
+                throw wrong(scale, "is not positive");
+            }
+        }
+        if (check(zero, scale)) {
+            stored.zero = number(zero);
+        }
+        if (check(shifts, scale)) {
+            stored.shifts = integers<std::int8_t>(shifts, {in});
+            if (std::ranges::any_of(stored.shifts, [](int k) { return k < 0 || k > 15; })) {
+                throw wrong(shifts, "holds a shift that is not from 0 to 15");
+            }
+        }
+        if (!check(grid, grid)) {
+            return {};
+        }
+        auto const& letters = file_.at(grid).shape;
+        if (letters.size() != 1) {
+            throw wrong(grid, "is no text");
+        }
+        auto const text = integers<std::uint8_t>(grid, letters);
+        stored.grid.assign(text.begin(), text.end());
+        return stored;
     }
 
 private:
@@ -437,10 +542,19 @@ private:
         // Before anything is allocated, the sizes of the tensors must agree with the shape: the file bounds them.
         checked(name + ".codes", {shape.rows, w.row_bytes()});
         extents const tiles{ceil_div(shape.rows, w.tile.rows), ceil_div(shape.cols, w.tile.cols)};
-        auto const type = checked(name + ".scales", {tiles.rows, tiles.cols}).type;
+        auto const& scales = checked(name + ".scales", {tiles.rows, tiles.cols});
+        scale_format const format = scale_format_of(name, scales.type);
         bool const has_zeros = file_.contains(name + ".zeros");
-        w.scales = scale_store(shape, w.tile, format_of(type), has_zeros);
-        w.scales.scales = floats(name + ".scales", {tiles.rows, tiles.cols});
+        w.scales = scale_store(shape, w.tile, format, has_zeros);
+        if (bits_of(format) == 8) {
+            std::ranges::transform(scales.bytes, w.scales.scales.begin(),
+                                   [&](std::uint8_t byte) { return scale_of(format, byte); });
+            if (std::ranges::any_of(w.scales.scales, [](float s) { return std::isnan(s); })) {
+                throw wrong(name + ".scales", "holds a scale that is no positive number");
+            }
+        } else {
+            w.scales.scales = floats(name + ".scales", {tiles.rows, tiles.cols});
+        }
         if (has_zeros) {
             auto const zeros = integers<std::uint8_t>(name + ".zeros", {tiles.rows, tiles.cols});
             w.scales.zeros.assign(zeros.begin(), zeros.end());
@@ -489,7 +603,8 @@ private:
 
     template <class T> std::vector<T> integers(std::string const& tensor, std::vector<index_t> const& shape) const {
         auto const& t = checked(tensor, shape);
-        bool const right = sizeof(T) == 1 ? t.type == dtype::u8 : t.type == dtype::i32 || t.type == dtype::u32;
+        dtype const byte = std::is_signed_v<T> ? dtype::i8 : dtype::u8;
+        bool const right = sizeof(T) == 1 ? t.type == byte : t.type == dtype::i32 || t.type == dtype::u32;
         if (!right) {
             throw wrong(tensor, "has type " + std::string(io::name(t.type)));
         }
@@ -509,8 +624,33 @@ private:
         return values;
     }
 
+    /// The one finite number of an F32 tensor.
+    float number(std::string const& tensor) const {
+        auto const& t = checked(tensor, {1});
+        if (t.type != dtype::f32) {
+            throw wrong(tensor, "has type " + std::string(io::name(t.type)));
+        }
+        return floats(tensor, {1}).front();
+    }
+
     static float_format format_of(dtype type) {
         return type == dtype::f16 ? float_format::f16 : type == dtype::bf16 ? float_format::bf16 : float_format::f32;
+    }
+
+    /// The format of the scales of this type of layer `name` in detent's layout.
+    scale_format scale_format_of(std::string const& name, dtype type) const {
+        std::string const unit = name + ".scale_unit";
+        if (type != dtype::f8_e4m3) {
+            if (file_.contains(unit)) {
+                throw wrong(unit, "belongs to scales of type F8_E4M3, not " + std::string(io::name(type)));
+            }
+            return type == dtype::f8_e8m0 ? scale_format(scale_kind::e8m0) : scale_format(format_of(type));
+        }
+        float const value = number(unit);
+        if (!(value >= units::lowest && value <= units::highest)) {
+            throw wrong(unit, "must be a number from 2^-117 to 2^119");
+        }
+        return {scale_kind::ue4m3, value};
     }
 
     checkpoint const& file_;

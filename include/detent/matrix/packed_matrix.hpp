@@ -67,13 +67,14 @@ struct packed_matrix {
         return (table[code_at(row, col)] - s.zero) * s.scale;
     }
 
-    /// Bits stored for the codes, scales and zero points (of `bits` bits each), weak columns and their positions (of 32
-    /// bits) together, over the number of weights.
+    /// Bits stored for the codes, scales with their unit and zero points (of `bits` bits each), weak columns and their
+    /// positions (of 32 bits) together, over the number of weights.
     double bits_per_weight() const {
         auto const tiles = static_cast<double>(scales.tiles.size());
         double const tile_bits = bits_of(scales.format) + (scales.zeros.empty() ? 0 : bits);
         auto const column_bits = static_cast<double>(extent.rows * bits_of(weak.format()) + 32);
-        return bits + (tiles * tile_bits + static_cast<double>(weak.count()) * column_bits) /
+        double const unit_bits = scales.format.has_unit() ? bits_of(float_format::f32) : 0;
+        return bits + (tiles * tile_bits + unit_bits + static_cast<double>(weak.count()) * column_bits) /
                           static_cast<double>(extent.size());
     }
 

@@ -2,11 +2,15 @@
 
 #pragma once
 
+#include <bit>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "detent/grid/grid.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/weak_columns.hpp"
 #include "detent/scale/scale_store.hpp"
@@ -47,23 +51,30 @@ struct solution {
     code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
 };
 
-/// A packed matrix and what its solver reported.
+/// A packed matrix, what its solver reported, and how its input is to be quantized.
 struct quantization {
     packed_matrix weights;
     solve_report report;
+    std::optional<activation_quantizer> input = {}; ///< none where the input stays as it is
 };
+
+/// The solution as packed bytes, where the 2^bits codes stand for the numbers in `table`.
+inline packed_matrix pack(std::vector<float> table, solution const& s) {
+    int const bits = std::bit_width(table.size()) - 1;
+    return {.bits = bits,
+            .extent = s.shape,
+            .tile = s.tile,
+            .scales = s.scales,
+            .table = std::move(table),
+            .order = s.order,
+            .codes = pack_rows(bits, s.shape, s.codes.data()),
+            .weak = s.weak};
+}
 
 /// The solution on `grid` as packed bytes.
 template <Grid G> packed_matrix pack(G const& grid, solution const& s) {
     auto const table = table_of(grid);
-    return {.bits = G::bits,
-            .extent = s.shape,
-            .tile = s.tile,
-            .scales = s.scales,
-            .table = {table.begin(), table.end()},
-            .order = s.order,
-            .codes = pack_rows(G::bits, s.shape, s.codes.data()),
-            .weak = s.weak};
+    return pack(std::vector<float>(table.begin(), table.end()), s);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/function_ref.hpp"
@@ -22,9 +23,10 @@ using layer_gradient = function_ref<void(linear_role role, matrix_view input, ma
 
 /// The gradient of a loss with respect to the input `x` of a block, given that with respect to its output, `g`; all are
 /// (token, hidden). What the forward pass made is computed again from `x`. Shows every linear layer to `seen`, from the
-/// last to the first.
+/// last to the first. For blocks of decoders only: causal, with norms before their branches.
 inline matrix backward(block const& b, matrix_view x, nn::token_rows rows, matrix g, layer_gradient seen,
                        executor_ref executor = {}) {
+    DETENT_EXPECTS(b.norms == norm_placement::before && b.mask == nn::attention_mask::causal);
     matrix const attention_input = b.attention_input(x, executor); // (token, hidden)
     auto const p = b.project(attention_input, rows, executor);
     matrix const context = nn::causal_attention(p.q, p.k, p.v, b.heads, rows, b.attention_scale(), executor);
@@ -85,8 +87,8 @@ inline double backward(decoder const& model, std::span<nn::token_id const> token
     matrix logits = model.logits(x, executor); // (token, vocabulary)
     double const loss = nn::next_token_loss(logits, tokens, sequences, executor);
     matrix const g_logits = nn::next_token_gradient(std::move(logits), tokens, sequences, factor, executor);
-    matrix g = model.lm_head ? model.lm_head->input_gradient(g_logits, executor)
-                             : nn::linear_input_gradient(g_logits, model.embeddings, executor); // (token, hidden)
+    linear_layer const& head = model.lm_head ? *model.lm_head : model.embeddings;
+    matrix g = head.input_gradient(g_logits, executor); // (token, hidden)
     g = model.final_norm.input_gradient(x, g, executor);
     for (auto i = std::ssize(model.blocks) - 1; i >= 0; --i) {
         auto const b = static_cast<std::size_t>(i);

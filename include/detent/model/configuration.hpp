@@ -138,6 +138,23 @@ private:
     std::string file_;
 };
 
+/// The activation that Hugging Face calls `name`, or nothing where a two-layer feed-forward network has no such one.
+inline std::optional<nn::activation> find_activation(std::string const& name) {
+    if (name == "relu") {
+        return nn::activation::relu;
+    }
+    if (name == "gelu") {
+        return nn::activation::gelu;
+    }
+    if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") {
+        return nn::activation::gelu_tanh;
+    }
+    return std::nullopt;
+}
+
+/// What `find_activation` finds, as errors list it.
+inline constexpr char const* known_activations = "relu, gelu, gelu_new, gelu_fast and gelu_pytorch_tanh";
+
 /// The base of rotary positions. Throws `error` where positions are scaled or partial.
 inline double parse_rope_theta(configuration_fields const& fields, nlohmann::json const& json,
                                std::string const& file) {
@@ -253,15 +270,8 @@ inline model_configuration parse_configuration(nlohmann::json const& json, std::
         if (fields.size("word_embed_proj_dim", c.hidden) != c.hidden) {
             throw fields.wrong("word_embed_proj_dim", "differs from hidden_size, which is not supported");
         }
-        if (activation == "relu") {
-            c.activation = nn::activation::relu;
-        } else if (activation == "gelu") {
-            c.activation = nn::activation::gelu;
-        } else if (activation == "gelu_new" || activation == "gelu_fast" || activation == "gelu_pytorch_tanh") {
-            c.activation = nn::activation::gelu_tanh;
-        } else {
-            throw unknown_activation("relu, gelu, gelu_new, gelu_fast and gelu_pytorch_tanh");
-        }
+        auto const known = find_activation(activation);
+        c.activation = known ? *known : throw unknown_activation(known_activations);
     }
     return c;
 }

@@ -25,7 +25,7 @@ namespace detent::inline DETENT_ABI {
 struct decoder {
     model_configuration configuration;
     std::string prefix;         ///< of the names of all tensors but lm_head's, such as "model."
-    matrix embeddings;          ///< (vocabulary, hidden)
+    linear_layer embeddings;    ///< (vocabulary, hidden), whose rows are the tokens'
     matrix position_embeddings; ///< (position + 2, hidden), OPT only: its checkpoints start at row 2
     std::vector<block> blocks;
     norm_layer final_norm;
@@ -48,7 +48,7 @@ struct decoder {
                                                               ", outside the vocabulary of " +
                                                               std::to_string(configuration.vocabulary));
             }
-            x.row(t) = embeddings.row(id);
+            x.row(t) = embeddings.weight_row(id);
             if (position_embeddings.size() > 0) {
                 x.row(t) += position_embeddings.row(rows.start + t % length + 2);
             }
@@ -59,7 +59,7 @@ struct decoder {
     /// The logits, (token, vocabulary), of hidden states after the last block, (token, hidden).
     matrix logits(matrix_view hidden, executor_ref executor = {}) const {
         matrix const x = final_norm.forward(hidden, executor); // (token, hidden)
-        return lm_head ? lm_head->forward(x, executor) : nn::linear(x, embeddings, {}, executor);
+        return (lm_head ? *lm_head : embeddings).forward(x, executor);
     }
 
     /// The logits, (token, vocabulary), of `sequences` token sequences of equal length, one after the other in
@@ -121,7 +121,7 @@ decoder assemble_decoder(model_configuration const& configuration, std::string c
     decoder model;
     model.configuration = c;
     model.prefix = prefix;
-    model.embeddings = source.tensor(prefix + "embed_tokens.weight", {c.vocabulary, c.hidden});
+    model.embeddings = source.linear(prefix + "embed_tokens", {c.vocabulary, c.hidden}, false);
     if (!llama) {
         model.position_embeddings = source.tensor(prefix + "embed_positions.weight", {c.max_positions + 2, c.hidden});
     }

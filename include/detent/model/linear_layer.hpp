@@ -2,23 +2,27 @@
 
 #pragma once
 
+#include <optional>
 #include <string>
 #include <variant>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
+#include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/nn/linear.hpp"
 #include "detent/quantizer/product.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// A named linear map y = x W^T + bias, its weight float or quantized.
+/// A named linear map y = x W^T + bias, its weight float or quantized, its input too or not.
 struct linear_layer {
     std::string name;                           ///< of the module in the checkpoint, without `.weight`
     std::variant<matrix, packed_matrix> weight; ///< (out, in)
     vector bias;                                ///< one entry per output, or none
+    std::optional<activation_quantizer> input = {}; ///< rounds what the layer reads; none where that stays as it is
 
     /// (out, in).
     extents shape() const {
@@ -28,19 +32,23 @@ struct linear_layer {
         return shape_of(std::get<matrix>(weight));
     }
 
-    /// (token, in) to (token, out).
+    /// Row `i` of the weight (in).
+    Eigen::RowVectorXf weight_row(index_t i) const {
+        if (auto const* dense = std::get_if<matrix>(&weight)) {
+            return dense->row(i);
+        }
+        return dequantize_row(std::get<packed_matrix>(weight), i);
+    }
+
+    /// (token, in) to (token, out). Where the input is quantized, a packed weight meets its codes.
     matrix forward(matrix_view x, executor_ref executor = {}) const {
+        if (input) {
+            return forward_quantized(x, executor);
+        }
         if (auto const* dense = std::get_if<matrix>(&weight)) {
             return nn::linear(x, *dense, bias, executor);
         }
-        auto const& packed = std::get<packed_matrix>(weight);
-        DETENT_EXPECTS(bias.size() == packed.shape().rows || bias.size() == 0);
-        matrix y(x.rows(), packed.shape().rows); // (token, out)
-        multiply(packed, x, y, executor);
-        if (bias.size() > 0) {
-            y.rowwise() += bias.transpose();
-        }
-        return y;
+        return forward_packed(x, executor);
     }
 
     /// The gradient with respect to the input, (token, in), given that with respect to the result, (token, out).
@@ -52,6 +60,26 @@ struct linear_layer {
         matrix x(g.rows(), packed.shape().cols); // (token, in)
         multiply_transposed(packed, g, x, executor);
         return x;
+    }
+
+private:
+    matrix forward_quantized(matrix_view x, executor_ref executor) const {
+        if (auto const* dense = std::get_if<matrix>(&weight)) {
+            return nn::linear(input->round(x, executor), *dense, bias, executor);
+        }
+        return forward_packed(input->quantize(x, executor), executor);
+    }
+
+    /// For a packed weight and float or quantized inputs.
+    template <class X> matrix forward_packed(X const& x, executor_ref executor) const {
+        auto const& packed = std::get<packed_matrix>(weight);
+        DETENT_EXPECTS(bias.size() == packed.shape().rows || bias.size() == 0);
+        matrix y(shape_of(x).rows, packed.shape().rows); // (token, out)
+        multiply(packed, x, y, executor);
+        if (bias.size() > 0) {
+            y.rowwise() += bias.transpose();
+        }
+        return y;
     }
 };
 

@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include <cmath>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,10 +14,40 @@
 #include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/quantizer/named_grid.hpp"
+#include "detent/scale/any_grid.hpp"
 
 namespace detent::inline DETENT_ABI {
+
+/// The quantizer of a layer's input that `stored` describes. @throws what `wrong(tensor, problem)` answers, where
+/// `tensor` is `input_grid` or `input_zero`, when there is no such grid or it does not go with the zero point.
+template <class Wrong> activation_quantizer input_quantizer(io::stored_input const& stored, Wrong const& wrong) {
+    std::vector<any_grid> found;
+    auto const name = grid_name::parse(stored.grid);
+    if (!visit_grid(name, [&](auto grid) { found.emplace_back(grid, name.text()); })) {
+        throw wrong("input_grid", "names the grid '" + io::printable(stored.grid) + "', which is unknown");
+    }
+    any_grid const& grid = found.front();
+    if (!stored.scale) {
+        return activation_quantizer(grid);
+    }
+    if (stored.zero && !grid.has_zero()) {
+        throw wrong("input_zero", "is there, but the grid '" + grid.name() + "' has no zero point");
+    }
+    if (!stored.zero && grid.has_zero()) {
+        throw wrong("input_zero", "is missing, but the grid '" + grid.name() + "' has a zero point");
+    }
+    float const zero = stored.zero.value_or(0.0F);
+    auto const [low, high] = grid.numbers();
+    if (stored.zero && !(zero >= low && zero <= high && zero == std::nearbyint(zero))) {
+        throw wrong("input_zero", "is no integer from " + std::to_string(std::lround(low)) + " to " +
+                                      std::to_string(std::lround(high)));
+    }
+    return activation_quantizer(grid, {*stored.scale, zero}, stored.shifts);
+}
 
 /// The weights of a checkpoint, float or packed, each checked for its shape and for being finite.
 class checkpoint_weights {
@@ -26,9 +58,14 @@ public:
     /// The tensor as floats; `shape` {n, 1} asks for a vector of n. Throws `error` naming checkpoint and tensor when it
     /// is missing, has another shape or type, or holds NaN or infinity.
     matrix tensor(std::string const& name, extents shape) const {
-        auto const& stored = checkpoint_.at(name);
-        auto const expected =
+        auto const vector_or_matrix =
             shape.cols == 1 ? std::vector<index_t>{shape.rows} : std::vector<index_t>{shape.rows, shape.cols};
+        return tensor(name, shape, vector_or_matrix);
+    }
+
+    /// The numbers of a tensor of shape `expected`, in their order, as a matrix of `shape`. Throws like the other.
+    matrix tensor(std::string const& name, extents shape, std::vector<index_t> const& expected) const {
+        auto const& stored = checkpoint_.at(name);
         if (stored.shape != expected) {
             throw error(io::subject_of(checkpoint_.path(), name),
                         "has shape " + to_text(stored.shape) + ", but config.json asks for " + to_text(expected));
@@ -41,8 +78,8 @@ public:
         return values;
     }
 
-    /// The layer `name` of shape (out, in). Throws like `tensor`, and when the checkpoint has a bias that the
-    /// configuration does not know: leaving it out would change the model.
+    /// The layer `name` of shape (out, in), and how its input is rounded. Throws like `tensor`, and when the checkpoint
+    /// has a bias that the configuration does not know: leaving it out would change the model.
     linear_layer linear(std::string const& name, extents shape, bool biased) const {
         linear_layer layer{.name = name, .weight = {}, .bias = {}};
         if (packed_.contains(name)) {
@@ -55,6 +92,11 @@ public:
         } else if (checkpoint_.contains(name + ".bias")) {
             throw error(io::subject_of(checkpoint_.path(), name + ".bias"),
                         "is there, but config.json has no such bias");
+        }
+        if (auto const stored = packed_.input(name, shape.cols)) {
+            layer.input = input_quantizer(*stored, [&](std::string const& tensor, std::string const& problem) {
+                return error(io::subject_of(checkpoint_.path(), name + "." + tensor), problem);
+            });
         }
         return layer;
     }
@@ -72,17 +114,25 @@ private:
     io::packed_reader packed_;
 };
 
+/// The first of `prefixes` with which `tensor` is in the checkpoint. Where it is with none, the first of all: the error
+/// about the missing tensor then names the usual one.
+inline std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std::string> const& prefixes,
+                               std::string const& tensor) {
+    for (auto const& prefix : prefixes) {
+        if (checkpoint.contains(prefix + tensor)) {
+            return prefix;
+        }
+    }
+    return prefixes.front();
+}
+
 /// What stands before the names of all tensors but lm_head's: Hugging Face writes one with the model's head and a
 /// shorter or none without it.
 inline std::string find_prefix(io::checkpoint const& checkpoint, model_family family) {
     auto const prefixes = family == model_family::llama ? std::vector<std::string>{"model.", ""}
                                                         : std::vector<std::string>{"model.decoder.", "decoder.", ""};
-    for (auto const& prefix : prefixes) {
-        if (checkpoint.contains(prefix + "embed_tokens.weight")) {
-            return prefix;
-        }
-    }
-    return prefixes.front(); // the error about the missing tensor then names the usual one
+    // A norm is never packed, so its weight has this name in every layout.
+    return find_prefix(checkpoint, prefixes, family == model_family::llama ? "norm.weight" : "final_layer_norm.weight");
 }
 
 /// The layout of a checkpoint's packed layers. @throws error when its quantization is not one this library reads.

@@ -23,8 +23,8 @@ constexpr std::string_view name_of(linear_role role) { return layer_names[static
 using weak_plan = std::map<linear_role, index_t>;
 
 /// The plan that `s` asks for, for codes of `bits`. For bits on average, feed-forward layers get a smaller share of
-/// their inputs than attention's: 0.25 of it in OPT and 0.375 with a gate, as published. @throws error as `weak_budget`,
-/// where the block has no layer that `s` names, and where a layer has too few inputs.
+/// their inputs than attention's: 0.25 of it in OPT and 0.375 with a gate, as published. @throws error as
+/// `weak_budget`, where the block has no layer that `s` names, and where a layer has too few inputs.
 inline weak_plan plan_weak_columns(block const& b, spec const& s, int bits) {
     auto const& weak = s.weak;
     std::vector<linear_role> roles;
@@ -61,7 +61,8 @@ inline weak_plan plan_weak_columns(block const& b, spec const& s, int bits) {
 
 /// `s` for a layer with the number of weak columns that the plan gives it.
 inline spec with_plan(spec s, weak_plan const& plan, linear_role role) {
-    s.weak.columns = plan.at(role);
+    auto const planned = plan.find(role);
+    s.weak.columns = planned == plan.end() ? 0 : planned->second; // the output head has none
     s.weak.bits = 0;
     return s;
 }

@@ -20,20 +20,23 @@ struct attention_heads {
     index_t head_dim = 0;
 };
 
-/// Queries that attention takes at once: large enough for fast products, small against a sequence, as half of the last
-/// block of keys is computed in vain.
+/// Queries that attention takes at once: large enough for fast products, small against a sequence, as behind a causal
+/// mask half of the last block of keys is computed in vain.
 inline constexpr index_t queries_per_block = 64;
 
-/// exp(scale q k^T - its row's maximum) of a block of queries, 0 for the keys behind each: `before` keys come before
-/// the one of the first query. `p` becomes (query, key), `sums` its row sums.
+/// Which keys of its sequence a query sees: those up to its own position, as in decoders, or all, as in encoders.
+enum class attention_mask { causal, bidirectional };
+
+/// exp(scale q k^T - its row's maximum) of a block of queries, 0 for the keys that `mask` hides: `before` keys come
+/// before the one of the first query. `p` becomes (query, key), `sums` its row sums.
 template <class Scalar, class Q, class K>
-void causal_exponentials(Q const& q, K const& k, Scalar scale, index_t before, basic_matrix<Scalar>& p,
-                         basic_vector<Scalar>& sums) {
+void masked_exponentials(Q const& q, K const& k, Scalar scale, attention_mask mask, index_t before,
+                         basic_matrix<Scalar>& p, basic_vector<Scalar>& sums) {
     p.resize(q.rows(), k.rows());
     sums.resize(q.rows());
     p.noalias() = (scale * q) * k.transpose();
     for (index_t i = 0; i < q.rows(); ++i) {
-        index_t const visible = before + i + 1;
+        index_t const visible = mask == attention_mask::causal ? before + i + 1 : k.rows();
         auto row = p.row(i).head(visible).array();
         row = (row - row.maxCoeff()).exp();
         sums(i) = row.sum();
@@ -41,20 +44,23 @@ void causal_exponentials(Q const& q, K const& k, Scalar scale, index_t before, b
     }
 }
 
-/// Causal attention: each query takes the softmax(scale q k^T)-weighted mean of the values up to its own position.
-/// `queries` q is (token, heads * head_dim), `k` and `v` are (key, kv_heads * head_dim); each holds `rows.sequences`
-/// sequences, and query i of a sequence sees its keys 0 .. rows.start + i. The result has the shape of `q`.
+/// Attention: each query takes the softmax(scale q k^T)-weighted mean of the values that `mask` lets it see. `queries`
+/// q is (token, heads * head_dim), `k` and `v` are (key, kv_heads * head_dim); each holds `rows.sequences` sequences,
+/// all with as many queries and as many keys. Behind a causal mask query i of a sequence sees its keys 0 .. rows.start
+/// + i, which must be there; a bidirectional one needs at least one key. The result has the shape of `q`.
 template <class Q>
-basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
-                                            basic_matrix_view<scalar_of<Q>> v, attention_heads const& layout,
-                                            token_rows rows, scalar_of<Q> scale, executor_ref executor = {}) {
+basic_matrix<scalar_of<Q>> attention(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
+                                     basic_matrix_view<scalar_of<Q>> v, attention_heads const& layout, token_rows rows,
+                                     scalar_of<Q> scale, attention_mask mask, executor_ref executor = {}) {
     using Scalar = scalar_of<Q>;
     basic_matrix_view<Scalar> const q(queries);
+    bool const causal = mask == attention_mask::causal;
     index_t const hd = layout.head_dim;
     index_t const length = rows.length(q.rows());
     index_t const keys = rows.length(k.rows());
     DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
-    DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && rows.start + length <= keys);
+    DETENT_EXPECTS(layout.heads % layout.kv_heads == 0);
+    DETENT_EXPECTS(causal ? rows.start + length <= keys : keys > 0 || length == 0);
     stopwatch::section const timed(executor.watch(), work::attention);
 
     index_t const block = queries_per_block;
@@ -66,7 +72,7 @@ basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries,
         index_t const kv_head = head / (layout.heads / layout.kv_heads);
         index_t const first = task % blocks * block;
         index_t const n = std::min(block, length - first);
-        index_t const seen = rows.start + first + n; // by the last query of the block
+        index_t const seen = causal ? rows.start + first + n : keys; // by the last query of the block
 
         auto const q_head = q.block(sequence * length + first, head * hd, n, hd); // (query, head_dim)
         auto const k_head = k.block(sequence * keys, kv_head * hd, seen, hd);     // (key, head_dim)
@@ -75,7 +81,7 @@ basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries,
 
         basic_matrix<Scalar> p; // (query, key)
         basic_vector<Scalar> sums;
-        causal_exponentials(q_head, k_head, scale, rows.start + first, p, sums);
+        masked_exponentials(q_head, k_head, scale, mask, rows.start + first, p, sums);
         out.noalias() = p * v_head;
         out.array().colwise() /= sums.array(); // hd divisions a query instead of one for each key
     };
@@ -88,6 +94,14 @@ basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries,
         }
     });
     return context;
+}
+
+/// `attention` behind a causal mask.
+template <class Q>
+basic_matrix<scalar_of<Q>> causal_attention(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
+                                            basic_matrix_view<scalar_of<Q>> v, attention_heads const& layout,
+                                            token_rows rows, scalar_of<Q> scale, executor_ref executor = {}) {
+    return attention(queries, k, v, layout, rows, scale, attention_mask::causal, executor);
 }
 
 /// Gradients with respect to queries, keys and values, each in the shape of what it belongs to.
@@ -133,7 +147,7 @@ causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view
                 auto const g_head = g.block(top + first, head * hd, n, hd);       // (query, head_dim)
                 auto const k_head = k.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
                 auto const v_head = v.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
-                causal_exponentials(q_head, k_head, scale, first, p, sums);
+                masked_exponentials(q_head, k_head, scale, attention_mask::causal, first, p, sums);
                 p.array().colwise() /= sums.array();
 
                 result.v.block(top, kv_head * hd, seen, hd).noalias() += p.transpose() * g_head;

@@ -2,17 +2,24 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
+#include <vector>
 
-#include "detent/grid/codebook_grid.hpp"
-#include "detent/grid/fp_grid.hpp"
-#include "detent/grid/int_grid.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
+#include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/named_grid.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
+#include "detent/solver/joint_search.hpp"
 
 // The one place where values become types: a grid's name and a solver outside every loop, a range for every tile.
 
@@ -20,31 +27,9 @@ namespace detent::inline DETENT_ABI {
 
 /// Calls `f(grid)` with the grid that `s` names. @throws error when there is none.
 template <class F> void with_grid(spec const& s, F const& f) {
-    bool found = false;
-    auto const offer = [&]<Grid G>(std::string const& name, bool symmetric, G grid) {
-        if (!found && s.grid == name && s.symmetric == symmetric) {
-            found = true;
-            f(grid);
-        }
-    };
-    auto const offer_integers = [&]<int... Less>(std::integer_sequence<int, Less...>) {
-        (offer("int" + std::to_string(Less + 1), false, int_grid<Less + 1, zero::free>{}), ...);
-        (offer("int" + std::to_string(Less + 1), true, int_grid<Less + 1, zero::none>{}), ...);
-    };
-    auto const offer_floats = [&]<int E, int... M>(std::integral_constant<int, E>, std::integer_sequence<int, M...>) {
-        (offer("e" + std::to_string(E) + "m" + std::to_string(M), false, fp_grid<E, M>{}), ...);
-    };
-    auto const offer_all_floats = [&]<int... Less>(std::integer_sequence<int, Less...>) {
-        (offer_floats(std::integral_constant<int, Less + 1>{}, std::make_integer_sequence<int, 7 - Less>{}), ...);
-    };
-    offer_integers(std::make_integer_sequence<int, 8>{});
-    offer_all_floats(std::make_integer_sequence<int, 7>{});
-    offer("ocp-e4m3", false, e4m3{});
-    offer("ocp-e5m2", false, e5m2{});
-    offer("nf4", false, nf4{});
-    offer("ternary", false, ternary{});
-    if (!found) {
-        throw error("specification '" + s.text + "'", "unknown grid '" + s.grid + (s.symmetric ? "' with 'sym'" : "'"));
+    if (!visit_grid(s.grid, f)) {
+        throw error("specification '" + s.text + "'",
+                    "unknown grid '" + s.grid.name + (s.grid.symmetric ? "' with 'sym'" : "'"));
     }
 }
 
@@ -78,7 +63,7 @@ template <Grid G, class F> void with_range(spec const& s, F const& f) {
 struct named_range {
     spec const* s = nullptr;
 
-    template <Grid G> tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+    template <Grid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         tile_scale scale;
         with_range<G>(*s, [&](auto const& range) { scale = range.fit(grid, tile, format); });
         return scale;
@@ -116,7 +101,7 @@ inline solution solve(matrix_view w, hessian const* h, layer_inputs const* input
         throw error("specification '" + s.text + "'",
                     s.solver == kind::rtn ? "weak columns need a Hessian" : "this solver needs a Hessian");
     }
-    if (s.weak.columns > 0 && !s.needs_float_stream()) {
+    if (s.weak.columns > 0 && s.solver != kind::gptaq && s.solver != kind::qronos) {
         switch (s.solver) {
         case kind::gptq:
             return with_weak_columns(s.gptq_options, s).solve(w, *h, p, executor);
@@ -163,6 +148,89 @@ inline void check(spec const& s) {
             throw error("specification '" + s.text + "'", "weak columns cannot make fewer bits than a code has");
         }
     });
+    for (grid_name const& other : {s.input.grid, s.embeddings}) {
+        if (!other.name.empty() && !visit_grid(other, [](auto) {})) {
+            throw error("specification '" + s.text + "'", "unknown grid '" + other.text() + "'");
+        }
+    }
+    if (s.candidates.spaced == range_candidates::spacing::bias) {
+        bool const floats = find_grid(s.grid).split() && (!s.input.fixed() || find_grid(s.input.grid).split());
+        if (!floats) {
+            throw error("specification '" + s.text + "'", "paper needs floating-point grids");
+        }
+    }
+}
+
+/// The problem of rounding `w` to a grid of that name, and otherwise as `s` says. `s` must outlive it.
+inline std::unique_ptr<problem const> make_problem(matrix_view w, grid_name const& name, spec const& s) {
+    std::unique_ptr<problem const> p;
+    visit_grid(name, [&]<Grid G>(G grid) {
+        p = std::make_unique<problem_of<G, per_tile, named_range>>(grid, s.granularity, named_range{&s},
+                                                                   with_unit(grid, w, s.format));
+    });
+    return p;
+}
+
+/// How layers round their inputs where each token has a range of its own; none where it has not.
+inline std::optional<activation_quantizer> dynamic_input(spec const& s) {
+    if (s.input.grid.name.empty() || !s.input.dynamic) {
+        return {};
+    }
+    return activation_quantizer(find_grid(s.input.grid));
+}
+
+/// Quantizes `w` (out, in) where `s` searches ranges by the output of the layer, or its inputs have one range; then
+/// they must have been kept. A solver other than `rtn` chooses the codes again for the scales that were found.
+inline quantization quantize_by_output(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s,
+                                       executor_ref executor = {}) {
+    auto const need = [&](bool there, char const* what) {
+        if (!there) {
+            throw error("specification '" + s.text + "'", what);
+        }
+    };
+    need(!s.weak.wanted || s.granularity.cols == 0 || !s.search, "a search beside weak columns needs whole rows");
+    std::vector<std::unique_ptr<problem const>> problems;
+    std::vector<problem const*> formats;
+    for (grid_name const& name : s.search ? splits_of(s.grid) : std::vector{s.grid}) {
+        formats.push_back(problems.emplace_back(make_problem(w, name, s)).get());
+    }
+    std::optional<activation_quantizer> input = dynamic_input(s);
+    std::optional<layer_inputs> seen; // what the layer knows of its rounded inputs
+    format_choice chosen;
+    if (s.input.fixed()) {
+        need(inputs != nullptr && inputs->kept().rows() > 0, "inputs that share a range need all inputs, kept");
+        std::vector<any_grid> grids;
+        for (grid_name const& name : s.search ? splits_of(s.input.grid) : std::vector{s.input.grid}) {
+            grids.push_back(find_grid(name));
+        }
+        if (s.search) {
+            joint_search const search{s.candidates, s.metric, s.input.shifted};
+            auto found = search(w, inputs->kept(), formats, grids, executor);
+            chosen = std::move(found.weights);
+            input = std::move(found.input);
+            seen = std::move(found.seen);
+        } else {
+            input = activation_search{}.whole_range(inputs->kept(), grids.front());
+            seen = rounded_inputs(inputs->kept(), *input, executor);
+        }
+        inputs = &*seen;
+        h = &seen->hessian();
+    } else {
+        need(inputs != nullptr, "a search needs the inputs of the layer");
+        chosen = choose_format(w, *inputs, formats, {s.candidates}, executor);
+    }
+    problem const& p = *formats[chosen.format];
+    solution solved;
+    if (!s.search) {
+        solved = solve(w, h, inputs, s, p, executor);
+    } else if (s.solver == spec::solver_kind::rtn && s.weak.columns == 0) {
+        solved = std::move(chosen.weights);
+    } else {
+        spec given = s;
+        given.gptq_options.static_groups = true;
+        solved = solve(w, h, inputs, given, with_scales(p, chosen.weights), executor);
+    }
+    return {pack(p.table(), solved), solved.report, std::move(input)};
 }
 
 /// Quantizes `w` (out, in) as `s` says, given the Hessian of its inputs and all that is known about them; null where it
@@ -181,13 +249,59 @@ inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const
         counted.weak.bits = 0;
         return quantize(w, h, inputs, counted, executor);
     }
-    quantization answer;
-    with_grid(s, [&]<Grid G>(G grid) {
-        problem_of const p{grid, s.granularity, named_range{&s}, s.format};
-        solution const solved = solve(w, h, inputs, s, p, executor);
-        answer = {pack(grid, solved), solved.report};
-    });
-    return answer;
+    if (s.search || s.input.fixed()) {
+        return quantize_by_output(w, h, inputs, s, executor);
+    }
+    auto const p = make_problem(w, s.grid, s);
+    solution const solved = solve(w, h, inputs, s, *p, executor);
+    return {pack(p->table(), solved), solved.report, dynamic_input(s)};
+}
+
+/// The powers of two by which the features of inputs `x` (token, in) are to be multiplied, in the search of `s`, for
+/// all `weights` (out, in) that read them.
+inline vector shared_shifts(std::span<matrix const* const> weights, matrix_view x, spec const& s,
+                            executor_ref executor = {}) {
+    index_t rows = 0;
+    for (matrix const* w : weights) {
+        rows += w->rows();
+    }
+    layer_inputs inputs(x.cols());
+    inputs.keep(x.rows());
+    inputs.add(x, executor);
+    matrix all(rows, x.cols());
+    for (rows = 0; matrix const* w : weights) {
+        all.middleRows(rows, w->rows()) = *w;
+        rows += w->rows();
+    }
+    spec plain = s; // the weights themselves are not wanted yet
+    plain.solver = spec::solver_kind::rtn;
+    plain.weak = {};
+    auto const found = quantize(all, &inputs.hessian(), &inputs, plain, executor);
+    vector scales(x.cols());
+    std::ranges::transform(found.input->shifts(), scales.begin(), [](int k) { return std::ldexp(1.0F, k); });
+    return scales;
+}
+
+/// Quantizes embeddings (vocabulary, hidden) to the grid that `s` names for them: with a search, the split of its bits
+/// and the range of each row with the smallest error of the embeddings themselves; without, all with one range.
+inline quantization quantize_embeddings(matrix_view table, spec const& s, executor_ref executor = {}) {
+    quantization best;
+    double least = std::numeric_limits<double>::infinity();
+    for (grid_name const& grid : s.search ? splits_of(s.embeddings) : std::vector{s.embeddings}) {
+        spec rows;
+        rows.text = s.text;
+        rows.grid = grid;
+        rows.granularity = s.search ? per_tile{1, 0} : per_tile{0, 0};
+        rows.range = s.search ? spec::range_kind::mse : spec::range_kind::automatic;
+        rows.format = s.format;
+        quantization q = quantize(table, nullptr, nullptr, rows, executor);
+        double const error = (table - dequantize(q.weights)).squaredNorm();
+        if (error < least) {
+            least = error;
+            best = std::move(q);
+        }
+    }
+    return best;
 }
 
 /// The same for a solver that needs nothing but the weights, a Hessian, or more.

@@ -8,9 +8,12 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/kernel/integer_product.hpp"
 #include "detent/kernel/multiply.hpp"
 #include "detent/kernel/transposed.hpp"
+#include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/packed_matrix.hpp"
+#include "detent/matrix/quantized_activations.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -25,6 +28,28 @@ inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, execut
         matrix const ordered = take_columns(x, w.order);
         kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(),
                          executor);
+    }
+}
+
+/// Whether the product of these weights and activations runs on integers: where the numbers of both grids are small
+/// integers times a power of two, as those of integer grids and FP4 are.
+inline bool runs_on_integers(packed_matrix const& w, quantized_activations const& x) {
+    return kernel::with_integer_form(w.view(), x, [](auto const&...) {});
+}
+
+/// y = x W^T from the packed bytes and the codes of activations: x (token, in), y (token, out). Where it runs on
+/// integers the only rounding is that of each tile's sum, its scale and the token's; elsewhere it is the product of
+/// floats.
+inline void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
+    DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
+    packed_view const view = w.view();
+    bool const done = kernel::with_integer_form(view, x, [&]<class T>(kernel::integer_form const& form, T) {
+        stopwatch::section const timed(executor.watch(), work::products);
+        kernel::multiply<T>(form, view, x, w.order.empty() ? nullptr : w.order.data(), y.data(), y.outerStride(),
+                            executor);
+    });
+    if (!done) {
+        multiply(w, dequantize(x), y, executor);
     }
 }
 

@@ -27,12 +27,13 @@ template <Grid G, Granularity P = per_channel, Solver S = rtn, class Range = def
     P granularity = {};
     S solver = {};
     Range range = {};
-    float_format format = float_format::f16;
+    scale_format format = {}; ///< of scales; its unit, where it has one, is that of the weights
 
     /// The packed matrix for weights `w` (out, in) and what the solver must know about their inputs.
     /// @throws error when a weight is not finite or the evidence does not fit `w`.
     quantized_matrix<G, P> operator()(matrix_view w, evidence const& known, executor_ref executor = {}) const {
-        return {grid, granularity, solver.solve(w, known, problem_of{grid, granularity, range, format}, executor)};
+        problem_of const p{grid, granularity, range, with_unit(grid, w, format)};
+        return {grid, granularity, solver.solve(w, known, p, executor)};
     }
 
     /// The same for a solver that needs nothing but the weights.

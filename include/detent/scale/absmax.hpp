@@ -9,7 +9,7 @@ namespace detent::inline DETENT_ABI {
 /// The largest absolute weight sets the scale (symmetric quantization).
 struct absmax_range {
     /// The scale of `tile`, stored as `format`.
-    template <SymmetricallyLaid G> tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+    template <SymmetricallyLaid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         return lay_symmetric(grid, interval::of(tile).symmetric(), format);
     }
 

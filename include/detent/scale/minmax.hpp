@@ -9,7 +9,7 @@ namespace detent::inline DETENT_ABI {
 /// The smallest and the largest weight, and 0, set scale and zero point (asymmetric quantization).
 struct minmax_range {
     /// The scale and zero point of `tile`, stored as `format`.
-    template <AffineGrid G> tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+    template <AffineGrid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         return lay_affine(grid, interval::of(tile), format);
     }
 

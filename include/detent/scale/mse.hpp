@@ -3,6 +3,8 @@
 #pragma once
 
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/minmax.hpp"
@@ -12,6 +14,7 @@ namespace detent::inline DETENT_ABI {
 
 /// Shrinks the min-max range (absmax where the grid has no zero point or `symmetric` asks for it) step by step and
 /// keeps the one with the smallest sum of |x - decoded x|^norm: clipping a few outliers can serve the others better.
+/// Where scales are powers of two, which may clip the whole range, it tries the next larger one too.
 struct mse_range {
     float norm = 2.4F;       ///< exponent of the error, at least 1
     int steps = 100;         ///< the range shrinks by 1/steps at a time
@@ -21,18 +24,27 @@ struct mse_range {
     /// The best scale and zero point of `tile`, stored as `format`.
     template <Grid G>
         requires AffineGrid<G> || SignedGrid<G>
-    tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         interval const whole = interval::of(tile);
         rounding_error<G> error(grid, tile, norm);
         tile_scale best = lay(grid, whole, 1, format); // also where no error is finite
         float least = std::numeric_limits<float>::infinity();
-        for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
-            float const factor = 1 - static_cast<float>(i) / static_cast<float>(steps);
+        tile_scale last{0, 0};
+        auto const try_factor = [&](float factor) {
             tile_scale const candidate = lay(grid, whole, factor, format);
+            if (candidate == std::exchange(last, candidate)) {
+                return; // powers of two are few
+            }
             if (float const e = error(candidate, least); e < least) {
                 least = e;
                 best = candidate;
             }
+        };
+        if (format.kind == scale_kind::e8m0) {
+            try_factor(2);
+        }
+        for (int i = 0; i < static_cast<int>(max_shrink * static_cast<float>(steps)); ++i) {
+            try_factor(1 - static_cast<float>(i) / static_cast<float>(steps));
         }
         return best;
     }
@@ -40,7 +52,7 @@ struct mse_range {
     friend constexpr bool operator==(mse_range, mse_range) = default;
 
 private:
-    template <Grid G> tile_scale lay(G const& grid, interval whole, float factor, float_format format) const {
+    template <Grid G> tile_scale lay(G const& grid, interval whole, float factor, scale_format format) const {
         if constexpr (AffineGrid<G>) {
             if (!symmetric) {
                 return lay_affine(grid, whole.scaled(factor), format);

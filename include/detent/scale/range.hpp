@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <limits>
 
 #include "detent/core/eigen.hpp"
 #include "detent/grid/grid.hpp"
@@ -16,7 +17,7 @@ namespace detent::inline DETENT_ABI {
 /// grid it can serve.
 template <class R, class G>
 concept RangeFor = Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile) {
-    { range.fit(grid, tile, float_format::f16) } -> std::same_as<tile_scale>;
+    { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
 };
 
 /// The interval of weights that a tile's codes shall span; it contains 0.
@@ -39,9 +40,34 @@ struct interval {
     interval scaled(float factor) const { return {factor * low, factor * high}; }
 };
 
+/// `format` for the scales of the weights `w`: where it has a unit, that of NVFP4, with which an interval around 0 that
+/// holds all weights has the largest scale there is; amax / (6 * 448) for E2M1. A solver that moves weights beyond
+/// their largest has them clipped.
+template <Grid G> scale_format with_unit(G const& grid, matrix_view w, scale_format format) {
+    if (format.has_unit() && w.size() > 0) {
+        float const farthest = 0.5F * (grid.highest() - grid.lowest());
+        float const unit = interval::of(w).symmetric().high / (farthest * e4m3::highest());
+        format.unit = std::clamp(unit, units::lowest, units::highest);
+    }
+    return format;
+}
+
+/// The scale with which the numbers of `grid` span `width`: s = width / (highest - lowest) as `format` stores it. For
+/// E8M0 by OCP's rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a
+/// symmetric floating-point grid is 2^(floor(log2 amax) - emax). It may clip the largest weights; a search can try the
+/// next scale.
+template <Grid G> float scale_over(G const& grid, float width, scale_format format) {
+    float const numbers = grid.highest() - grid.lowest();
+    if (format.kind == scale_kind::e8m0) {
+        width = std::clamp(width, std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max());
+        return store(format, std::ldexp(1.0F, std::ilogb(width) - std::ilogb(numbers)));
+    }
+    return store(format, width / numbers);
+}
+
 /// Lays an affine grid over `range`: s = (high - low) / Q, z = round(-low / s) with the stored s (GPTQ).
-template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, float_format format) {
-    float const s = store(format, (range.high - range.low) / (grid.highest() - grid.lowest()));
+template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, scale_format format) {
+    float const s = scale_over(grid, range.high - range.low, format);
     return {s, std::clamp(std::nearbyint(-range.low / s), grid.lowest(), grid.highest())};
 }
 
@@ -52,8 +78,8 @@ concept SymmetricallyLaid = SignedGrid<G> || (AffineGrid<G> && G::bits > 1);
 
 /// Lays a grid over an interval symmetric around 0: s = 2 m / (highest - lowest), and for an affine grid the zero point
 /// in the middle of the codes.
-template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, float_format format) {
-    float const s = store(format, (range.high - range.low) / (grid.highest() - grid.lowest()));
+template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, scale_format format) {
+    float const s = scale_over(grid, range.high - range.low, format);
     return {s, AffineGrid<G> ? 0.5F * (grid.highest() - grid.lowest() + 1) : 0.0F};
 }
 

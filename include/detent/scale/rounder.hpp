@@ -27,8 +27,8 @@ simd::integer_set number_set(int_grid<Bits, Zero> const& grid) {
 }
 
 /// The numbers of a floating-point grid for vector instructions.
-template <int E, int M, reserved R> simd::float_set<E, M> number_set(fp_grid<E, M, R> const& grid) {
-    return {grid.highest()};
+template <int E, int M, reserved R> simd::float_set number_set(fp_grid<E, M, R> const& grid) {
+    return {E, M, grid.highest()};
 }
 
 /// The numbers of any other grid for vector instructions, and the floats that become each of them, found by trying

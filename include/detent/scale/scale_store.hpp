@@ -12,12 +12,12 @@ namespace detent::inline DETENT_ABI {
 /// The scales, and zero points if the grid has them, of all tiles of a matrix, row by row.
 struct scale_store {
     extents tiles;
-    float_format format = float_format::f16;
-    std::vector<float> scales; ///< (tiles.rows, tiles.cols), each exact in `format`
+    scale_format format;
+    std::vector<float> scales; ///< (tiles.rows, tiles.cols), each exact in `format`; its unit is part of them
     std::vector<float> zeros;  ///< the same shape, or empty
 
     scale_store() = default;
-    scale_store(extents shape, extents tile, float_format stored_as, bool with_zeros)
+    scale_store(extents shape, extents tile, scale_format stored_as, bool with_zeros)
         : tiles{ceil_div(shape.rows, tile.rows), ceil_div(shape.cols, tile.cols)}, format(stored_as),
           scales(static_cast<std::size_t>(tiles.size())), zeros(with_zeros ? scales.size() : 0) {}
 

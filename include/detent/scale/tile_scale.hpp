@@ -2,27 +2,10 @@
 
 #pragma once
 
-#include <algorithm>
-
-#include "detent/core/half.hpp"
 #include "detent/grid/grid.hpp"
+#include "detent/scale/scale_format.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// `scale` as `format` stores it: scales are rounded before a solver uses them, so that the codes match the scale they
-/// will be decoded with. It stays within the format's normal numbers: one that became zero or infinite would lose its
-/// tile.
-constexpr float store(float_format format, float scale) {
-    switch (format) {
-    case float_format::f16:
-        return static_cast<float>(half{std::clamp(scale, 0x1p-14F, 65504.0F)});
-    case float_format::bf16:
-        return static_cast<float>(bfloat16{std::clamp(scale, 0x1p-126F, 0x1.FEp127F)});
-    case float_format::f32:
-        break;
-    }
-    return std::clamp(scale, 0x1p-126F, 0x1.FFFFFEp127F);
-}
 
 /// What the weights of a tile share: a code stands for `(decode(code) - zero) * scale`. The zero point is an integer
 /// within the codes, and 0 for grids without one.

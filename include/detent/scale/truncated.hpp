@@ -21,7 +21,7 @@ struct truncated_range {
     /// The best scale and zero point of `tile`, stored as `format`.
     template <Grid G>
         requires AffineGrid<G> || SignedGrid<G>
-    tile_scale fit(G const& grid, matrix_view tile, float_format format) const {
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         interval const whole = interval::of(tile);
         rounding_error<G> error(grid, tile, norm);
         if constexpr (AffineGrid<G>) {
@@ -37,7 +37,7 @@ struct truncated_range {
 
 private:
     /// The best of `best`, the answer where no error is finite, and of all scales up to `widest` and zero points.
-    tile_scale search(tile_error& error, tile_scale best, float widest, float_format format) const {
+    tile_scale search(tile_error& error, tile_scale best, float widest, scale_format format) const {
         interval const numbers = error.numbers();
         float least = error(best, std::numeric_limits<float>::infinity());
         interval needed = error.needed(least);

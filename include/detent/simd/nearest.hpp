@@ -89,32 +89,52 @@ struct integer_set {
     }
 };
 
-/// Floating-point numbers of E exponent bits with bias 2^(E-1) - 1 and M mantissa bits up to `highest`; the code is
-/// sign, exponent, mantissa. Rounds half to even.
-template <int E, int M> struct float_set {
+/// Floating-point numbers with bias 2^(E-1) - 1 up to `highest`; the code is sign, exponent, mantissa. Rounds half to
+/// even.
+struct float_set {
+    int exponent_bits; ///< E
+    int mantissa_bits; ///< M
     float highest;
 
-    float_set in_registers() const noexcept { return *this; }
+    class registers {
+    public:
+        explicit registers(float_set const& set) noexcept
+            : highest_(set.highest), first_power_(power_of_two(first_exponent(set))),
+              to_shift_(power_of_two(127 + 23 - set.mantissa_bits)), drop_(23 - set.mantissa_bits),
+              first_field_(first_exponent(set) << set.mantissa_bits),
+              sign_(1 << (set.exponent_bits + set.mantissa_bits)) {}
 
-    floats operator()(floats y, floats, code* codes) const noexcept {
-        constexpr int first_exponent = 129 - (1 << (E - 1)); // of the first binade, as a float holds it
-        floats const sign = y & floats(-0.0F);
-        floats const a = xsimd::min(xsimd::abs(y), floats(highest));
-        // The power of two at or below a; subnormals share the step of the first binade.
-        floats const exponent_bits(std::numeric_limits<float>::infinity());
-        floats const power = xsimd::max(a & exponent_bits, power_of_two(first_exponent));
-        // The steps of `shift + a` are those of the set: adding it rounds a, and leaves a / step in the lowest bits.
-        floats const shift = power * power_of_two(127 + 23 - M);
-        floats const sum = shift + a;
-        ints const mantissa = std::bit_cast<ints>(sum) - std::bit_cast<ints>(shift);
-        ints const exponent = (std::bit_cast<ints>(power) >> (23 - M)) - ints(first_exponent << M);
-        ints const sign_bit = (std::bit_cast<ints>(sign) >> 31) & ints(1 << (E + M));
-        store_codes(sign_bit + exponent + mantissa, codes); // a mantissa of 2^(M+1) carries into the exponent
-        return (sum - shift) | sign;
-    }
+        floats operator()(floats y, floats, code* codes) const noexcept {
+            floats const sign = y & floats(-0.0F);
+            floats const a = xsimd::min(xsimd::abs(y), highest_);
+            // The power of two at or below a; subnormals share the step of the first binade.
+            floats const exponent(std::numeric_limits<float>::infinity());
+            floats const power = xsimd::max(a & exponent, first_power_);
+            // The steps of `shift + a` are those of the set: adding it rounds a, and leaves a / step in the lowest
+            // bits.
+            floats const shift = power * to_shift_;
+            floats const sum = shift + a;
+            ints const mantissa = std::bit_cast<ints>(sum) - std::bit_cast<ints>(shift);
+            ints const field = (std::bit_cast<ints>(power) >> drop_) - first_field_;
+            ints const sign_bit = (std::bit_cast<ints>(sign) >> 31) & sign_;
+            store_codes(sign_bit + field + mantissa, codes); // a mantissa of 2^(M+1) carries into the exponent
+            return (sum - shift) | sign;
+        }
 
-private:
-    static floats power_of_two(int biased) noexcept { return floats(std::bit_cast<float>(biased << 23)); }
+    private:
+        /// Of the first binade, as a float holds it.
+        static int first_exponent(float_set const& set) noexcept { return 129 - (1 << (set.exponent_bits - 1)); }
+        static floats power_of_two(int biased) noexcept { return floats(std::bit_cast<float>(biased << 23)); }
+
+        floats highest_;
+        floats first_power_;
+        floats to_shift_;
+        int drop_; // of a float's mantissa bits
+        ints first_field_;
+        ints sign_;
+    };
+
+    registers in_registers() const noexcept { return registers(*this); }
 };
 
 /// Any set of up to 2^Bits numbers.

@@ -90,7 +90,7 @@ template <class Scalar = double> struct gptq {
             auto const fit = [&](index_t begin, index_t, matrix const& group) {
                 for (index_t row = 0; row < rows; row += s.tile.rows) {
                     s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
-                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row))));
+                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)), first + row, begin));
                 }
             };
             auto const round = [&](index_t j, float const* t, float* q) {

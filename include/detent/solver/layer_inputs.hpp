@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,12 @@ class layer_inputs {
 public:
     layer_inputs() = default;
     explicit layer_inputs(index_t features) : hessian_(features) {}
+
+    /// Keeps the first `tokens` of the inputs that are added from now on, for searches that need more than their
+    /// Hessian.
+    void keep(index_t tokens) { kept_.resize(tokens, features()); }
+    /// The inputs that were kept, (token, feature).
+    matrix_view kept() const { return kept_.topRows(std::min(kept_.rows(), hessian_.tokens())); }
 
     /// Adds inputs (token, feature). @throws error when the number of features differs, or earlier inputs came with
     /// those of the float model.
@@ -80,6 +87,12 @@ public:
         return hessian_.quadratic(d, executor) + mixed(d, w, executor) + differences_.quadratic(w, executor);
     }
 
+    /// The mean of |W (x~ - x)|^2 over the inputs, for `w` (out, in): what other inputs alone do to the output.
+    double difference_error(matrix_view w, executor_ref executor = {}) const {
+        DETENT_EXPECTS(has_difference());
+        return differences_.quadratic(w, executor);
+    }
+
 private:
     /// The mean of 2 (A x) . (B (x~ - x)), tr(A C^T B^T), for A and B (out, in).
     double mixed(matrix_view a, matrix_view b, executor_ref executor) const {
@@ -98,11 +111,16 @@ private:
     }
 
     void add_to_hessian(matrix_view x, executor_ref executor) {
+        if (index_t const begin = hessian_.tokens(); begin < kept_.rows()) {
+            index_t const count = std::min(x.rows(), kept_.rows() - begin);
+            kept_.middleRows(begin, count) = x.topRows(count);
+        }
         hessian_.add(x, executor);
         factor_ = {};
     }
 
     detent::hessian hessian_;
+    matrix kept_;                 // (token, in)
     basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T; empty without the float model
     detent::hessian differences_; // of x~ - x
     mutable hessian_factor factor_;

@@ -40,7 +40,7 @@ inline basic_vector<double> sensitivities(matrix_view w, hessian const& h, probl
         vector numbers(w.cols());
         std::vector<code> codes(static_cast<std::size_t>(w.cols()));
         for (index_t row = first; row < last; ++row) {
-            tile_scale const s = p.fit(w.row(row));
+            tile_scale const s = p.fit(w.row(row), row, 0);
             vector const scales = vector::Constant(w.cols(), s.scale);
             vector const zeros = vector::Constant(w.cols(), s.zero);
             p.round(w.cols(), w.row(row).data(), scales.data(), zeros.data(), codes.data(), numbers.data());
@@ -74,8 +74,8 @@ inline basic_matrix<double> compensated(basic_matrix<double> weak, basic_matrix<
 ///
 /// Weak columns are left out of the ranges, come last in the order of the solver and receive what its errors leave to
 /// be made up for. The others then see the Hessian H_qq - H_qw H_ww^-1 H_wq, whose factor is the leading part of the
-/// factor of H: `inner` solves a smaller problem and need not know. Activation order is by sensitivity, not by H_jj. Groups
-/// count the columns that are left, and the solution stores weak columns last where there are groups.
+/// factor of H: `inner` solves a smaller problem and need not know. Activation order is by sensitivity, not by H_jj.
+/// Groups count the columns that are left, and the solution stores weak columns last where there are groups.
 template <Solver Inner = gptq<>> struct owq {
     /// Inputs of the float model too where `inner` needs them.
     using evidence = std::conditional_t<std::same_as<typename Inner::evidence, layer_inputs>, layer_inputs, hessian>;
@@ -270,7 +270,8 @@ private:
         }
         for (index_t i = 0; i < whole.scales.tiles.rows; ++i) {
             for (index_t j = 0; j < whole.scales.tiles.cols; ++j) {
-                whole.scales.set(i, j, j < solved.scales.tiles.cols ? solved.scales.at(i, j) : tile_scale{});
+                bool const all_weak = j >= solved.scales.tiles.cols;
+                whole.scales.set(i, j, all_weak ? tile_scale{store(solved.scales.format, 1)} : solved.scales.at(i, j));
             }
         }
         whole.weak = weak_columns(weak_at, out, format);

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "detent/core/buffer.hpp"
+#include "detent/core/contract.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/kernel/floats.hpp"
+#include "detent/kernel/integer_form.hpp"
+#include "detent/kernel/weak_columns.hpp"
+#include "detent/matrix/packed_view.hpp"
+#include "detent/matrix/quantized_activations.hpp"
+#include "detent/pack/linear.hpp"
+#include "detent/simd/byte_lookup.hpp"
+#include "detent/simd/integer_dot.hpp"
+#include "detent/simd/unpack.hpp"
+
+// y = x W^T for activations and weights that are both codes of small integers times powers of two. The columns are cut
+// into spans: tiles, or pieces of wide ones. The integers of a span are multiplied and summed in int32, those of a tile
+// are summed exactly, converted to float once and multiplied by the tile's scale. So y does not depend on how integers
+// are stored and summed, or on how many tokens there are.
+
+namespace detent::inline DETENT_ABI::kernel {
+
+/// Rows of W whose sums are kept together: two registers.
+inline constexpr index_t sum_rows = 2 * simd::lanes;
+/// Words (of four bytes or two int16) of a row that a panel holds; it fits the first-level cache.
+inline constexpr index_t panel_words = 128;
+
+/// Consecutive stored columns of one tile.
+struct column_span {
+    index_t begin; ///< the first column
+    index_t count;
+    index_t place; ///< where its integers are stored, a multiple of a word
+    index_t tile;  ///< of the row of tiles
+    bool first;    ///< whether a tile begins with it
+    bool last;     ///< whether a tile ends with it
+};
+
+/// The integers of activations, in the stored order of columns, each span from a whole word on.
+template <simd::SmallInteger T> struct stored_activations {
+    std::vector<column_span> spans;
+    index_t stride = 0;               ///< integers from a token to the next
+    buffer integers;                  ///< (token, place); one token of ones follows if there are bases
+    std::vector<std::int32_t> sums;   ///< (token, span)
+    std::vector<std::int32_t> bases;  ///< (token), what is to be added to integers; empty for none
+    std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
+
+    stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
+                       std::int32_t const* order, executor_ref executor)
+        : factors(static_cast<std::size_t>(x.shape.rows)) {
+        index_t place = 0;
+        index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
+        for (index_t begin = 0; begin < x.shape.cols;) {
+            index_t const tile = begin / w.tile.cols;
+            index_t const end = std::min((tile + 1) * w.tile.cols, x.shape.cols);
+            index_t const count = std::min(longest, end - begin);
+            spans.push_back({begin, count, place, tile, begin == tile * w.tile.cols, begin + count == end});
+            begin += count;
+            place += ceil_div(count, simd::per_word<T>) * simd::per_word<T>;
+        }
+        stride = place;
+        index_t const tokens = x.shape.rows;
+        integers = buffer((tokens + (form.zeros_apart ? 1 : 0)) * stride * static_cast<index_t>(sizeof(T)));
+        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
+        if (form.zeros_apart) {
+            bases.resize(static_cast<std::size_t>(tokens));
+            std::fill_n(data() + tokens * stride, stride, T{1});
+        }
+        std::vector<std::int32_t> times; // (stored column), what integers are multiplied by for their shift
+        for (index_t k = 0; k < (x.shifts.empty() ? 0 : x.shape.cols); ++k) {
+            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(order != nullptr ? order[k] : k)]));
+        }
+        executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
+            std::vector<code> ordered(static_cast<std::size_t>(order != nullptr ? x.shape.cols : 0));
+            std::vector<T> row(static_cast<std::size_t>(x.shape.cols));
+            for (index_t t = first; t < last; ++t) {
+                code const* codes = x.codes.data() + t * x.shape.cols;
+                for (std::size_t k = 0; k < ordered.size(); ++k) {
+                    ordered[k] = codes[order[k]];
+                }
+                store(form, x, t, ordered.empty() ? codes : ordered.data(), times, row);
+            }
+        });
+    }
+
+    T const* token(index_t t) const { return reinterpret_cast<T const*>(integers.data()) + t * stride; }
+
+private:
+    T* data() { return reinterpret_cast<T*>(integers.data()); }
+
+    void store(integer_form const& form, quantized_activations const& x, index_t t, code const* codes,
+               std::vector<std::int32_t> const& times, std::vector<T>& row) {
+        tile_scale const s = x.scale_of(t);
+        auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
+        std::int32_t const apart = form.zeros_apart ? form.activation_base : zero;
+        auto const integer = [&](code c) { return static_cast<T>(form.activations.integers[c] - apart); };
+        if constexpr (sizeof(T) == 1) {
+            simd::byte_table const table(x.bits, [&](code c) { return static_cast<std::uint8_t>(integer(c)); });
+            simd::lookup<8>(table, codes, std::ssize(row), reinterpret_cast<std::uint8_t*>(row.data()));
+        } else {
+            std::transform(codes, codes + row.size(), row.begin(), integer);
+        }
+        for (std::size_t k = 0; k < times.size(); ++k) {
+            row[k] = static_cast<T>(row[k] * times[k]);
+        }
+        std::int32_t* sum = sums.data() + t * std::ssize(spans);
+        for (column_span const& span : spans) {
+            T const* const from = row.data() + span.begin;
+            std::copy(from, from + span.count, data() + t * stride + span.place);
+            *sum++ = std::accumulate(from, from + span.count, std::int32_t{0});
+        }
+        if (form.zeros_apart) {
+            bases[static_cast<std::size_t>(t)] = form.activation_base - zero;
+        }
+        factors[static_cast<std::size_t>(t)] =
+            std::ldexp(s.scale, -(form.weights.exponent + form.activations.exponent + form.shift));
+    }
+};
+
+/// The integers of weights.
+template <simd::SmallInteger T> class stored_weights {
+public:
+    stored_weights(integer_form const& form, packed_view const& w)
+        : w_(w), lowest_(form.weights.lowest), by_bytes_(form.weights.highest - form.weights.lowest <= 255),
+          bytes_(w.bits, [&](code c) {
+              std::int32_t const base = sizeof(T) == 1 ? form.weight_base : form.weights.lowest;
+              return static_cast<std::uint8_t>(form.weights.integers[c] - base);
+          }) {
+        for (std::size_t c = 0; c < 256; ++c) {
+            integers_[c] = static_cast<T>(form.weights.integers[c] - form.weight_base);
+        }
+        with_bits(w.bits, [&]<int Bits> { decode_columns_ = decode_columns<Bits>; });
+    }
+
+    /// Writes the integers at `row` of spans of at most `panel_words` words together to their places from that of the
+    /// first on, and zeros between and after, to fill words.
+    void decode(index_t row, column_span const* spans, index_t count, T* out) const noexcept {
+        T* const start = out;
+        auto const place = [&](index_t s) { return start + spans[s].place - spans[0].place; };
+        for (index_t s = 0; s < count;) {
+            index_t const begin = spans[s].begin;
+            index_t n = spans[s].count;
+            out = place(s);
+            for (++s; s < count && place(s) == out + n; ++s) {
+                n += spans[s].count;
+            }
+            decode_columns_(*this, row, begin, n, out);
+            out += n;
+            std::fill(out, start + ceil_div(out - start, simd::per_word<T>) * simd::per_word<T>, T{0});
+        }
+    }
+
+private:
+    /// A function for each number of bits, chosen once: then the loops around it are compiled once.
+    template <int Bits>
+    static void decode_columns(stored_weights const& self, index_t row, index_t begin, index_t n, T* out) noexcept {
+        std::uint8_t const* const stream = self.w_.codes + row * self.w_.row_bytes;
+        if constexpr (sizeof(T) == 1) {
+            simd::decode<Bits>(self.bytes_, stream, begin, n, reinterpret_cast<std::uint8_t*>(out));
+        } else if (simd::bytes_at_once<Bits> > 1 && self.by_bytes_) {
+            alignas(64) std::uint8_t bytes[longest];
+            simd::decode<Bits>(self.bytes_, stream, begin, n, bytes);
+            for (index_t i = 0; i < n; ++i) {
+                out[i] = static_cast<T>(bytes[i] + self.lowest_);
+            }
+        } else {
+            code codes[longest + 8];
+            index_t const skipped = begin % 8;
+            simd::unpack<Bits>(stream + begin / 8 * Bits, n + skipped, codes);
+            for (index_t i = 0; i < n; ++i) {
+                out[i] = self.integers_[codes[skipped + i]];
+            }
+        }
+    }
+
+    static constexpr index_t longest = panel_words * simd::per_word<T>;
+
+    packed_view const& w_;
+    std::int32_t lowest_;
+    bool by_bytes_; // whether bytes tell weights apart
+    simd::byte_table bytes_;
+    T integers_[256];
+    void (*decode_columns_)(stored_weights const&, index_t, index_t, index_t, T*) noexcept = nullptr;
+};
+
+/// sums[t][r] = <panel row r, x[t]> for `Tokens` tokens, a panel (word, sum_rows) and `words` words of each.
+template <simd::SmallInteger T, int Tokens>
+void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_t x_stride,
+                    std::int32_t* sums) noexcept {
+    simd::ints low[Tokens];
+    simd::ints high[Tokens];
+    for (int t = 0; t < Tokens; ++t) {
+        low[t] = high[t] = simd::ints(0);
+    }
+    for (index_t k = 0; k < words; ++k) {
+        simd::ints const w_low = simd::ints::load_aligned(panel + k * sum_rows);
+        simd::ints const w_high = simd::ints::load_aligned(panel + k * sum_rows + simd::lanes);
+        for (int t = 0; t < Tokens; ++t) {
+            simd::ints const a(simd::load_word(x + t * x_stride + k * simd::per_word<T>));
+            low[t] = simd::add_products<T>(low[t], w_low, a);
+            high[t] = simd::add_products<T>(high[t], w_high, a);
+        }
+    }
+    for (int t = 0; t < Tokens; ++t) {
+        low[t].store_aligned(sums + t * sum_rows);
+        high[t].store_aligned(sums + t * sum_rows + simd::lanes);
+    }
+}
+
+/// The exact sums of `sum_rows` rows of W, tile by tile.
+template <simd::SmallInteger T> class integer_rows {
+public:
+    /// What tokens there are, in pieces of at most `most_tokens`.
+    integer_rows(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t most_tokens)
+        : form_(form), w_(w), x_(x), weights_(form, w),
+          tile_sums_(static_cast<std::size_t>(most_tokens * sum_rows)) {
+        std::fill_n(bases_, sum_rows, form.weight_base);
+    }
+
+    /// Calls `on_tile(token - begin, tile, scales, sums)` for tokens [begin, end) and all tiles of each, in order, with
+    /// `sum_rows` scales and exact sums, these as two registers of int32 or as an array of double, for the `count` rows
+    /// from `row` on; what follows is of no meaning.
+    template <class OnTile>
+    void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
+        row_ = row;
+        rows_ = count;
+        for (index_t r = 0; r < sum_rows; ++r) {
+            tiles_[r] = (row + std::min(r, count - 1)) / w_.tile.rows * w_.tiles_per_row;
+        }
+        if (end - begin >= many) {
+            sum_by_panels(begin, end, on_tile);
+        } else {
+            sum_by_rows(begin, end, on_tile);
+        }
+    }
+
+    /// From so many tokens on, a panel pays.
+    static constexpr index_t many = 3;
+
+private:
+    static constexpr int rows_at_once = 4;
+    static constexpr index_t panel_depth = panel_words * simd::per_word<T>;
+    using decoded_rows = T[rows_at_once][panel_depth + simd::lanes * simd::per_word<T>]; // a register more may be read
+    static constexpr int token_block = simd::lanes >= 16 ? 8 : 4;
+
+    bool with_bases() const { return !x_.bases.empty(); }
+
+    /// The dot product of each row and token, span after span.
+    template <class OnTile> void sum_by_rows(index_t begin, index_t end, OnTile const& on_tile) {
+        auto const spans = std::ssize(x_.spans);
+        index_t const tokens = end - begin;
+        row_sums_.resize(static_cast<std::size_t>((tokens + 1) * spans * sum_rows));
+        alignas(64) decoded_rows decoded = {};
+        for (index_t r = 0; r < rows_; r += rows_at_once) {
+            for (index_t first = 0; first < spans;) {
+                index_t const last = end_of_panel(first);
+                decode(r, first, last, decoded);
+                for (index_t s = first; s < last; ++s) {
+                    column_span const& span = x_.spans[static_cast<std::size_t>(s)];
+                    index_t const place = span.place - x_.spans[static_cast<std::size_t>(first)].place;
+                    for (index_t t = 0; t < tokens + (with_bases() ? 1 : 0); ++t) {
+                        T const* const x = x_.token(t < tokens ? begin + t : std::ssize(x_.factors)) + span.place;
+                        simd::dot_four_rows<T>(decoded[0] + place, std::ssize(decoded[0]), x, span.count,
+                                               row_sums_.data() + (t * spans + s) * sum_rows + r);
+                    }
+                }
+                first = last;
+            }
+        }
+        for (index_t s = 0; s < spans; ++s) {
+            auto const at = [&](index_t t) { return row_sums_.data() + (t * spans + s) * sum_rows; };
+            enter(s, at(tokens));
+            for (index_t t = 0; t < tokens; ++t) {
+                finish(s, begin, t, at(t), on_tile);
+            }
+        }
+    }
+
+    /// Decodes panels of W^T that all tokens meet.
+    template <class OnTile> void sum_by_panels(index_t begin, index_t end, OnTile const& on_tile) noexcept {
+        alignas(64) std::int32_t panel[panel_words * sum_rows];
+        alignas(64) std::int32_t sums[token_block * sum_rows];
+        auto const spans = std::ssize(x_.spans);
+        for (index_t first = 0; first < spans;) {
+            index_t const last = end_of_panel(first);
+            auto const span = [&](index_t s) -> column_span const& { return x_.spans[static_cast<std::size_t>(s)]; };
+            auto const words = [](index_t integers) { return ceil_div(integers, simd::per_word<T>); };
+            auto const words_before = [&](index_t s) { return words(span(s).place - span(first).place); };
+            auto const words_of = [&](index_t s) { return words(span(s).count); };
+            fill(first, last, panel);
+            for (index_t s = first; s < last; ++s) {
+                std::int32_t const* const part = panel + words_before(s) * sum_rows;
+                if (with_bases()) {
+                    multiply_panel<T, 1>(part, words_of(s), x_.token(std::ssize(x_.factors)) + span(s).place, 0, sums);
+                }
+                enter(s, sums);
+                auto const multiply = [&]<int Tokens>(index_t t) {
+                    multiply_panel<T, Tokens>(part, words_of(s), x_.token(t) + span(s).place, x_.stride, sums);
+                    for (index_t i = 0; i < Tokens; ++i) {
+                        finish(s, begin, t - begin + i, sums + i * sum_rows, on_tile);
+                    }
+                };
+                index_t t = begin;
+                for (; t + token_block <= end; t += token_block) {
+                    multiply.template operator()<token_block>(t);
+                }
+                for (; t + 2 <= end; t += 2) {
+                    multiply.template operator()<2>(t);
+                }
+                if (t < end) {
+                    multiply.template operator()<1>(t);
+                }
+            }
+            first = last;
+        }
+    }
+
+    /// After how many spans from `first` on a panel is full.
+    index_t end_of_panel(index_t first) const {
+        index_t const end = x_.spans[static_cast<std::size_t>(first)].place + panel_depth;
+        index_t last = first;
+        while (last < std::ssize(x_.spans) &&
+               x_.spans[static_cast<std::size_t>(last)].place + x_.spans[static_cast<std::size_t>(last)].count <= end) {
+            ++last;
+        }
+        return last;
+    }
+
+    /// The integers of four rows from the `r`-th on and of the spans [first, last); after the last row, it again.
+    void decode(index_t r, index_t first, index_t last, decoded_rows& decoded) const noexcept {
+        column_span const& front = x_.spans[static_cast<std::size_t>(first)];
+        column_span const& back = x_.spans[static_cast<std::size_t>(last - 1)];
+        for (int i = 0; i < rows_at_once; ++i) {
+            index_t const row = row_ + std::min(r + i, rows_ - 1);
+            weights_.decode(row, &front, last - first, decoded[i]);
+            // The hardware does not expect rows that take turns.
+            index_t const next = std::min(row + 2 * rows_at_once, w_.shape.rows - 1);
+            for (index_t k = front.begin; k < back.begin + back.count; k += 512 / w_.bits) {
+                __builtin_prefetch(w_.codes + next * w_.row_bytes + k * w_.bits / 8);
+            }
+        }
+    }
+
+    /// Fills a panel (word, sum_rows) with spans [first, last).
+    void fill(index_t first, index_t last, std::int32_t* panel) const noexcept {
+        alignas(64) decoded_rows decoded;
+        column_span const& end = x_.spans[static_cast<std::size_t>(last - 1)];
+        index_t const words =
+            ceil_div(end.place + end.count - x_.spans[static_cast<std::size_t>(first)].place, simd::per_word<T>);
+        for (index_t r = 0; r < sum_rows; r += rows_at_once) {
+            decode(r, first, last, decoded);
+            simd::interleave_four_rows(reinterpret_cast<std::int32_t const*>(decoded[0]),
+                                       std::ssize(decoded[0]) / simd::per_word<T>, words, panel + r, sum_rows);
+        }
+    }
+
+    /// Prepares for the sums of a span; `ones` are those of stored weights, if activations have bases.
+    void enter(index_t s, std::int32_t const* ones) noexcept {
+        column_span const& span = x_.spans[static_cast<std::size_t>(s)];
+        for (index_t r = 0; r < sum_rows; ++r) {
+            scales_[r] = w_.scales[tiles_[r] + span.tile];
+        }
+        for (index_t r = 0; r < (w_.zeros != nullptr ? sum_rows : 0); ++r) {
+            float const zero = w_.zeros[tiles_[r] + span.tile];
+            DETENT_EXPECTS(zero >= 0 && zero <= 255 && zero == std::nearbyint(zero));
+            bases_[r] = form_.weight_base - static_cast<std::int32_t>(zero) * (1 << form_.weights.exponent);
+        }
+        for (index_t r = 0; r < (with_bases() ? sum_rows : 0); ++r) { // modulo 2^32
+            weight_sums_[r] = static_cast<std::int32_t>(static_cast<std::uint32_t>(ones[r]) +
+                                                        static_cast<std::uint32_t>(span.count * bases_[r]));
+        }
+    }
+
+    /// Makes of a span's sums of stored integers those of the integers meant; modulo 2^32, but the result is an int32.
+    template <class OnTile>
+    void finish(index_t s, index_t begin, index_t t, std::int32_t const* stored, OnTile const& on_tile) noexcept {
+        column_span const& span = x_.spans[static_cast<std::size_t>(s)];
+        simd::ints const x_sum(x_.sums[static_cast<std::size_t>((begin + t) * std::ssize(x_.spans) + s)]);
+        simd::ints sums[2];
+        for (index_t i = 0; i < 2; ++i) {
+            sums[i] = simd::ints::load_unaligned(stored + i * simd::lanes) +
+                      simd::ints::load_aligned(bases_ + i * simd::lanes) * x_sum;
+        }
+        if (with_bases()) {
+            simd::ints const x_base(x_.bases[static_cast<std::size_t>(begin + t)]);
+            for (index_t i = 0; i < 2; ++i) {
+                sums[i] = sums[i] + simd::ints::load_aligned(weight_sums_ + i * simd::lanes) * x_base;
+            }
+        }
+        if (span.first && span.last) {
+            on_tile(t, span.tile, scales_, sums);
+            return;
+        }
+        alignas(64) std::int32_t part[sum_rows];
+        sums[0].store_aligned(part);
+        sums[1].store_aligned(part + simd::lanes);
+        double* const total = tile_sums_.data() + t * sum_rows;
+        for (index_t r = 0; r < sum_rows; ++r) {
+            total[r] = (span.first ? 0.0 : total[r]) + part[r];
+        }
+        if (span.last) {
+            on_tile(t, span.tile, scales_, total);
+        }
+    }
+
+    integer_form const& form_;
+    packed_view const& w_;
+    stored_activations<T> const& x_;
+    stored_weights<T> weights_;
+    std::vector<double> tile_sums_;      // (token, row), of tiles of several spans
+    std::vector<std::int32_t> row_sums_; // (token, span, row), of few tokens and one of ones
+    index_t row_ = 0;
+    index_t rows_ = 0;
+    index_t tiles_[sum_rows]; // where the tiles of each row begin
+    alignas(64) float scales_[sum_rows];
+    alignas(64) std::int32_t bases_[sum_rows];
+    alignas(64) std::int32_t weight_sums_[sum_rows];
+};
+
+/// a b + c, rounded once where there is an instruction for it. xsimd 8 has none for AVX-512 and leaves it to the
+/// compiler, which may choose differently at each place.
+inline floats multiply_add(floats a, floats b, floats c) noexcept {
+#if defined(__AVX512F__)
+    return floats(_mm512_fmadd_ps(a, b, c));
+#else
+    return xsimd::fma(a, b, c);
+#endif
+}
+
+/// total[r] += sums[r] scales[r], with two registers of sums.
+inline void add_scaled(floats const* sums, float const* scales, float* total) noexcept {
+    for (index_t i = 0; i < 2; ++i) {
+        float* const to = total + i * lanes;
+        multiply_add(sums[i], floats::load_aligned(scales + i * lanes), floats::load_unaligned(to)).store_unaligned(to);
+    }
+}
+
+/// The same for exact sums, each rounded to float once.
+inline void add_scaled(simd::ints const* sums, float const* scales, float* total) noexcept {
+    floats const rounded[] = {xsimd::to_float(sums[0]), xsimd::to_float(sums[1])};
+    add_scaled(rounded, scales, total);
+}
+
+/// The same for exact sums in double.
+inline void add_scaled(double const* sums, float const* scales, float* total) noexcept {
+    alignas(64) float rounded[sum_rows];
+    std::copy(sums, sums + sum_rows, rounded);
+    floats const registers[] = {floats::load_aligned(rounded), floats::load_aligned(rounded + lanes)};
+    add_scaled(registers, scales, total);
+}
+
+/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found; stored column k is feature
+/// `order[k]`, or k without an order. y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
+template <simd::SmallInteger T>
+void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, std::int32_t const* order,
+              float* y, index_t y_stride, executor_ref executor = {}) {
+    stored_activations<T> const stored(form, w, x, order, executor);
+    // Weak columns meet the numbers of activations.
+    std::vector<std::int32_t> places(static_cast<std::size_t>(w.weak.count));
+    std::vector<float> weak_inputs(static_cast<std::size_t>(x.shape.rows * w.weak.count)); // (token, weak column)
+    for (index_t k = 0; k < w.weak.count; ++k) {
+        places[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
+        index_t const feature = order != nullptr ? order[w.weak.columns[k]] : w.weak.columns[k];
+        for (index_t t = 0; t < x.shape.rows; ++t) {
+            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, feature);
+        }
+    }
+    weak_view weak = w.weak;
+    weak.columns = places.data();
+
+    index_t const rows_per_task = 64;
+    index_t const tokens_per_task = std::min<index_t>(256, x.shape.rows);
+    index_t const row_tasks = ceil_div(w.shape.rows, rows_per_task);
+    struct workspace {
+        integer_rows<T> rows;
+        std::vector<float> totals; // (token, sum_rows)
+    };
+    auto const make = [&] {
+        return workspace{integer_rows<T>(form, w, stored, tokens_per_task),
+                         std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
+    };
+    index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(x.shape.rows, tokens_per_task) : 0;
+    executor.for_pieces(tasks, 1, make, [&](workspace& mine, index_t task, index_t) {
+        index_t const first = task % row_tasks * rows_per_task;
+        index_t const last = std::min(w.shape.rows, first + rows_per_task);
+        index_t const begin = task / row_tasks * tokens_per_task;
+        index_t const end = std::min(x.shape.rows, begin + tokens_per_task);
+        float* const totals = mine.totals.data();
+        for (index_t row = first; row < last; row += sum_rows) {
+            index_t const count = std::min(sum_rows, last - row);
+            std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
+            mine.rows.sum(row, count, begin, end, [&](index_t t, index_t, float const* scales, auto const* sums) {
+                add_scaled(sums, scales, totals + t * sum_rows);
+            });
+            for (index_t t = begin; t < end; ++t) {
+                float const factor = stored.factors[static_cast<std::size_t>(t)];
+                for (index_t r = 0; r < count; ++r) {
+                    y[t * y_stride + row + r] = totals[(t - begin) * sum_rows + r] * factor;
+                }
+            }
+        }
+        for (index_t t = begin; t < end && weak.count > 0; ++t) {
+            add_weak(weak, first, last, weak_inputs.data() + t * weak.count, y + t * y_stride);
+        }
+    });
+}
+
+} // namespace detent::inline DETENT_ABI::kernel

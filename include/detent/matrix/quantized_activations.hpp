@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/index.hpp"
+#include "detent/scale/tile_scale.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// Activations (token, feature) as codes of any grid, with the grid known only at run time. A number is
+/// `(table[code] - zero) * scale`, times 2^-shift of its feature.
+struct quantized_activations {
+    extents shape;                   ///< (token, feature)
+    int bits = 0;                    ///< of a code
+    std::vector<float> table;        ///< 2^bits numbers; NaN where a code names none
+    std::vector<tile_scale> scales;  ///< one for each token, or one for all
+    std::vector<std::int8_t> shifts; ///< of each feature, 0 to 15 (LLM-FP4's pre-shifted exponent bias); empty for none
+    std::vector<code> codes;         ///< (token, feature)
+
+    /// The scale of `token`.
+    tile_scale scale_of(index_t token) const {
+        return scales[scales.size() == 1 ? 0 : static_cast<std::size_t>(token)];
+    }
+
+    /// The number at `token` and `feature`.
+    float at(index_t token, index_t feature) const {
+        DETENT_EXPECTS(token >= 0 && token < shape.rows && feature >= 0 && feature < shape.cols);
+        tile_scale const s = scale_of(token);
+        code const c = codes[static_cast<std::size_t>(token * shape.cols + feature)];
+        int const shift = shifts.empty() ? 0 : shifts[static_cast<std::size_t>(feature)];
+        return std::ldexp((table[c] - s.zero) * s.scale, -shift);
+    }
+};
+
+} // namespace detent::inline DETENT_ABI

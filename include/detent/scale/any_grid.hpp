@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/grid.hpp"
+#include "detent/scale/range.hpp"
+#include "detent/scale/rounder.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// How the bits of a floating-point number are split.
+struct float_split {
+    int exponent_bits = 0;
+    int mantissa_bits = 0;
+
+    friend constexpr bool operator==(float_split, float_split) = default;
+};
+
+/// The split of a floating-point grid, none of any other.
+template <Grid G> constexpr std::optional<float_split> split_of(G const&) { return {}; }
+template <int E, int M, reserved R> constexpr std::optional<float_split> split_of(fp_grid<E, M, R> const&) {
+    return float_split{E, M};
+}
+
+/// A grid known only at run time, as activations need it. Rounds with the bits of `rounder<G>`.
+class any_grid {
+public:
+    /// `name` is what specifications and files call it; a grid without one cannot be saved.
+    template <class G>
+        requires(!std::same_as<G, any_grid> && Grid<G>)
+    explicit any_grid(G const& grid, std::string name = {})
+        : name_(std::move(name)), bits_(G::bits), has_zero_(AffineGrid<G>), split_(split_of(grid)),
+          numbers_{grid.lowest(), grid.highest()}, set_(erased(number_set(grid))) {
+        auto const all = table_of(grid);
+        table_.assign(all.begin(), all.end());
+    }
+
+    std::string const& name() const { return name_; }
+    int bits() const { return bits_; }
+    /// Whether codes may be shifted by a zero point.
+    bool has_zero() const { return has_zero_; }
+    /// Of a floating-point grid.
+    std::optional<float_split> split() const { return split_; }
+    /// The lowest and the highest number.
+    interval numbers() const { return numbers_; }
+    /// The numbers of all 2^bits codes; NaN where a code names none.
+    std::vector<float> const& table() const { return table_; }
+
+    /// The scale with which the numbers span `range`, and the zero point where there is one; without, they reach the
+    /// end that is farther from 0.
+    tile_scale lay(interval range) const {
+        float const steps = numbers_.high - numbers_.low;
+        if (has_zero_) {
+            float const s = store(float_format::f32, (range.high - range.low) / steps);
+            return {s, std::clamp(std::nearbyint(-range.low / s), numbers_.low, numbers_.high)};
+        }
+        range = range.symmetric();
+        return {store(float_format::f32, (range.high - range.low) / steps), 0};
+    }
+
+    /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand
+    /// for.
+    void round(index_t n, float const* x, tile_scale shared, code* codes, float* numbers) const {
+        std::visit([&](auto const& set) { simd::round(set, n, x, shared.scale, shared.zero, codes, numbers); }, set_);
+    }
+
+    /// Whether the codes of both name the same numbers.
+    friend bool operator==(any_grid const& a, any_grid const& b) {
+        auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
+        return a.has_zero_ == b.has_zero_ &&
+               std::ranges::equal(a.table_, b.table_, {}, bits_of_number, bits_of_number);
+    }
+
+private:
+    /// As one of few types: lists of numbers as the list of 4 or of 8 bits.
+    template <class Set> static auto erased(Set const& set) { return set; }
+    template <int Bits> static auto erased(simd::number_list<Bits> const& list) {
+        simd::number_list<Bits <= 4 ? 4 : 8> wider;
+        std::ranges::copy(list.numbers, wider.numbers.begin());
+        std::ranges::copy(list.codes, wider.codes.begin());
+        std::ranges::copy(list.last, wider.last.begin());
+        wider.in_order = list.in_order;
+        return wider;
+    }
+
+    std::string name_;
+    int bits_;
+    bool has_zero_;
+    std::optional<float_split> split_;
+    interval numbers_;
+    std::vector<float> table_;
+    std::variant<simd::integer_set, simd::float_set, simd::number_list<4>, simd::number_list<8>> set_;
+};
+
+} // namespace detent::inline DETENT_ABI

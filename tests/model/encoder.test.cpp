@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "detent/model/encoder.hpp"
+
+#include <array>
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "detent/model/load_encoder.hpp"
+#include "io/failure_message.hpp"
+#include "io/temporary_directory.hpp"
+#include "random_encoder.hpp"
+
+namespace detent {
+namespace {
+
+text_encoder load_text(test::encoder_checkpoint const& checkpoint) {
+    temporary_directory const directory;
+    checkpoint.write(directory.path());
+    return load_text_encoder(directory.path());
+}
+
+image_encoder load_image(test::encoder_checkpoint const& checkpoint) {
+    temporary_directory const directory;
+    checkpoint.write(directory.path());
+    return load_image_encoder(directory.path());
+}
+
+/// Ids below `vocabulary`.
+std::vector<nn::token_id> some_ids(index_t count, index_t vocabulary) {
+    std::vector<nn::token_id> ids;
+    for (index_t t = 0; t < count; ++t) {
+        ids.push_back(static_cast<nn::token_id>((t * t + 5 * t + 3) % vocabulary));
+    }
+    return ids;
+}
+
+matrix some_images(image_encoder const& model, index_t count) {
+    return matrix::NullaryExpr(count, model.configuration.pixels(), [](index_t i, index_t j) {
+        return static_cast<float>((i * 31 + j * j * 7 + j) % 23) / 11.0F - 1.0F;
+    });
+}
+
+class image_encoder_of : public testing::TestWithParam<test::encoder_checkpoint> {
+protected:
+    image_encoder const model_ = load_image(GetParam());
+};
+INSTANTIATE_TEST_SUITE_P(, image_encoder_of,
+                         testing::Values(test::vit_checkpoint(), test::torch_checkpoint(),
+                                         test::torch_checkpoint(true)),
+                         [](auto const& test) {
+                             return std::string(test.param.stacked ? "torch" : "vit") +
+                                    (test.param.norms_first ? "_norms_first" : "_norms_last");
+                         });
+
+TEST_P(image_encoder_of, matches_the_scalar_reference) {
+    test::reference_encoder const reference(GetParam());
+    matrix const images = some_images(model_, 3);
+    matrix const hidden = model_.forward(images);
+    ASSERT_EQ(shape_of(hidden), (extents{3 * 10, 12}));
+    matrix const logits = model_.logits(hidden);
+    ASSERT_EQ(shape_of(logits), (extents{3, 5}));
+    for (index_t i = 0; i < 3; ++i) {
+        std::vector<std::vector<std::vector<double>>> pixels(6, {6, std::vector<double>(2)});
+        for (index_t j = 0; j < 72; ++j) {
+            auto const [channel, row, col] = std::array{j / 36, j / 6 % 6, j % 6};
+            pixels[static_cast<std::size_t>(row)][static_cast<std::size_t>(col)][static_cast<std::size_t>(channel)] =
+                double(images(i, j));
+        }
+        auto const expected = reference.image(pixels);
+        for (index_t c = 0; c < 5; ++c) {
+            double const e = expected[static_cast<std::size_t>(c)];
+            EXPECT_NEAR(logits(i, c), e, 5e-5 * (1 + std::abs(e))) << i << ' ' << c;
+        }
+    }
+}
+
+TEST_P(image_encoder_of, steps_of_a_block_compose_to_its_forward) {
+    nn::token_rows const rows{.sequences = 2};
+    matrix const x = model_.embed(some_images(model_, 2));
+    for (block const& b : model_.blocks) {
+        bool const first = GetParam().norms_first;
+        matrix const attention_input = first ? b.attention_norm.forward(x) : x;
+        EXPECT_EQ(b.attention_input(x), attention_input);
+        matrix const context = b.attention_context(attention_input, rows);
+        matrix middle = x + b.output.forward(context);
+        middle = first ? middle : b.attention_norm.forward(middle);
+        matrix added = x;
+        b.add_attention(added, context);
+        EXPECT_EQ(added, middle);
+        matrix const mlp_input = first ? b.mlp_norm.forward(middle) : middle;
+        EXPECT_EQ(b.mlp_input(middle), mlp_input);
+        matrix const hidden = b.mlp_hidden(mlp_input);
+        matrix const last = middle + b.down.forward(hidden);
+        b.add_mlp(added, hidden);
+        EXPECT_EQ(added, first ? last : b.mlp_norm.forward(last));
+        EXPECT_EQ(b.forward(x, rows), added);
+    }
+}
+
+TEST_P(image_encoder_of, images_in_a_batch_do_not_see_each_other) {
+    matrix const images = some_images(model_, 3);
+    matrix const all = model_.forward(images);
+    for (index_t i = 0; i < 3; ++i) {
+        matrix const alone = model_.forward(images.row(i));
+        EXPECT_LE((alone - all.middleRows(i * 10, 10)).cwiseAbs().maxCoeff(), 2e-5F);
+    }
+}
+
+TEST_P(image_encoder_of, groups_hold_every_layer_once_with_the_width_of_their_input) {
+    block const& b = model_.blocks[1];
+    std::vector<linear_role> roles;
+    for (auto const& group : b.groups()) {
+        for (auto const role : group) {
+            roles.push_back(role);
+            EXPECT_EQ(b.linear(role).shape().cols, b.linear(group.front()).shape().cols);
+        }
+    }
+    using enum linear_role;
+    EXPECT_EQ(roles, (std::vector{query, key, value, output, up, down}));
+    EXPECT_EQ(b.down.shape(), (extents{12, 20}));
+}
+
+TEST(image_encoder, normalizes_bytes_to_one_plane_for_each_channel) {
+    auto const model = load_image(test::torch_checkpoint());
+    std::vector<std::uint8_t> bytes(2 * 72);
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<std::uint8_t>(i * 7 % 256);
+    }
+    matrix const images = model.normalize(bytes);
+    ASSERT_EQ(shape_of(images), (extents{2, 72}));
+    for (index_t i = 0; i < 2; ++i) {
+        for (index_t channel = 0; channel < 2; ++channel) {
+            double const mean = channel == 0 ? 0.4 : 0.5, deviation = channel == 0 ? 0.2 : 0.25;
+            for (index_t place = 0; place < 36; ++place) {
+                double const byte = bytes[static_cast<std::size_t>(i * 72 + place * 2 + channel)];
+                EXPECT_NEAR(images(i, channel * 36 + place), (byte / 255 - mean) / deviation, 1e-6);
+            }
+        }
+    }
+    EXPECT_EQ(model.normalize({}).rows(), 0);
+}
+
+TEST(image_encoder, wrong_bytes_are_errors) {
+    std::vector<std::uint8_t> const bytes(100);
+    auto const torch = load_image(test::torch_checkpoint());
+    EXPECT_EQ(failure_message([&] { torch.normalize(bytes); }),
+              "images: are 100 bytes, no multiple of the 72 of an image of the model");
+    auto const vit = load_image(test::vit_checkpoint());
+    EXPECT_EQ(failure_message([&] { vit.normalize(std::span(bytes).first(72)); }),
+              "images: cannot be normalized: the model has no mean and deviation of pixels");
+}
+
+class text_encoder_with : public testing::TestWithParam<std::string> {
+protected:
+    text_encoder_with() { checkpoint_.configuration["hidden_act"] = GetParam(); }
+
+    test::encoder_checkpoint checkpoint_ = test::bert_checkpoint();
+};
+INSTANTIATE_TEST_SUITE_P(, text_encoder_with, testing::Values("gelu", "gelu_new", "relu"),
+                         [](auto const& test) { return test.param; });
+
+TEST_P(text_encoder_with, matches_the_scalar_reference) {
+    auto const model = load_text(checkpoint_);
+    test::reference_encoder const reference(checkpoint_);
+    index_t const length = 9;
+    auto const tokens = some_ids(2 * length, 19);
+    auto const types = some_ids(2 * length, 3);
+    matrix const hidden = model.forward(tokens, 2, {}, types);
+    ASSERT_EQ(shape_of(hidden), (extents{2 * length, 12}));
+    for (index_t s = 0; s < 2; ++s) {
+        auto const part = [&](auto const& ids) {
+            return std::vector(ids.begin() + s * length, ids.begin() + (s + 1) * length);
+        };
+        auto const expected = reference.text(part(tokens), part(types));
+        for (index_t t = 0; t < length; ++t) {
+            for (index_t j = 0; j < 12; ++j) {
+                double const e = expected[static_cast<std::size_t>(t)][static_cast<std::size_t>(j)];
+                ASSERT_NEAR(hidden(s * length + t, j), e, 5e-5 * (1 + std::abs(e))) << t << ' ' << j;
+            }
+        }
+    }
+    std::vector<nn::token_id> const none(tokens.size(), 0);
+    EXPECT_EQ(model.forward(tokens, 2), model.forward(tokens, 2, {}, none));
+}
+
+TEST(text_encoder, embeds_sentences_of_any_lengths) {
+    auto const model = load_text(test::bert_checkpoint());
+    std::vector<std::vector<nn::token_id>> sentences;
+    for (index_t const length : {3, 10, 1, 3, 7, 10, 3}) {
+        sentences.push_back(some_ids(length + std::ssize(sentences), 19));
+        sentences.back().erase(sentences.back().begin(), sentences.back().end() - length);
+    }
+    matrix const embeddings = model.sentence_embeddings(sentences);
+    ASSERT_EQ(shape_of(embeddings), (extents{7, 12}));
+    for (index_t i = 0; i < 7; ++i) {
+        auto const& sentence = sentences[static_cast<std::size_t>(i)];
+        Eigen::VectorXd const mean = model.forward(sentence).cast<double>().colwise().sum() / double(sentence.size());
+        for (index_t j = 0; j < 12; ++j) {
+            EXPECT_NEAR(embeddings(i, j), mean(j) / mean.norm(), 2e-5) << i << ' ' << j;
+        }
+    }
+    EXPECT_EQ(shape_of(model.sentence_embeddings({})), (extents{0, 12}));
+}
+
+TEST(text_encoder, wrong_tokens_are_errors) {
+    auto const model = load_text(test::bert_checkpoint());
+    std::vector<nn::token_id> tokens{1, 19, 2};
+    EXPECT_EQ(failure_message([&] { model.forward(tokens); }), "token 1: has id 19, outside the vocabulary of 19");
+    tokens[1] = -1;
+    EXPECT_EQ(failure_message([&] { model.forward(tokens); }), "token 1: has id -1, outside the vocabulary of 19");
+    tokens[1] = 0;
+    std::vector<nn::token_id> const types{0, 0, 3};
+    EXPECT_EQ(failure_message([&] { model.forward(tokens, 1, {}, types); }),
+              "token 2: has type 3, outside the vocabulary of 3");
+    EXPECT_EQ(failure_message([&] { model.forward(some_ids(11, 19)); }),
+              "sequence of 11 tokens: is longer than the 10 the model can take");
+    EXPECT_EQ(failure_message([&] { model.forward(some_ids(10, 19)); }), "");
+    std::vector<std::vector<nn::token_id>> const sentences{{1}, {}};
+    EXPECT_EQ(failure_message([&] { model.sentence_embeddings(sentences); }), "sentence 1: has no tokens");
+}
+
+TEST(text_encoder, batches_hold_every_sentence_once_beside_others_of_its_length) {
+    std::vector<std::vector<nn::token_id>> sentences;
+    for (index_t const length : {5, 2, 5, 9, 2, 5, 2, 2}) {
+        sentences.emplace_back(length, static_cast<nn::token_id>(sentences.size()));
+    }
+    auto const batches = batch_sentences(sentences, 7);
+    std::vector<std::vector<index_t>> positions;
+    for (auto const& batch : batches) {
+        positions.push_back(batch.positions);
+        EXPECT_EQ(batch.sentences(), std::ssize(batch.positions));
+        std::vector<nn::token_id> tokens;
+        for (index_t const i : batch.positions) {
+            auto const& sentence = sentences[static_cast<std::size_t>(i)];
+            tokens.insert(tokens.end(), sentence.begin(), sentence.end());
+        }
+        EXPECT_EQ(batch.tokens, tokens);
+    }
+    EXPECT_EQ(positions, (std::vector<std::vector<index_t>>{{1, 4, 6}, {7}, {0}, {2}, {5}, {3}}));
+    EXPECT_TRUE(batch_sentences({}).empty());
+}
+
+#if defined(_OPENMP)
+TEST_P(image_encoder_of, threads_do_not_change_a_bit) {
+    threads one(1), three(3);
+    matrix const images = some_images(model_, 40);
+    EXPECT_EQ(model_.logits(model_.forward(images, one), one), model_.logits(model_.forward(images, three), three));
+}
+#endif
+
+} // namespace
+} // namespace detent
