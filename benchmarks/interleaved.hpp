@@ -8,6 +8,9 @@
 
 #include <Eigen/Core>
 #include <benchmark/benchmark.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 /// Seconds that `f` takes.
 template <class F> double seconds(F const& f) {
@@ -49,4 +52,15 @@ void compare(benchmark::State& state, double flops, Ours const& ours, Theirs con
     state.counters["speedup"] = median(ratios);
     state.counters["GFLOP/s"] = flops / median(our_times) / 1e9;
     state.counters["other GFLOP/s"] = flops / median(their_times) / 1e9;
+}
+
+/// What `main` of a benchmark of large matrices does: keeps the pages of memory instead of returning them to the system
+/// each time, as quantize_model does.
+inline void run_benchmarks(int argc, char** argv) {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+    benchmark::Initialize(&argc, argv);
+    benchmark::RunSpecifiedBenchmarks();
 }

@@ -8,10 +8,6 @@
 
 #include "detent/scale/truncated.hpp"
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "detent/detent.hpp"
 #include "interleaved.hpp"
 
@@ -75,11 +71,4 @@ BENCHMARK(group<4>)->Apply(configure);
 
 } // namespace
 
-int main(int argc, char** argv) {
-#if defined(__GLIBC__) // keep pages instead of returning them to the system, as quantize_model does
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-#endif
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-}
+int main(int argc, char** argv) { run_benchmarks(argc, argv); }

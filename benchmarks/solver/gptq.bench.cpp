@@ -10,10 +10,6 @@
 
 #include "detent/solver/gptq.hpp"
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "detent/detent.hpp"
 #include "interleaved.hpp"
 
@@ -129,11 +125,4 @@ BENCHMARK(against_transcription<float>)->Name("transcription, ours in float")->A
 
 } // namespace
 
-int main(int argc, char** argv) {
-#if defined(__GLIBC__) // keep pages instead of returning them to the system, as quantize_model does
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-#endif
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-}
+int main(int argc, char** argv) { run_benchmarks(argc, argv); }

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// The search of format and range of the weights of a 4096 x 4096 layer, three formats of 4 bits with 100 ranges each, in
-// turns with a GPTQ solve of that layer, on as many threads as OpenMP has:
+// The search of format and range of the weights of a 4096 x 4096 layer, three formats of 4 bits with 100 ranges each,
+// in turns with a GPTQ solve of that layer, on as many threads as OpenMP has:
 //   weights  `choose_format`; `of a solve` is the median over turns of its share of the time of the solve
 //   joint    `joint_search` with the formats and ranges of 4096 inputs too, and shifted features
 
 #include "detent/solver/joint_search.hpp"
 
 #include <array>
-
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 
 #include "detent/detent.hpp"
 #include "interleaved.hpp"
@@ -83,11 +79,4 @@ BENCHMARK(joint)->UseManualTime()->Iterations(1)->Unit(benchmark::kMillisecond);
 
 } // namespace
 
-int main(int argc, char** argv) {
-#if defined(__GLIBC__) // keep pages instead of returning them to the system, as quantize_model does
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-#endif
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-}
+int main(int argc, char** argv) { run_benchmarks(argc, argv); }

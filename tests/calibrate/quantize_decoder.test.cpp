@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -19,6 +24,7 @@
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/truncated.hpp"
 #include "detent/solver/owq.hpp"
+#include "model/random_decoder.hpp"
 
 namespace detent {
 namespace {
@@ -226,6 +232,216 @@ TEST_P(quantize_tiny, needs_a_window_of_text) {
     EXPECT_THROW(quantize_decoder(model_, {.tokens = std::span(text_).first(100), .window = 128},
                                   layer_quantizer<int_grid<4>>{}),
                  error);
+}
+
+/// Small models with random weights: many layers' worth of checks in no time.
+class quantize_small : public testing::TestWithParam<std::string> {
+protected:
+    static constexpr index_t window = 10;
+    static constexpr index_t windows = 8;
+
+    /// Takes what all layers are shown, in order.
+    struct watcher {
+        std::vector<layer_inputs> seen;
+        std::optional<activation_quantizer> input = {};
+
+        quantization operator()(matrix const& w, layer_inputs const& known, linear_role) {
+            seen.push_back(known);
+            quantization q = layer_quantizer<int_grid<2>>{.to_nearest = true}(w, known); // much is lost
+            q.input = input;
+            return q;
+        }
+    };
+
+    calibration text() const { return {.tokens = tokens_, .window = window, .windows = windows}; }
+
+    /// What the layers of all blocks of a model read, in the order of `block::groups`, and what the last block makes.
+    struct pass {
+        std::vector<matrix> inputs;
+        matrix x;
+    };
+    pass run(decoder const& model) const {
+        nn::token_rows const rows{.sequences = windows};
+        pass p{.inputs = {}, .x = model.embed(tokens_, rows)};
+        for (block const& b : model.blocks) {
+            auto const groups = inputs_of(b, b, p.x, windows, true);
+            p.inputs.insert(p.inputs.end(), groups.begin(), groups.end());
+            p.x = b.forward(std::move(p.x), rows);
+        }
+        return p;
+    }
+
+    /// Calls `f(what layers were shown, what they read)` for every layer of the blocks.
+    template <class F> void for_layers(watcher const& w, pass const& p, F const& f) const {
+        std::size_t layer = 0;
+        std::size_t input = 0;
+        for (block const& b : model_.blocks) {
+            for (auto const& group : b.groups()) {
+                for (std::size_t i = 0; i < group.size(); ++i) {
+                    ASSERT_LT(layer, w.seen.size());
+                    f(w.seen[layer++], p.inputs[input]);
+                }
+                ++input;
+            }
+        }
+        EXPECT_EQ(layer + (text_has_head_ ? 1 : 0), w.seen.size());
+    }
+
+    static void expect_hessian(layer_inputs const& seen, matrix const& inputs) {
+        Eigen::MatrixXd const x = inputs.cast<double>();
+        Eigen::MatrixXd const h = 2.0 / static_cast<double>(x.rows()) * x.transpose() * x;
+        Eigen::MatrixXd const upper = h.triangularView<Eigen::Upper>();
+        Eigen::MatrixXd const sum = seen.hessian().sum();
+        EXPECT_EQ(seen.hessian().tokens(), x.rows());
+        EXPECT_LE((seen.hessian().scale() * sum - upper).cwiseAbs().maxCoeff(), 1e-4 * h.diagonal().maxCoeff());
+    }
+    static void expect_near(matrix const& a, matrix const& b) {
+        ASSERT_EQ(shape_of(a), shape_of(b));
+        EXPECT_LE((a - b).cwiseAbs().maxCoeff(), 1e-4F * b.cwiseAbs().maxCoeff());
+    }
+
+    bool text_has_head_ = false;
+    std::vector<nn::token_id> const tokens_ = test::some_tokens(window * windows);
+    decoder model_ = test::random_decoder(GetParam() == "llama" ? test::llama_json() : test::opt_json());
+};
+INSTANTIATE_TEST_SUITE_P(, quantize_small, testing::Values("llama", "opt"),
+                         [](auto const& test) { return test.param; });
+
+TEST_P(quantize_small, shows_the_inputs_of_the_float_model_whatever_was_quantized_before) {
+    pass const floats = run(model_);
+    for (bool const sequential : {true, false}) {
+        decoder model = model_;
+        auto t = text();
+        t.float_inputs = true;
+        t.true_sequential = sequential;
+        watcher w;
+        quantize_decoder(model, t, w);
+        for_layers(w, floats, [&](layer_inputs const& seen, matrix const& inputs) {
+            expect_hessian(seen, inputs);
+            EXPECT_FALSE(seen.has_difference());
+            EXPECT_EQ(seen.kept().rows(), 0);
+        });
+    }
+    // Which is not what they read otherwise.
+    decoder model = model_;
+    watcher w;
+    quantize_decoder(model, text(), w);
+    pass const quantized = run(model);
+    for_layers(w, quantized, [&](layer_inputs const& seen, matrix const& inputs) { expect_hessian(seen, inputs); });
+    EXPECT_GT((quantized.inputs.back() - floats.inputs.back()).cwiseAbs().maxCoeff(),
+              0.05F * floats.inputs.back().cwiseAbs().maxCoeff());
+}
+
+TEST_P(quantize_small, keeps_all_inputs_where_it_is_told_to) {
+    for (bool const floats : {true, false}) {
+        decoder model = model_;
+        auto t = text();
+        t.float_inputs = floats;
+        t.keep_inputs = true;
+        watcher w;
+        quantize_decoder(model, t, w);
+        for_layers(w, run(floats ? model_ : model), [&](layer_inputs const& seen, matrix const& inputs) {
+            expect_near(seen.kept(), inputs);
+            expect_hessian(seen, inputs);
+        });
+    }
+}
+
+TEST_P(quantize_small, rounds_the_inputs_of_layers) {
+    activation_quantizer const to_int4(any_grid(int_grid<4>{}));
+    decoder model = model_;
+    auto t = text();
+    t.activations = to_int4;
+    watcher w{.seen = {}, .input = to_int4};
+    quantize_decoder(model, t, w);
+    pass const quantized = run(model); // its layers round what they read
+    for_layers(w, quantized, [&](layer_inputs const& seen, matrix const& inputs) {
+        matrix const rounded = to_int4.round(inputs);
+        expect_hessian(seen, rounded);
+        ASSERT_TRUE(seen.has_difference()); // from what was not rounded
+        Eigen::MatrixXd const c =
+            2.0 / (window * windows) * (inputs - rounded).cast<double>().transpose() * rounded.cast<double>();
+        EXPECT_LE((seen.difference() - c).cwiseAbs().maxCoeff(), 1e-3 * c.cwiseAbs().maxCoeff());
+    });
+    for (block const& b : model.blocks) {
+        for (auto const& group : b.groups()) {
+            for (linear_role const role : group) {
+                ASSERT_TRUE(b.linear(role).input == to_int4);
+            }
+        }
+    }
+    // The layers of the forward pass really do: weights and inputs decoded by hand give the same.
+    auto const& layer = model.blocks[1].up;
+    matrix const x = quantized.inputs[6];
+    matrix expected = to_int4.round(x) * dequantize(std::get<packed_matrix>(layer.weight)).transpose();
+    if (layer.bias.size() > 0) {
+        expected.rowwise() += layer.bias.transpose();
+    }
+    expect_near(layer.forward(x), expected);
+    EXPECT_GT((layer.forward(x) - layer.forward(to_int4.round(x) + 0.3F * x)).cwiseAbs().maxCoeff(), 0.01F);
+}
+
+TEST_P(quantize_small, quantizes_the_head_when_asked) {
+    text_has_head_ = true;
+    bool const tied = GetParam() == "opt";
+    ASSERT_EQ(model_.lm_head.has_value(), !tied);
+    activation_quantizer const to_int8(any_grid(int_grid<8>{}));
+    for (bool const rounds : {false, true}) {
+        decoder model = model_;
+        auto t = text();
+        t.head = true;
+        watcher w;
+        if (rounds) {
+            t.activations = to_int8;
+            w.input = to_int8;
+        }
+        std::vector<double> fractions;
+        auto const reports = quantize_decoder(model, t, w, {}, [&](std::string_view, double fraction) {
+            fractions.push_back(fraction);
+            return true;
+        });
+        EXPECT_TRUE(std::ranges::is_sorted(fractions)); // progress never goes back
+        EXPECT_EQ(fractions.back(), 1);
+        EXPECT_EQ(reports.back().name, "lm_head");
+        ASSERT_TRUE(model.lm_head);
+        ASSERT_TRUE(std::holds_alternative<packed_matrix>(model.lm_head->weight));
+        EXPECT_EQ(model.lm_head->input.has_value(), rounds);
+        EXPECT_TRUE(std::holds_alternative<matrix>(model.embeddings.weight));
+        EXPECT_EQ(std::get<matrix>(model.embeddings.weight), std::get<matrix>(model_.embeddings.weight));
+
+        pass const p = run(model);
+        matrix const last = model_.final_norm.forward(p.x);
+        matrix const read = rounds ? to_int8.round(last) : last;
+        expect_hessian(w.seen.back(), read);
+        for_layers(w, p, [&](layer_inputs const& seen, matrix const& inputs) {
+            expect_hessian(seen, rounds ? to_int8.round(inputs) : inputs);
+        });
+        // Logits by hand: the head rounded to nearest, its input too.
+        linear_layer const& float_head = tied ? model_.embeddings : *model_.lm_head;
+        matrix const head = dequantize(
+            layer_quantizer<int_grid<2>>{.to_nearest = true}(std::get<matrix>(float_head.weight), {}).weights);
+        expect_near(model.forward(tokens_, windows), read * head.transpose());
+    }
+    decoder model = model_;
+    text_has_head_ = false;
+    watcher w;
+    auto const reports = quantize_decoder(model, text(), w);
+    EXPECT_NE(reports.back().name, "lm_head");
+    EXPECT_EQ(model.lm_head.has_value(), !tied);
+    for_layers(w, run(model), [](layer_inputs const&, matrix const&) {});
+}
+
+TEST_P(quantize_small, shows_the_head_the_inputs_of_the_float_model) {
+    decoder model = model_;
+    auto t = text();
+    t.head = true;
+    t.float_inputs = true;
+    t.keep_inputs = true;
+    watcher w;
+    quantize_decoder(model, t, w);
+    matrix const last = model_.final_norm.forward(run(model_).x);
+    expect_near(w.seen.back().kept(), last);
+    expect_hessian(w.seen.back(), last);
 }
 
 // The figures of GPTQ's published code on these models, as docs/results.md explains; the tolerance covers its noise.

@@ -168,8 +168,8 @@ TEST(activation_quantizer, is_equal_to_what_rounds_alike) {
 TEST(activation_quantizer, threads_do_not_change_a_bit) {
     matrix const x = some_inputs(100, 33);
     threads two(2);
-    for (auto const& q :
-         {activation_quantizer(any_grid(int_grid<8>{})), activation_quantizer(any_grid(e2m1{}), {0.3F, 0}, some_shifts(33, 3))}) {
+    for (auto const& q : {activation_quantizer(any_grid(int_grid<8>{})),
+                          activation_quantizer(any_grid(e2m1{}), {0.3F, 0}, some_shifts(33, 3))}) {
         EXPECT_EQ(q.round(x), q.round(x, two));
         auto const one = q.quantize(x);
         auto const both = q.quantize(x, two);

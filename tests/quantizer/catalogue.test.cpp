@@ -243,7 +243,7 @@ TEST(catalogue, inputs_can_be_quantized_too) {
     EXPECT_NEAR(fixed.input->fixed()->scale, l.x.cwiseAbs().maxCoeff() / 6, 1e-6 * fixed.input->fixed()->scale);
     EXPECT_TRUE(fixed.input->shifts().empty());
     EXPECT_TRUE(fixed.weights == l.result("e2m1").weights);
-    EXPECT_FALSE(l.result("e2m1:a=e2m1@tensor:gptq").weights == l.result("e2m1:gptq").weights); // it sees rounded inputs
+    EXPECT_FALSE(l.result("e2m1:a=e2m1@tensor:gptq").weights == l.result("e2m1:gptq").weights); // sees rounded inputs
     EXPECT_TRUE(l.result("e2m1:a=fp4@tensor").weights == fixed.weights);
 }
 
@@ -337,7 +337,8 @@ TEST(catalogue, a_search_needs_to_know_the_inputs) {
     layer_inputs not_kept(20);
     not_kept.add(x);
     std::string const kept = "inputs that share a range need all inputs, kept";
-    for (auto const* const text : {"fp4:a=fp4:search", "fp4:a=fp4:fpq", "fp4:a=fp4@tensor", "int4:a=int8@tensor:gptq"}) {
+    for (auto const* const text :
+         {"fp4:a=fp4:search", "fp4:a=fp4:fpq", "fp4:a=fp4@tensor", "int4:a=int8@tensor:gptq"}) {
         std::string const subject = "specification '" + std::string(text) + "': ";
         EXPECT_EQ(failure_message([&] { quantize(w, not_kept, spec::parse(text)); }), subject + kept);
         EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse(text)); }), subject + kept);

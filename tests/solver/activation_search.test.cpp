@@ -141,7 +141,7 @@ TEST(activation_search, shifts_serve_outliers_and_all_others) {
     auto const shifted = activation_search{.shifted = true}(x, l.w, l.q, fp4_grids);
     EXPECT_TRUE(plain.quantizer.shifts().empty());
     EXPECT_EQ(shifted.quantizer.shifts().size(), 24U);
-    EXPECT_LT(shifted.error, 0.4 * plain.error);
+    EXPECT_LT(shifted.error, 0.5 * plain.error);
 }
 
 TEST(activation_search, the_whole_range_holds_all_inputs) {

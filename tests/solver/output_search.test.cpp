@@ -107,7 +107,8 @@ TEST(output_search, finds_the_best_range_of_each_row) {
         output_search const search{some, finalists};
         expect_searched(problem_of{int_grid<3>{}, per_channel{}, minmax_range{}}, search);
         expect_searched(problem_of{e2m1{}, per_channel{}, absmax_range{}}, search);
-        expect_searched(problem_of{int_grid<4, zero::none>{}, per_channel{}, absmax_range{}, float_format::f32}, search);
+        expect_searched(problem_of{int_grid<4, zero::none>{}, per_channel{}, absmax_range{}, float_format::f32},
+                        search);
         expect_searched(problem_of{nf4{}, per_channel{}, absmax_range{}, float_format::bf16}, search, {40, 17});
     }
 }

@@ -45,7 +45,7 @@ struct calibration {
 /// unless it is asked for.
 class decoder_quantizer {
 public:
-    /// @throws error when the text is shorter than one window.
+    /// @throws error when the text is shorter than one window, or scales are to be folded without float inputs, kept.
     decoder_quantizer(decoder& model, calibration const& text, quantize_layer quantize, executor_ref executor = {},
                       progress report = {})
         : model_(model), text_(text), quantize_(quantize), executor_(executor), progress_(std::move(report)) {
@@ -54,6 +54,9 @@ public:
             throw error("calibration text", "has " + std::to_string(text.tokens.size()) +
                                                 " tokens, which gives no window of " + std::to_string(text.window) +
                                                 " where " + std::to_string(text.windows) + " are asked for");
+        }
+        if (text_.fold && !(text_.float_inputs && text_.keep_inputs)) {
+            throw error("calibration", "needs float inputs, and all of them kept, where scales are folded");
         }
     }
 
@@ -236,7 +239,8 @@ private:
         for (index_t w = 0; w < text_.windows; w += batch) {
             double const in_step = static_cast<double>(w) / static_cast<double>(text_.windows);
             double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(steps);
-            fraction_ = (static_cast<double>(done_) + in_block) / static_cast<double>(model_.blocks.size());
+            double const all = static_cast<double>(model_.blocks.size() + (text_.head ? 1 : 0));
+            fraction_ = (static_cast<double>(done_) + in_block) / all;
             advance(progress_, "quantize", fraction_);
             index_t const count = std::min(batch, text_.windows - w);
             f(w * text_.window, count * text_.window, nn::token_rows{.sequences = count});

@@ -16,6 +16,7 @@
 #include "detent/matrix/solution.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/linear_layer.hpp"
+#include "detent/solver/joint_search.hpp"
 #include "detent/solver/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -70,12 +71,10 @@ inline layer_report quantize_linear(linear_layer& layer, linear_role role, layer
             report.float_error = share(seen.output_error(weights, decoded, executor),
                                        seen.output_error(weights, nothing, executor));
         };
-        if (q.input && inputs.kept().rows() > 0) {
-            layer_inputs seen(weights.cols());
-            seen.add(q.input->round(inputs.kept(), executor), inputs.kept(), executor);
-            compare_with_floats(seen);
-        } else if (inputs.has_difference()) {
+        if (inputs.has_difference()) {
             compare_with_floats(inputs);
+        } else if (q.input && inputs.kept().rows() > 0) {
+            compare_with_floats(rounded_inputs(inputs.kept(), *q.input, executor));
         }
         layer.weight = std::move(q.weights);
         layer.input = std::move(q.input);

@@ -27,6 +27,23 @@
 #define DETENT_ABI_SET generic
 #endif
 
+// Products of integers use these where there are.
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+#define DETENT_ABI_BYTES vnni_vbmi
+#elif defined(__AVX512VNNI__)
+#define DETENT_ABI_BYTES vnni
+#elif defined(__AVX512VBMI__)
+#define DETENT_ABI_BYTES vbmi
+#elif defined(__AVXVNNI__)
+#define DETENT_ABI_BYTES avxvnni
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define DETENT_ABI_BYTES dotprod
+#elif defined(__SSSE3__)
+#define DETENT_ABI_BYTES ssse3
+#else
+#define DETENT_ABI_BYTES plain
+#endif
+
 // OpenMP changes what `serial` and `threads` are.
 #if defined(_OPENMP)
 #define DETENT_ABI_THREADS openmp
@@ -45,6 +62,6 @@
 #define DETENT_ABI_PRODUCTS own
 #endif
 
-#define DETENT_ABI_JOIN(set, threads, products) abi_##set##_##threads##_##products
-#define DETENT_ABI_NAME(set, threads, products) DETENT_ABI_JOIN(set, threads, products)
-#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS)
+#define DETENT_ABI_JOIN(set, bytes, threads, products) abi_##set##_##bytes##_##threads##_##products
+#define DETENT_ABI_NAME(set, bytes, threads, products) DETENT_ABI_JOIN(set, bytes, threads, products)
+#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_BYTES, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS)

@@ -36,6 +36,9 @@ public:
         if (!(fixed.scale > 0) || !std::isfinite(fixed.scale) || !std::isfinite(fixed.zero)) {
             throw error("activations", "cannot be quantized with a scale of " + std::to_string(fixed.scale));
         }
+        if (fixed.zero != 0 && !grid_.has_zero()) {
+            throw error("activations", "cannot have a zero point on a grid without one");
+        }
         for (auto const k : shifts_) {
             if (k < 0 || k > 15) {
                 throw error("activations", "cannot be shifted by " + std::to_string(k) + " bits");

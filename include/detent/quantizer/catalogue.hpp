@@ -153,6 +153,9 @@ inline void check(spec const& s) {
             throw error("specification '" + s.text + "'", "unknown grid '" + other.text() + "'");
         }
     }
+    if (s.input.shifted && !find_grid(s.input.grid).split()) {
+        throw error("specification '" + s.text + "'", "fpq needs floating-point inputs");
+    }
     if (s.candidates.spaced == range_candidates::spacing::bias) {
         bool const floats = find_grid(s.grid).split() && (!s.input.fixed() || find_grid(s.input.grid).split());
         if (!floats) {

@@ -234,11 +234,11 @@ inline void spec::read(std::string_view part) {
         }
         auto const at = part.find('@');
         input.grid = grid_name::parse(part.substr(2, at == part.npos ? at : at - 2));
-        auto const range = at == part.npos ? "@token" : part.substr(at);
-        if (input.grid.name.empty() || (range != "@token" && range != "@tensor")) {
+        auto const shared_by = at == part.npos ? "@token" : part.substr(at);
+        if (input.grid.name.empty() || (shared_by != "@token" && shared_by != "@tensor")) {
             throw unknown("not a grid, @token or @tensor:");
         }
-        input.dynamic = range == "@token";
+        input.dynamic = shared_by == "@token";
         has_input_range_ = at != part.npos;
     } else if (part.starts_with("e=")) {
         if (!embeddings.name.empty()) {

@@ -52,8 +52,8 @@ struct activation_search {
     range_candidates candidates = {};
     output_metric metric = output_metric::squares;
     bool shifted = false; ///< shift features by powers of two (LLM-FP4's pre-shifted exponent bias)
-    /// How many candidates all inputs judge exactly: the best by a `rough_form` and so many of the inputs, evenly spaced,
-    /// and always the whole range of each grid. 0 judges all exactly.
+    /// How many candidates all inputs judge exactly: the best by a `rough_form` and so many of the inputs, evenly
+    /// spaced, and always the whole range of each grid. 0 judges all exactly.
     index_t finalists = 6;
     index_t sample = 512;
 
@@ -109,7 +109,7 @@ struct activation_search {
                                                      : distances(x, step, w, q, tried, chosen, executor);
         };
         if (finalists > 0) {
-            judge(rough_form(g), std::max<index_t>(1, x.rows() / sample));
+            judge(rough_form(g), x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
             auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
             std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
             chosen.erase(last, chosen.end());

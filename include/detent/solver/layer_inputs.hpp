@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "detent/core/contract.hpp"
 #include "detent/solver/factor.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -19,9 +20,11 @@ public:
     layer_inputs() = default;
     explicit layer_inputs(index_t features) : hessian_(features) {}
 
-    /// Keeps the first `tokens` of the inputs that are added from now on, for searches that need more than their
-    /// Hessian.
-    void keep(index_t tokens) { kept_.resize(tokens, features()); }
+    /// Keeps the first `tokens` inputs, for searches that need more than their Hessian; before any is added.
+    void keep(index_t tokens) {
+        DETENT_EXPECTS(hessian_.tokens() == 0 && tokens >= 0);
+        kept_.resize(tokens, features());
+    }
     /// The inputs that were kept, (token, feature).
     matrix_view kept() const { return kept_.topRows(std::min(kept_.rows(), hessian_.tokens())); }
 

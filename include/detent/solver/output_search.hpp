@@ -348,9 +348,9 @@ private:
                 });
                 judge(rough, col, l, tiles, [](trials const& t) { return near(t, t.best(2), stride - 1); });
                 if (!only_rough) {
-                    auto const finalists = static_cast<std::size_t>(options_.finalists);
+                    auto const most = static_cast<std::size_t>(options_.finalists);
                     judge(exact, col, l, tiles, [&](trials const& t) {
-                        auto chosen = t.best(finalists);
+                        auto chosen = t.best(most);
                         chosen.push_back(t.first);
                         return chosen;
                     });
