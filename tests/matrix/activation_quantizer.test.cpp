@@ -146,6 +146,8 @@ TEST(activation_quantizer, refuses_impossible_scales_and_shifts) {
     for (float const zero : {infinity, none}) {
         EXPECT_NE(failure_message([&] { activation_quantizer(any_grid(int_grid<4>{}), {1, zero}); }), "") << zero;
     }
+    EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 1}); }),
+              "activations: cannot have a zero point on a grid without one");
     EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {0, 16}); }),
               "activations: cannot be shifted by 16 bits");
     EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {-1}); }),
