@@ -43,10 +43,10 @@ using quantize_layer =
 /// says so. @throws error naming the layer when it is quantized already or cannot be.
 inline layer_report quantize_linear(linear_layer& layer, linear_role role, layer_inputs const& inputs,
                                     quantize_layer quantize, executor_ref executor = {}) {
+    if (!std::holds_alternative<matrix>(layer.weight)) {
+        throw error("layer '" + layer.name + "'", "is quantized already");
+    }
     try {
-        if (!std::holds_alternative<matrix>(layer.weight)) {
-            throw error("weights", "are quantized already");
-        }
         auto const& weights = std::get<matrix>(layer.weight);
         auto const start = std::chrono::steady_clock::now();
         quantization q = [&] {
