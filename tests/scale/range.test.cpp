@@ -97,11 +97,11 @@ TEST(scale_over, powers_of_two_follow_the_rule_of_ocp) {
 
 TEST(scale_over, powers_of_two_end_somewhere) {
     float const largest = std::numeric_limits<float>::max();
-    EXPECT_EQ(scale_over(e2m1{}, 0, scale_kind::e8m0), 0x1p-127F);
-    EXPECT_EQ(scale_over(e2m1{}, 1e-44F, scale_kind::e8m0), 0x1p-127F);
-    EXPECT_EQ(scale_over(e2m1{}, largest, scale_kind::e8m0), 0x1p124F);
-    EXPECT_EQ(scale_over(e2m1{}, 2 * largest, scale_kind::e8m0), 0x1p124F);
-    EXPECT_EQ(scale_over(ternary{}, largest, scale_kind::e8m0), 0x1p126F);
+    EXPECT_EQ(scale_over(numbers_of(e2m1{}), 0, scale_kind::e8m0), 0x1p-127F);
+    EXPECT_EQ(scale_over(numbers_of(e2m1{}), 1e-44F, scale_kind::e8m0), 0x1p-127F);
+    EXPECT_EQ(scale_over(numbers_of(e2m1{}), largest, scale_kind::e8m0), 0x1p124F);
+    EXPECT_EQ(scale_over(numbers_of(e2m1{}), 2 * largest, scale_kind::e8m0), 0x1p124F);
+    EXPECT_EQ(scale_over(numbers_of(ternary{}), largest, scale_kind::e8m0), 0x1p126F);
 }
 
 TEST(with_unit, gives_the_widest_range_the_largest_scale) {

@@ -21,11 +21,8 @@ inline Eigen::RowVectorXf dequantize_row(packed_matrix const& packed, index_t ro
 inline matrix dequantize(packed_matrix const& packed) {
     auto const [rows, cols] = packed.shape();
     matrix w(rows, cols);
-    for (index_t col = 0; col < cols; ++col) {
-        index_t const input = packed.order.empty() ? col : packed.order[static_cast<std::size_t>(col)];
-        for (index_t row = 0; row < rows; ++row) {
-            w(row, input) = packed.stored_at(row, col);
-        }
+    for (index_t row = 0; row < rows; ++row) {
+        w.row(row) = dequantize_row(packed, row);
     }
     return w;
 }

@@ -44,7 +44,7 @@ public:
         requires(!std::same_as<G, any_grid> && Grid<G>)
     explicit any_grid(G const& grid, std::string name = {})
         : name_(std::move(name)), bits_(G::bits), has_zero_(AffineGrid<G>), split_(split_of(grid)),
-          numbers_{grid.lowest(), grid.highest()}, set_(erased(number_set(grid))) {
+          numbers_(numbers_of(grid)), set_(erased(number_set(grid))) {
         auto const all = table_of(grid);
         table_.assign(all.begin(), all.end());
     }
@@ -63,13 +63,8 @@ public:
     /// The scale with which the numbers span `range`, and the zero point where there is one; without, they reach the
     /// end that is farther from 0.
     tile_scale lay(interval range) const {
-        float const steps = numbers_.high - numbers_.low;
-        if (has_zero_) {
-            float const s = store(float_format::f32, (range.high - range.low) / steps);
-            return {s, std::clamp(std::nearbyint(-range.low / s), numbers_.low, numbers_.high)};
-        }
-        range = range.symmetric();
-        return {store(float_format::f32, (range.high - range.low) / steps), 0};
+        return has_zero_ ? lay_affine(numbers_, range, float_format::f32)
+                         : tile_scale{scale_over(numbers_, 2 * range.symmetric().high, float_format::f32), 0};
     }
 
     /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand

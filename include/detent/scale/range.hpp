@@ -52,23 +52,28 @@ template <Grid G> scale_format with_unit(G const& grid, matrix_view w, scale_for
     return format;
 }
 
-/// The scale with which the numbers of `grid` span `width`: s = width / (highest - lowest) as `format` stores it. For
-/// E8M0 by OCP's rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a
+/// The lowest and the highest number of a grid.
+template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lowest(), grid.highest()}; }
+
+/// The scale with which `numbers` span `width`: s = width / (highest - lowest) as `format` stores it. For E8M0 by OCP's rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a
 /// symmetric floating-point grid is 2^(floor(log2 amax) - emax). It may clip the largest weights; a search can try the
 /// next scale.
-template <Grid G> float scale_over(G const& grid, float width, scale_format format) {
-    float const numbers = grid.highest() - grid.lowest();
+inline float scale_over(interval numbers, float width, scale_format format) {
+    float const steps = numbers.high - numbers.low;
     if (format.kind == scale_kind::e8m0) {
         width = std::clamp(width, std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max());
-        return store(format, std::ldexp(1.0F, std::ilogb(width) - std::ilogb(numbers)));
+        return store(format, std::ldexp(1.0F, std::ilogb(width) - std::ilogb(steps)));
     }
-    return store(format, width / numbers);
+    return store(format, width / steps);
 }
 
-/// Lays an affine grid over `range`: s = (high - low) / Q, z = round(-low / s) with the stored s (GPTQ).
+/// Lays the numbers of an affine grid over `range`: s = (high - low) / Q, z = round(-low / s) with the stored s (GPTQ).
+inline tile_scale lay_affine(interval numbers, interval range, scale_format format) {
+    float const s = scale_over(numbers, range.high - range.low, format);
+    return {s, std::clamp(std::nearbyint(-range.low / s), numbers.low, numbers.high)};
+}
 template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, scale_format format) {
-    float const s = scale_over(grid, range.high - range.low, format);
-    return {s, std::clamp(std::nearbyint(-range.low / s), grid.lowest(), grid.highest())};
+    return lay_affine(numbers_of(grid), range, format);
 }
 
 /// A grid that can be laid over an interval symmetric around 0. One bit with a zero point cannot: its numbers would be
@@ -79,7 +84,7 @@ concept SymmetricallyLaid = SignedGrid<G> || (AffineGrid<G> && G::bits > 1);
 /// Lays a grid over an interval symmetric around 0: s = 2 m / (highest - lowest), and for an affine grid the zero point
 /// in the middle of the codes.
 template <SymmetricallyLaid G> tile_scale lay_symmetric(G const& grid, interval range, scale_format format) {
-    float const s = scale_over(grid, range.high - range.low, format);
+    float const s = scale_over(numbers_of(grid), range.high - range.low, format);
     return {s, AffineGrid<G> ? 0.5F * (grid.highest() - grid.lowest() + 1) : 0.0F};
 }
 

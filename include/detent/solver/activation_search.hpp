@@ -88,28 +88,17 @@ struct activation_search {
                 tried.push_back(at(grid, store(float_format::f32, whole.scale * ratio), whole.zero, largest));
             }
         }
-        index_t const in = x.cols();
-        matrix g = matrix::Zero(in, in);    // Q^T Q
-        matrix half = matrix::Zero(in, in); // half the gradient at x^ = x is x (in, in): -(W - Q)^T Q
-        matrix const missing = w - q;       // (out, in)
-        executor.for_pieces(in, 128, [&](index_t begin, index_t end) {
-            auto const add = [&](matrix const& left, float factor, matrix_view right, matrix& sum) {
-                products<float>::add(end - begin, in, left.rows(), factor,
-                                     simd::strided<float>{left.data() + begin, left.outerStride()}.transpose(),
-                                     {right.data(), right.outerStride()}, &sum(begin, 0), in);
-            };
-            add(q, 1, q, g);
-            add(missing, -1, q, half);
-        });
+        bool const by_forms = metric == output_metric::squares;
+        matrix const g = by_forms ? product(q, q, executor) : matrix{}; // Q^T Q
+        // Half the gradient at x^ = x is x times this.
+        matrix const half = by_forms ? product(q - w, q, executor) : matrix{}; // (in, in)
         std::vector<std::size_t> chosen(tried.size());
         std::iota(chosen.begin(), chosen.end(), 0);
         std::vector<double> value;
-        auto const judge = [&](auto const& form, index_t step) {
-            value = metric == output_metric::squares ? errors(x, step, half, form, tried, chosen, executor)
-                                                     : distances(x, step, w, q, tried, chosen, executor);
-        };
         if (finalists > 0) {
-            judge(rough_form(g), x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
+            matrix const some = every(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
+            value = by_forms ? errors(some, half, rough_form(g), tried, chosen, executor)
+                             : distances(some, w, q, tried, chosen, executor);
             auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
             std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
             chosen.erase(last, chosen.end());
@@ -119,7 +108,8 @@ struct activation_search {
                 }
             }
         }
-        judge(quadratic_form(std::move(g)), 1);
+        value = by_forms ? errors(x, half, quadratic_form(g), tried, chosen, executor)
+                         : distances(x, w, q, tried, chosen, executor);
         auto const best = std::ranges::min_element(value) - value.begin();
         return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
     }
@@ -137,35 +127,42 @@ private:
         return {grid, {scale, zero}, shifted ? channel_shifts(grid, largest, scale) : std::vector<std::int8_t>{}};
     }
 
-    /// The distance of each chosen quantizer over every `step`-th input by the metric.
-    std::vector<double> distances(matrix_view x, index_t step, matrix_view w, matrix_view q,
+    /// a^T b, (in, in).
+    static matrix product(matrix const& a, matrix_view b, executor_ref executor) {
+        matrix sum = matrix::Zero(a.cols(), b.cols());
+        executor.for_pieces(a.cols(), 128, [&](index_t begin, index_t end) {
+            products<float>::add(end - begin, b.cols(), a.rows(), 1,
+                                 simd::strided<float>{a.data() + begin, a.cols()}.transpose(),
+                                 {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
+        });
+        return sum;
+    }
+
+    /// The distance of each chosen quantizer by the metric.
+    std::vector<double> distances(matrix_view x, matrix_view w, matrix_view q,
                                   std::vector<activation_quantizer> const& tried,
                                   std::vector<std::size_t> const& chosen, executor_ref executor) const {
-        matrix const some = every(x, step);
         std::vector<double> values;
         for (std::size_t const c : chosen) {
-            values.push_back(metric_search{metric, candidates}.distance(some, w, q, tried[c], executor));
+            values.push_back(metric_search{metric, candidates}.distance(x, w, q, tried[c], executor));
         }
         return values;
     }
 
-    /// The error of each chosen quantizer over every `step`-th input, in one order for any executor.
+    /// The error of each chosen quantizer, in one order for any executor.
     template <class Form>
-    static std::vector<double> errors(matrix_view x, index_t step, matrix const& half, Form const& form,
+    static std::vector<double> errors(matrix_view x, matrix const& half, Form const& form,
                                       std::vector<activation_quantizer> const& tried,
                                       std::vector<std::size_t> const& chosen, executor_ref executor) {
         index_t const in = x.cols();
         index_t const rows = 32; // of a piece
-        index_t const count = ceil_div(x.rows(), step);
-        std::vector<std::vector<double>> parts(static_cast<std::size_t>(ceil_div(count, rows)));
-        executor.for_pieces(count, rows, [&] { return form_batch(form); },
+        std::vector<std::vector<double>> parts(static_cast<std::size_t>(ceil_div(x.rows(), rows)));
+        executor.for_pieces(x.rows(), rows, [&] { return form_batch(form); },
                             [&](form_batch<Form>& batch, index_t begin, index_t end) {
-            matrix inputs(end - begin, in);
-            for (index_t i = begin; i < end; ++i) {
-                inputs.row(i - begin) = x.row(i * step);
-            }
+            matrix_view const inputs = x.middleRows(begin, end - begin);
             matrix linear = matrix::Zero(end - begin, in);
-            products<float>::add(end - begin, in, in, 1, {inputs.data(), in}, {half.data(), in}, linear.data(), in);
+            products<float>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()}, {half.data(), in},
+                                 linear.data(), in);
             auto& sums = parts[static_cast<std::size_t>(begin / rows)];
             sums.resize(chosen.size());
             for (std::size_t c = 0; c < chosen.size(); ++c) {

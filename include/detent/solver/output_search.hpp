@@ -105,24 +105,18 @@ public:
                 basis(i, k) = static_cast<double>((i * 7919 + k * 104729 + i * k) % 2017) / 1008.5 - 1;
             }
         }
-        vectors_.resize(n, rank);
-        for (int step = 0;; ++step) {
-            Eigen::HouseholderQR<basic_matrix<double>> const qr(basis);
-            basis = qr.householderQ() * basic_matrix<double>::Identity(n, rank);
-            matrix const now = basis.cast<float>(); // (n, rank)
+        for (int step = 0; step < 4; ++step) {
+            divide_by_root(basis, basis, 1e-12); // nearly orthonormal
+            matrix const now = basis.cast<float>();
             matrix next = matrix::Zero(n, rank);
             products<float>::add(n, rank, n, 1, {g.data(), g.outerStride()}, {now.data(), rank}, next.data(), rank);
-            if (step == 3) { // G ~ (G B) (B^T G B)^-1 (G B)^T for the basis B
-                basic_matrix<double> const small = basis.transpose() * next.cast<double>(); // (rank, rank)
-                Eigen::SelfAdjointEigenSolver<basic_matrix<double>> const eigen(0.5 * (small + small.transpose()));
-                double const least = 1e-6 * eigen.eigenvalues().maxCoeff(); // what rounding to float may leave of 0
-                basic_vector<double> const root = eigen.eigenvalues().unaryExpr(
-                    [&](double value) { return value > least ? 1 / std::sqrt(value) : 0.0; });
-                vectors_ = (next.cast<double>() * eigen.eigenvectors() * root.asDiagonal()).cast<float>();
-                break;
-            }
+            basic_matrix<double> const before = now.cast<double>();
             basis = next.cast<double>();
+            if (step == 3) { // G ~ (G B) (B^T G B)^-1 (G B)^T for the basis B, as exact as floats are
+                divide_by_root(basis, before, 1e-8);
+            }
         }
+        vectors_ = basis.cast<float>();
         rest_ = (g.diagonal() - vectors_.rowwise().squaredNorm()).cwiseMax(0.0F);
     }
 
@@ -137,7 +131,25 @@ public:
     }
 
 private:
-    matrix vectors_; // (n, rank), each times the root of its eigenvalue
+    /// Multiplies `y` by R^-1 for x^T y = R^T R (rank, rank), of whose trace at least such a part is added to its
+    /// diagonal: columns of x or y may depend on one another.
+    static void divide_by_root(basic_matrix<double>& y, basic_matrix<double> const& x, double least) {
+        index_t const rank = y.cols();
+        basic_matrix<double> gram = basic_matrix<double>::Zero(rank, rank);
+        products<double>::add(rank, rank, y.rows(), 1, simd::strided<double>{x.data(), rank}.transpose(),
+                              {y.data(), rank}, gram.data(), rank);
+        for (;; least *= 10) { // until it outweighs what rounding to float has made negative
+            basic_matrix<double> root = gram;
+            root.diagonal().array() += least * gram.trace() + std::numeric_limits<double>::min();
+            Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(root);
+            if (llt.info() == Eigen::Success || !(least < 1)) {
+                llt.matrixU().solveInPlace<Eigen::OnTheRight>(y);
+                return;
+            }
+        }
+    }
+
+    matrix vectors_; // (n, rank); their outer products add up to the form without the rest
     vector rest_;    // what they leave of the diagonal
 };
 
