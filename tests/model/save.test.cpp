@@ -368,6 +368,7 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
             b.value.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 0.0F}, shifts);
             b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
             b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
+            b.head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
         }
         auto const loaded = saved_and_loaded(io::packed_layout::detent);
         auto const before = linear_layers(model_);
@@ -378,6 +379,9 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
             if (before[i]->input) {
                 EXPECT_EQ(after[i]->input->grid().name(), before[i]->input->grid().name());
             }
+        }
+        for (std::size_t i = 0; i < loaded.blocks.size(); ++i) {
+            EXPECT_EQ(loaded.blocks[i].head_input, model_.blocks[i].head_input);
         }
         expect_same_bits(loaded);
         auto const settings = saved_configuration().at("quantization_config");
@@ -402,6 +406,11 @@ TEST_P(save, other_layouts_hold_no_rounded_inputs) {
     auto const plan = plan_save(model_);
     EXPECT_EQ(plan.layout, io::packed_layout::detent);
     EXPECT_TRUE(contains(plan.obstacle, "its inputs are not quantized")) << plan.obstacle;
+    layer.input.reset();
+    model_.blocks[2].head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
+    EXPECT_EQ(failure_message([&] { plan_save(model_, io::packed_layout::gptq_v2); }),
+              "layer '" + attention_name(model_.blocks[2]) +
+                  "': GPTQ's layout cannot hold it, its inputs are not quantized");
 }
 
 TEST_P(save, an_input_that_files_cannot_describe_is_an_error) {

@@ -27,9 +27,9 @@ inline double weighted_sum(matrix64 const& y, matrix64 const& g) { return y.cwis
 /// Compares `gradient` with finite differences of `loss()`, a function of `x`, for every `every`-th entry of `x`, which
 /// it changes and puts back. The differences are central and of fourth order, so with step h they err by about h^4.
 template <class X, class Loss>
-void expect_gradient(X const& gradient, X& x, Loss const& loss, index_t every = 1, double tolerance = 1e-6) {
+void expect_gradient(X const& gradient, X& x, Loss const& loss, index_t every = 1, double tolerance = 1e-6,
+                     double h = 1e-3) {
     ASSERT_EQ(shape_of(gradient), shape_of(x));
-    double const h = 1e-3;
     double const highest = gradient.cwiseAbs().maxCoeff();
     ASSERT_GT(highest, 0);
     for (index_t i = 0; i < x.size(); i += every) {

@@ -11,6 +11,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/kv_cache.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/model/norm_layer.hpp"
@@ -46,6 +47,8 @@ struct block {
     std::shared_ptr<nn::rope_table const> rope;       ///< shared by all blocks; none where positions are learned
     norm_placement norms = norm_placement::before;
     nn::attention_mask mask = nn::attention_mask::causal; ///< bidirectional in encoders
+    /// Rounds what attention reads, each head of queries, keys and values as if it were a token; none where they stay.
+    std::optional<activation_quantizer> head_input = {};
 
     linear_layer& linear(linear_role role) { return const_cast<linear_layer&>(std::as_const(*this).linear(role)); }
     linear_layer const& linear(linear_role role) const {
@@ -92,13 +95,21 @@ struct block {
         matrix v;
     };
 
-    /// What query, key and value make of their input, queries and keys rotated where the model does that.
+    /// What query, key and value make of their input, queries and keys rotated where the model does that, and all of
+    /// them rounded where attention reads rounded ones.
     projections project(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {}) const {
         projections p{query.forward(attention_input, executor), key.forward(attention_input, executor),
                       value.forward(attention_input, executor)};
         if (rope) {
             rope->apply(p.q, rows, executor);
             rope->apply(p.k, rows, executor);
+        }
+        if (head_input) {
+            for (matrix* const x : {&p.q, &p.k, &p.v}) {
+                // (token and head, feature)
+                Eigen::Map<matrix> parts(x->data(), x->size() / heads.head_dim, heads.head_dim);
+                parts = head_input->round(parts, executor);
+            }
         }
         return p;
     }

@@ -93,12 +93,19 @@ public:
             throw error(io::subject_of(checkpoint_.path(), name + ".bias"),
                         "is there, but config.json has no such bias");
         }
-        if (auto const stored = packed_.input(name, shape.cols)) {
-            layer.input = input_quantizer(*stored, [&](std::string const& tensor, std::string const& problem) {
-                return error(io::subject_of(checkpoint_.path(), name + "." + tensor), problem);
-            });
-        }
+        layer.input = input(name, shape.cols);
         return layer;
+    }
+
+    /// How the input of layer `name`, `in` numbers wide, is rounded; none where it is not. Throws like `linear`.
+    std::optional<activation_quantizer> input(std::string const& name, index_t in) const {
+        auto const stored = packed_.input(name, in);
+        if (!stored) {
+            return {};
+        }
+        return input_quantizer(*stored, [&](std::string const& tensor, std::string const& problem) {
+            return error(io::subject_of(checkpoint_.path(), name + "." + tensor), problem);
+        });
     }
 
 private:
@@ -124,6 +131,11 @@ inline std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std
         }
     }
     return prefixes.front();
+}
+
+/// What the attention of a block, which has no weights, is called in files.
+inline std::string attention_name(block const& b) {
+    return b.query.name.substr(0, b.query.name.rfind('.') + 1) + "attention";
 }
 
 /// What stands before the names of all tensors but lm_head's: Hugging Face writes one with the model's head and a
@@ -169,7 +181,11 @@ inline decoder load_decoder(std::filesystem::path const& directory) {
     auto const configuration = read_configuration(directory / "config.json");
     io::checkpoint const checkpoint(directory);
     checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
-    return assemble_decoder(configuration, find_prefix(checkpoint, configuration.family), source);
+    decoder model = assemble_decoder(configuration, find_prefix(checkpoint, configuration.family), source);
+    for (block& b : model.blocks) {
+        b.head_input = source.input(attention_name(b), b.heads.head_dim);
+    }
+    return model;
 }
 
 } // namespace detent::inline DETENT_ABI

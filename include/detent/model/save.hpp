@@ -63,39 +63,44 @@ inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& 
     return layers;
 }
 
-/// The layers of `model` whose inputs are rounded, with what files say of that. @throws error naming a layer whose
+/// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of that. @throws error naming a layer whose
 /// quantizer they cannot describe, for example because its grid has no name.
 inline std::map<std::string, io::stored_input> stored_inputs(decoder const& model) {
     std::map<std::string, io::stored_input> inputs;
-    for (auto const* layer : linear_layers(model)) {
-        if (!layer->input) {
-            continue;
+    auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {
+        if (!quantizer) {
+            return;
         }
         auto const refusal = [&](std::string const& problem) {
-            return error("layer '" + layer->name + "'", "how its input is rounded cannot be saved: " + problem);
+            return error("layer '" + name + "'", "how its input is rounded cannot be saved: " + problem);
         };
-        auto const& grid = layer->input->grid();
+        auto const& grid = quantizer->grid();
         if (grid.name().empty()) {
             throw refusal("the grid has no name");
         }
-        io::stored_input stored{.grid = grid.name(), .scale = {}, .zero = {}, .shifts = layer->input->shifts()};
-        if (auto const fixed = layer->input->fixed()) {
+        io::stored_input stored{.grid = grid.name(), .scale = {}, .zero = {}, .shifts = quantizer->shifts()};
+        if (auto const fixed = quantizer->fixed()) {
             stored.scale = fixed->scale;
             if (grid.has_zero() || fixed->zero != 0) {
                 stored.zero = fixed->zero;
             }
         }
-        if (!stored.shifts.empty() && std::ssize(stored.shifts) != layer->shape().cols) {
-            throw refusal(std::to_string(stored.shifts.size()) + " shifts for " +
-                          std::to_string(layer->shape().cols) + " inputs");
+        if (!stored.shifts.empty() && std::ssize(stored.shifts) != width) {
+            throw refusal(std::to_string(stored.shifts.size()) + " shifts for " + std::to_string(width) + " inputs");
         }
         auto const read_back = input_quantizer(stored, [&](std::string const& tensor, std::string const& problem) {
             return refusal(tensor + " " + problem);
         });
-        if (!(read_back == *layer->input)) {
+        if (!(read_back == *quantizer)) {
             throw refusal("the name '" + grid.name() + "' is that of another grid");
         }
-        inputs.emplace(layer->name, std::move(stored));
+        inputs.emplace(name, std::move(stored));
+    };
+    for (auto const* layer : linear_layers(model)) {
+        add(layer->name, layer->input, layer->shape().cols);
+    }
+    for (block const& b : model.blocks) {
+        add(attention_name(b), b.head_input, b.heads.head_dim);
     }
     return inputs;
 }
@@ -115,6 +120,11 @@ inline std::optional<error> layout_obstacle(decoder const& model, io::packed_lay
         }
         if (layer->input) {
             return refusal(layer->name, "its inputs are not quantized");
+        }
+    }
+    for (block const& b : model.blocks) {
+        if (b.head_input) {
+            return refusal(attention_name(b), "its inputs are not quantized");
         }
     }
     auto const layers = packed_layers(model);

@@ -75,7 +75,7 @@ void add_linear_weight_gradient(Eigen::MatrixBase<G> const& gradients, basic_mat
     basic_matrix_view<scalar_of<G>> const g(gradients);
     DETENT_EXPECTS(g.rows() == x.rows() && shape_of(w_gradient) == (extents{g.cols(), x.cols()}));
     stopwatch::section const timed(executor.watch(), work::products);
-    index_t const outs = 256, ins = 256; // of a tile, each of which is summed over all tokens
+    index_t const outs = 128, ins = 256; // of a tile, each of which is summed over all tokens
     index_t const tiles_across = ceil_div(x.cols(), ins);
 
     executor.for_each(ceil_div(g.cols(), outs) * tiles_across, [&](index_t tile) {

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/scale/any_grid.hpp"
+#include "detent/scale/scale_format.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// How much of the range of each tile is kept, as logits (learnable weight clipping, OmniQuant, section 3.2): from
+/// sigmoid(low) times the smallest number to sigmoid(high) times the largest.
+template <class Scalar> struct learned_clip {
+    basic_matrix<Scalar> low;  ///< (row, tile)
+    basic_matrix<Scalar> high; ///< (row, tile)
+
+    /// For rows of `tiles` tiles; sigmoid(4) is 0.982.
+    static learned_clip of(index_t rows, index_t tiles, Scalar logit = 4) {
+        return {basic_matrix<Scalar>::Constant(rows, tiles, logit), basic_matrix<Scalar>::Constant(rows, tiles, logit)};
+    }
+};
+
+/// Rounds the numbers of a matrix to a grid, laid over the range of so many columns of each row, and carries gradients
+/// back through that: rounding counts as adding a constant (the straight-through estimator), as does the choice of the
+/// zero point; clipping and the dependence of the scale on the extreme numbers of a tile are differentiated exactly.
+/// Serves weights, by rows or groups, and activations, by tokens or heads.
+template <class Scalar> class fake_quantizer {
+public:
+    /// `width` columns share a scale, or all of a row where that is 0; there may be fewer in the last tile. In float a
+    /// scale is what `format` stores.
+    fake_quantizer(any_grid grid, index_t width, scale_format format = float_format::f32)
+        : grid_(std::move(grid)), width_(width), format_(format) {
+        DETENT_EXPECTS(width >= 0);
+        std::vector<float> numbers;
+        std::ranges::copy_if(grid_.table(), std::back_inserter(numbers), [](float x) { return std::isfinite(x); });
+        std::ranges::sort(numbers);
+        numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+        DETENT_EXPECTS(numbers.size() > 1);
+        // Up to here numbers are rounded, beyond they are clipped.
+        reach_ = {numbers.front() - 0.5F * (numbers[1] - numbers.front()),
+                  numbers.back() + 0.5F * (numbers.back() - numbers[numbers.size() - 2])};
+    }
+
+    any_grid const& grid() const { return grid_; }
+    /// Columns of a tile and tiles in a row of so many columns.
+    index_t width(index_t columns) const { return width_ > 0 ? std::min(width_, columns) : columns; }
+    index_t tiles_of(index_t columns) const { return columns > 0 ? ceil_div(columns, width(columns)) : 0; }
+
+    /// How each tile of a matrix was rounded, (row, tile).
+    struct tiles {
+        basic_matrix<Scalar> scale;
+        basic_matrix<Scalar> zero;
+        Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> lowest;  ///< column of the smallest
+        Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> highest; ///< and largest number,
+                                                                                              ///< of equal ones the first
+    };
+
+    /// The rounded numbers for `x`, in its shape; `how` is for `backward`. Where `clip` is given, ranges are clipped.
+    template <class X>
+    basic_matrix<Scalar> forward(Eigen::MatrixBase<X> const& numbers, learned_clip<Scalar> const* clip, tiles& how,
+                                 executor_ref executor = {}) const {
+        basic_matrix_view<Scalar> const x(numbers);
+        index_t const width = this->width(x.cols()), across = tiles_of(x.cols());
+        DETENT_EXPECTS(clip == nullptr || shape_of(clip->low) == (extents{x.rows(), across}));
+        how.scale.resize(x.rows(), across);
+        how.zero.resize(x.rows(), across);
+        how.lowest.resize(x.rows(), across);
+        how.highest.resize(x.rows(), across);
+        basic_matrix<Scalar> y(x.rows(), x.cols());
+        executor.for_pieces(x.rows(), rows_of_piece, [&](index_t begin, index_t end) {
+            std::vector<code> codes(static_cast<std::size_t>(width));
+            Eigen::RowVectorXf ratio(std::ssize(codes)), rounded(std::ssize(codes));
+            for (index_t row = begin; row < end; ++row) {
+                for (index_t tile = 0; tile < across; ++tile) {
+                    index_t const col = tile * width;
+                    index_t const n = std::min(width, x.cols() - col);
+                    auto const part = x.row(row).segment(col, n);
+                    auto const [s, z] = lay(part, row, tile, col, clip, how);
+                    if constexpr (std::is_same_v<Scalar, float>) {
+                        grid_.round(n, part.data(), {s, z}, codes.data(), &y(row, col));
+                    } else {
+                        ratio.head(n) = (part / s).template cast<float>();
+                        grid_.round(n, ratio.data(), {1, static_cast<float>(z)}, codes.data(), rounded.data());
+                        y.row(row).segment(col, n) = s * rounded.head(n).template cast<Scalar>();
+                    }
+                }
+            }
+        });
+        return y;
+    }
+
+    /// The gradient with respect to `x`, given that with respect to the rounded numbers `y`, `g`; all have the shape of
+    /// x. That with respect to the clipping is added to `clip_gradient` where `clip` is given.
+    basic_matrix<Scalar> backward(basic_matrix_view<Scalar> x, basic_matrix_view<Scalar> y, basic_matrix<Scalar> g,
+                                  tiles const& how, learned_clip<Scalar> const* clip = nullptr,
+                                  learned_clip<Scalar>* clip_gradient = nullptr, executor_ref executor = {}) const {
+        DETENT_EXPECTS(shape_of(x) == shape_of(y) && shape_of(x) == shape_of(g));
+        DETENT_EXPECTS((clip == nullptr) == (clip_gradient == nullptr));
+        index_t const width = this->width(x.cols());
+        Scalar const steps = static_cast<Scalar>(grid_.numbers().high) - static_cast<Scalar>(grid_.numbers().low);
+        executor.for_pieces(x.rows(), rows_of_piece, [&](index_t begin, index_t end) {
+            for (index_t row = begin; row < end; ++row) {
+                for (index_t tile = 0; tile < how.scale.cols(); ++tile) {
+                    index_t const col = tile * width;
+                    index_t const n = std::min(width, x.cols() - col);
+                    Scalar const s = how.scale(row, tile), z = how.zero(row, tile);
+                    Scalar const from = s * (static_cast<Scalar>(reach_.low) - z);
+                    Scalar const to = s * (static_cast<Scalar>(reach_.high) - z);
+                    // y = x + s r where x is rounded, with its residual r, and s k where it is clipped to number k.
+                    Scalar scale_gradient = 0; // times s
+                    for (index_t i = col; i < col + n; ++i) {
+                        bool const inside = x(row, i) >= from && x(row, i) <= to;
+                        scale_gradient += g(row, i) * (inside ? y(row, i) - x(row, i) : y(row, i));
+                        g(row, i) = inside ? g(row, i) : Scalar(0);
+                    }
+                    // s steps = high - low, or twice the farther of both from 0.
+                    Scalar const per_width = scale_gradient / (s * steps);
+                    std::int32_t const lowest = how.lowest(row, tile), highest = how.highest(row, tile);
+                    Scalar const least = x(row, lowest), most = x(row, highest);
+                    Scalar const kept_low = clip ? sigmoid(clip->low(row, tile)) : Scalar(1);
+                    Scalar const kept_high = clip ? sigmoid(clip->high(row, tile)) : Scalar(1);
+                    bool const low_is_farther = -kept_low * least > kept_high * most;
+                    Scalar const factor = grid_.has_zero() ? Scalar(1) : Scalar(2);
+                    if (most > 0 && (grid_.has_zero() || !low_is_farther)) {
+                        g(row, highest) += factor * per_width * kept_high;
+                        if (clip) {
+                            clip_gradient->high(row, tile) += factor * per_width * most * kept_high * (1 - kept_high);
+                        }
+                    }
+                    if (least < 0 && (grid_.has_zero() || low_is_farther)) {
+                        g(row, lowest) -= factor * per_width * kept_low;
+                        if (clip) {
+                            clip_gradient->low(row, tile) -= factor * per_width * least * kept_low * (1 - kept_low);
+                        }
+                    }
+                }
+            }
+        });
+        return g;
+    }
+
+private:
+    static constexpr index_t rows_of_piece = 16;
+
+    struct scale_and_zero {
+        Scalar scale, zero;
+    };
+
+    static Scalar sigmoid(Scalar x) { return Scalar(1) / (Scalar(1) + std::exp(-x)); }
+
+    /// The scale and the zero point of a tile of a row; 0 is in every range, and a tile of zeros has the range [-1, 1].
+    template <class Part>
+    scale_and_zero lay(Part const& part, index_t row, index_t tile, index_t col, learned_clip<Scalar> const* clip,
+                       tiles& how) const {
+        index_t lowest = 0, highest = 0;
+        Scalar low = std::min(Scalar(0), part.minCoeff(&lowest));
+        Scalar high = std::max(Scalar(0), part.maxCoeff(&highest));
+        if (low == 0 && high == 0) {
+            low = -1;
+            high = 1;
+        } else if (clip) {
+            low *= sigmoid(clip->low(row, tile));
+            high *= sigmoid(clip->high(row, tile));
+        }
+        interval const numbers = grid_.numbers();
+        Scalar const span = grid_.has_zero() ? high - low : 2 * std::max(high, -low);
+        Scalar s = 0;
+        if constexpr (std::is_same_v<Scalar, float>) {
+            s = scale_over(numbers, span, format_);
+        } else {
+            s = span / (static_cast<Scalar>(numbers.high) - static_cast<Scalar>(numbers.low));
+        }
+        Scalar const z = grid_.has_zero() ? std::clamp(std::nearbyint(-low / s), static_cast<Scalar>(numbers.low),
+                                                       static_cast<Scalar>(numbers.high))
+                                          : Scalar(0);
+        how.scale(row, tile) = s;
+        how.zero(row, tile) = z;
+        how.lowest(row, tile) = static_cast<std::int32_t>(col + lowest);
+        how.highest(row, tile) = static_cast<std::int32_t>(col + highest);
+        return {s, z};
+    }
+
+    any_grid grid_;
+    index_t width_;
+    scale_format format_;
+    interval reach_; // what is rounded, for scale 1 and zero point 0
+};
+
+} // namespace detent::inline DETENT_ABI
