@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <optional>
@@ -145,20 +146,25 @@ private:
                        return !fold_obstacle(b, site) && std::ranges::count(readers_of(b, site), role) > 0;
                    });
         };
+        block_learner learner = make_learner(s, executor_, bar_.callback(s.text));
         calibration const text{.tokens = calibration_,
                                .window = window_,
                                .windows = options_.calibration_windows,
                                .true_sequential = !options_.at_once,
-                               .float_stream = !s.reads_floats() && with_float_stream(),
+                               .float_stream = !s.reads_floats() && (s.learning || with_float_stream()),
                                .float_inputs = s.reads_floats(),
                                .keep_inputs = s.input.fixed(),
                                .head = !s.embeddings.name.empty(),
                                .fold = s.input.folded ? shift : decltype(calibration::fold){},
+                               .prepare = s.learning ? std::ref(learner) : decltype(calibration::prepare){},
                                .activations = dynamic_input_of(s)};
         result.layers = quantize_decoder(
             model, text,
             [&](matrix const& w, layer_inputs const& inputs, linear_role role) {
                 spec here = with_plan(s, weak, role);
+                if (s.learning && role != linear_role::head) {
+                    return quantize_with(learner.scales(role), here, w, inputs, executor_);
+                }
                 here.input.shifted = s.input.shifted && !folded(role);
                 return quantize_by(here, w, inputs, executor_);
             },

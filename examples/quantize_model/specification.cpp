@@ -11,6 +11,18 @@ detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w,
     return detent::quantize(w, inputs, s, executor);
 }
 
+detent::quantization quantize_with(detent::fake_quantizer<float>::tiles const& scales, detent::spec const& s,
+                                   detent::matrix const& w, detent::layer_inputs const& inputs,
+                                   detent::executor_ref executor) {
+    return detent::quantize_with(scales, w, inputs, s, executor);
+}
+
+detent::block_learner make_learner(detent::spec const& s, detent::executor_ref executor, detent::progress report) {
+    auto const inputs = detent::dynamic_input(s);
+    return {s.learning, detent::fake_quantizer<float>(detent::find_grid(s.grid), s.granularity.cols, s.format),
+            inputs ? std::optional(inputs->grid()) : std::nullopt, executor, std::move(report)};
+}
+
 detent::quantization quantize_embeddings_by(detent::spec const& s, detent::matrix const& table,
                                             detent::executor_ref executor) {
     return detent::quantize_embeddings(table, s, executor);

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "detent/calibrate/learn_block.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/solver/layer_inputs.hpp"
@@ -18,6 +19,14 @@ int bits_of_code(detent::spec const& s);
 /// Quantizes `w` (out, in) as `s` says, with as many weak columns as are given in `s.weak.columns`.
 detent::quantization quantize_by(detent::spec const& s, detent::matrix const& w, detent::layer_inputs const& inputs,
                                  detent::executor_ref executor);
+
+/// The same with scales that were learned.
+detent::quantization quantize_with(detent::fake_quantizer<float>::tiles const& scales, detent::spec const& s,
+                                   detent::matrix const& w, detent::layer_inputs const& inputs,
+                                   detent::executor_ref executor);
+
+/// What learns how blocks are quantized as `s` says.
+detent::block_learner make_learner(detent::spec const& s, detent::executor_ref executor, detent::progress report);
 
 /// Quantizes embeddings (vocabulary, hidden) as `s` says.
 detent::quantization quantize_embeddings_by(detent::spec const& s, detent::matrix const& table,

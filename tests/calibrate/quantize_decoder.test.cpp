@@ -381,6 +381,45 @@ TEST_P(quantize_small, rounds_the_inputs_of_layers) {
     EXPECT_GT((layer.forward(x) - layer.forward(to_int4.round(x) + 0.3F * x)).cwiseAbs().maxCoeff(), 0.01F);
 }
 
+TEST_P(quantize_small, prepares_every_block_before_it_is_quantized) {
+    activation_quantizer const to_int4(any_grid(int_grid<4>{}));
+    decoder model = model_;
+    auto t = text();
+    t.float_stream = true;
+    std::vector<matrix> before, floats; // hidden states before each block
+    t.prepare = [&](block& b, matrix_view x, matrix_view beside, nn::token_rows rows) {
+        EXPECT_EQ(rows.sequences, windows);
+        EXPECT_TRUE(std::holds_alternative<matrix>(b.up.weight));
+        before.emplace_back(x);
+        floats.emplace_back(beside);
+        b.head_input = to_int4; // of the quantized model only
+    };
+    watcher w;
+    quantize_decoder(model, t, w);
+    ASSERT_EQ(before.size(), model.blocks.size());
+    nn::token_rows const rows{.sequences = windows};
+    matrix x = model.embed(tokens_, rows), beside = x;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        expect_near(before[i], x);
+        expect_near(floats[i], beside);
+        EXPECT_TRUE(model.blocks[i].head_input == to_int4);
+        x = model.blocks[i].forward(std::move(x), rows);
+        beside = model_.blocks[i].forward(std::move(beside), rows);
+    }
+    EXPECT_GT((x - beside).cwiseAbs().maxCoeff(), 0.05F * beside.cwiseAbs().maxCoeff());
+
+    // Attention really rounds each head.
+    block const& b = model.blocks[0];
+    block plain = b;
+    plain.head_input.reset();
+    matrix const input = plain.attention_input(before[0]);
+    auto const rounded = b.project(input, rows), whole = plain.project(input, rows);
+    index_t const hd = b.heads.head_dim;
+    EXPECT_EQ(rounded.k.middleCols(hd, hd), to_int4.round(whole.k.middleCols(hd, hd)));
+    EXPECT_EQ(rounded.q.leftCols(hd), to_int4.round(whole.q.leftCols(hd)));
+    EXPECT_NE(rounded.v, whole.v);
+}
+
 TEST_P(quantize_small, quantizes_the_head_when_asked) {
     text_has_head_ = true;
     bool const tied = GetParam() == "opt";

@@ -306,6 +306,33 @@ TEST(catalogue, solvers_choose_codes_for_the_ranges_that_were_found) {
     EXPECT_LT(l.error("int3:search:g16:gptq"), l.error("int3:search:g16"));
 }
 
+TEST(catalogue, solvers_choose_codes_for_scales_that_are_given) {
+    matrix const w = random_matrix(6, 40, 1);
+    layer_inputs inputs(40);
+    inputs.add(correlated_inputs(200, 40, 2));
+    for (auto const* const grid : {"int3:g16", "e2m1", "int4:a=int8"}) {
+        spec const s = spec::parse(grid);
+        fake_quantizer<float> const rounds(find_grid(s.grid), s.granularity.cols, s.format);
+        auto clip = learned_clip<float>::of(6, rounds.tiles_of(40), 2);
+        fake_quantizer<float>::tiles scales;
+        matrix const expected = rounds.forward(w, &clip, scales);
+        quantization const rounded = quantize_with(scales, w, inputs, s);
+        EXPECT_EQ(dequantize(rounded.weights), expected) << grid;
+        EXPECT_EQ(rounded.input.has_value(), !s.input.grid.name.empty()) << grid;
+
+        auto const loss = [&](char const* solver) {
+            quantization const q = quantize_with(scales, w, inputs, spec::parse(std::string(grid) + solver));
+            EXPECT_EQ(q.weights.weak.count() > 0 || q.weights.scales == rounded.weights.scales, true) << grid << solver;
+            return inputs.hessian().quadratic(w - dequantize(q.weights));
+        };
+        EXPECT_LT(loss(":gptq"), loss("")) << grid;
+        EXPECT_LT(loss(":gptq:act"), loss("")) << grid;
+        if (s.granularity.cols == 0) {
+            EXPECT_LT(loss(":owq=2"), loss(":gptq")) << grid;
+        }
+    }
+}
+
 TEST(catalogue, weak_columns_go_with_a_search) {
     kept_layer const l;
     quantization const q = l.result("int3:owq=2:minmax:search");

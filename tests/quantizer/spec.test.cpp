@@ -213,6 +213,15 @@ TEST(spec, searches) {
     EXPECT_FALSE(spec::parse("int4:e=int8").reads_floats());
 }
 
+TEST(spec, blocks_can_be_learned) {
+    EXPECT_FALSE(spec::parse("int4:gptq").learning);
+    spec const s = spec::parse("int4:g64:a=int4:let:lwc:aug:epochs=40:alpha=0.75:gptq");
+    EXPECT_EQ(s.learning, (learning{.clip = true, .transform = true, .auxiliary = true, .epochs = 40, .alpha = 0.75}));
+    EXPECT_EQ(s.solver, spec::solver_kind::gptq);
+    EXPECT_EQ(spec::parse("int3:lwc").learning, (learning{.clip = true}));
+    EXPECT_FALSE(spec::parse("int3:let").learning.clip);
+}
+
 TEST(spec, what_it_does_not_understand_is_named) {
     struct {
         char const* text;
@@ -317,6 +326,16 @@ TEST(spec, what_it_does_not_understand_is_named) {
         {"fp4:fpq", "fpq needs inputs with one range, such as a=fp4"},
         {"fp4:a=fp4@token:fpq", "fpq needs inputs with one range, such as a=fp4"},
         {"fp4:a=fp4:search:fold", "fold needs fpq"},
+        {"int4:aug", "aug, epochs and alpha need lwc or let"},
+        {"int4:epochs=3", "aug, epochs and alpha need lwc or let"},
+        {"int4:let:alpha=1.5", "not between 0 and 1: 'alpha=1.5'"},
+        {"int4:lwc:epochs=0", "not a number of epochs: 'epochs=0'"},
+        {"int4:lwc:tensor", "lwc and let need scales of rows or groups, and inputs whose tokens have their own"},
+        {"fp4:let:search", "lwc and let need scales of rows or groups, and inputs whose tokens have their own"},
+        {"int4:let:a=int4@tensor",
+         "lwc and let need scales of rows or groups, and inputs whose tokens have their own"},
+        {"int4:lwc:mse", "lwc and let choose ranges themselves"},
+        {"mxfp4:lwc", "lwc and let need scales of 16 bits or more"},
         {"fp4:paper", "paper needs search or fpq"},
         {"fp4:a=fp4@tensor:paper", "paper needs search or fpq"},
         {"fp4:a=fp4:metric=cosine", "metric needs search or fpq, and inputs with one range"},

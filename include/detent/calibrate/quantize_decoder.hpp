@@ -35,6 +35,9 @@ struct calibration {
     /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
     /// (`fold_obstacle`). Needs float inputs, and all of them kept.
     std::function<vector(std::span<matrix const* const> weights, matrix_view inputs)> fold = {};
+    /// Changes a block that is about to be quantized, but not what it computes, given the hidden states (token, hidden)
+    /// before it in the quantized model and, with a float stream, in the float model.
+    std::function<void(block& b, matrix_view x, matrix_view floats, nn::token_rows rows)> prepare = {};
     /// Rounds the input of every layer, which solvers then take into account; made for dynamic ranges.
     std::optional<activation_quantizer> activations = {};
 };
@@ -91,9 +94,13 @@ private:
     /// Quantizes a block, step by step: an input is collected when the layers before it are quantized already, or else,
     /// all at once, when none is.
     void run(block& b) {
+        if (text_.prepare) {
+            text_.prepare(b, quantized_.x, float_.x, {.sequences = text_.windows});
+        }
         bool const at_once = text_.fold || (!text_.true_sequential && !text_.float_inputs);
         bool const show_floats = at_once || text_.float_inputs;
-        block const floats = show_floats || text_.float_stream ? b : block{};
+        block floats = show_floats || text_.float_stream ? b : block{};
+        floats.head_input.reset();
         block const& shown = show_floats ? floats : b;
         matrix const before = at_once ? quantized_.x : matrix{};
         auto const groups = b.groups();

@@ -20,6 +20,7 @@
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
 #include "detent/solver/joint_search.hpp"
+#include "detent/transform/fake_quantizer.hpp"
 
 // The one place where values become types: a grid's name and a solver outside every loop, a range for every tile.
 
@@ -257,6 +258,25 @@ inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const
     }
     auto const p = make_problem(w, s.grid, s);
     solution const solved = solve(w, h, inputs, s, *p, executor);
+    return {pack(p->table(), solved), solved.report, dynamic_input(s)};
+}
+
+/// Quantizes `w` (out, in) with scales that are given for its tiles, each so many columns of a row; the solver of `s`
+/// chooses the codes.
+inline quantization quantize_with(fake_quantizer<float>::tiles const& given, matrix_view w, layer_inputs const& known,
+                                  spec const& s, executor_ref executor = {}) {
+    check(s);
+    auto const p = make_problem(w, s.grid, s);
+    solution scales = p->begin(w);
+    DETENT_EXPECTS(scales.tile.rows == 1 && scales.scales.tiles == shape_of(given.scale));
+    for (index_t row = 0; row < given.scale.rows(); ++row) {
+        for (index_t tile = 0; tile < given.scale.cols(); ++tile) {
+            scales.scales.set(row, tile, {given.scale(row, tile), given.zero(row, tile)});
+        }
+    }
+    spec fixed = s;
+    fixed.gptq_options.static_groups = true;
+    solution const solved = solve(w, &known.hessian(), &known, fixed, with_scales(*p, scales), executor);
     return {pack(p->table(), solved), solved.report, dynamic_input(s)};
 }
 

@@ -20,6 +20,7 @@
 #include "detent/solver/metric_search.hpp"
 #include "detent/solver/owq.hpp"
 #include "detent/solver/weak_budget.hpp"
+#include "detent/transform/learning.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -52,6 +53,11 @@ inline constexpr std::array<std::string_view, 8> layer_names{"q", "k", "v", "o",
 /// | `fpq`                       | the same, and the features of inputs are shifted by powers of two            |
 /// | `fold`                      | `fpq`: shifts are shared by the layers that read the same and folded into    |
 /// |                             | the block where that is possible; the weights are searched after it          |
+/// | `lwc`                       | how far ranges are clipped is learned, block by block (OmniQuant)            |
+/// | `let`                       | so are scales of the channels between layers, folded into the weights, and,  |
+/// |                             | where inputs are quantized and norms have biases, shifts of them             |
+/// | `aug`, `epochs=40`, ...     | `lwc`, `let`: the auxiliary loss too; passes over the text (20);             |
+/// | `alpha=0.75`                | exponent of activations in the first scales (0.5)                            |
 /// | `paper`                     | `search`, `fpq`: the exponent biases LLM-FP4 tries, not evenly spaced ranges |
 /// | `metric=absolute`, ...      | `search`, `fpq`: of inputs with one range; `squares`, `absolute`,            |
 /// |                             | `weighted_squares`, `doubly_weighted` or `cosine` (`output_metric`)          |
@@ -108,6 +114,7 @@ struct spec {
     std::optional<double> strength;    ///< of `gptaq` and `qronos`; their own default where none is named
     weak_options weak;
     scale_format format;               ///< of scales
+    struct learning learning;          ///< of how each block of a model is quantized
 
     /// Whether the solver must know what layers read in the float model.
     bool needs_float_stream() const {
@@ -134,6 +141,7 @@ private:
     bool has_weak_option_ = false;
     bool has_input_range_ = false;
     bool has_metric_ = false;
+    bool has_learning_option_ = false;
 
     static bool read_number(std::string_view part, std::string_view prefix, index_t& number);
     static bool read_real(std::string_view part, double& number);
@@ -248,6 +256,22 @@ inline void spec::read(std::string_view part) {
         if (embeddings.name.empty()) {
             throw unknown("names no grid:");
         }
+    } else if (part == "lwc") {
+        learning.clip = true;
+    } else if (part == "let") {
+        learning.transform = true;
+    } else if (part == "aug") {
+        learning.auxiliary = has_learning_option_ = true;
+    } else if (part.starts_with("epochs=")) {
+        if (!read_number(part, "epochs=", learning.epochs)) {
+            throw unknown("not a number of epochs:");
+        }
+        has_learning_option_ = true;
+    } else if (part.starts_with("alpha=")) {
+        if (!read_real(part.substr(6), learning.alpha) || learning.alpha > 1) {
+            throw unknown("not between 0 and 1:");
+        }
+        has_learning_option_ = true;
     } else if (part == "search" || part == "fpq") {
         once(search, "search,");
         input.shifted = part == "fpq";
@@ -362,6 +386,12 @@ inline spec spec::parse(std::string_view text) {
     need(s.has_metric_, s.search && s.input.fixed(), "metric needs search or fpq, and inputs with one range");
     need(s.candidates.spaced == range_candidates::spacing::bias, s.search, "paper needs search or fpq");
     need(s.weak.rule == weak_rule::published, s.weak.bits > 0, "published needs owq@ and a number of bits");
+    need(s.has_learning_option_, static_cast<bool>(s.learning), "aug, epochs and alpha need lwc or let");
+    need(static_cast<bool>(s.learning), !s.search && !s.input.fixed() && s.granularity.rows == 1,
+         "lwc and let need scales of rows or groups, and inputs whose tokens have their own");
+    need(static_cast<bool>(s.learning), s.range == range_kind::automatic, "lwc and let choose ranges themselves");
+    need(static_cast<bool>(s.learning), s.format.kind != scale_kind::e8m0 && s.format.kind != scale_kind::ue4m3,
+         "lwc and let need scales of 16 bits or more");
     need(s.obq_options.keep_zeros, s.solver == solver_kind::obq, "zeros needs obq");
     return s;
 }

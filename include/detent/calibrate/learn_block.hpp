@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <initializer_list>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/core/progress.hpp"
+#include "detent/model/block.hpp"
+#include "detent/model/dense_block.hpp"
+#include "detent/model/equivalent_transform.hpp"
+#include "detent/model/learned_block.hpp"
+#include "detent/nn/adamw.hpp"
+#include "detent/transform/fake_quantizer.hpp"
+#include "detent/transform/learning.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// The scales and shifts a transform of `b` begins with (SmoothQuant's, as in OmniQuant), given the hidden states `x`
+/// (token, hidden) before it in the float model: those between norms and the layers that read them, and between value
+/// and output; and 1 for keys where `rounds_attention`. Shifts, the middle of each channel's range, where `shifted` and
+/// norms have a bias.
+inline equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x, nn::token_rows rows,
+                                                   double alpha, bool shifted, bool rounds_attention,
+                                                   executor_ref executor = {}) {
+    struct reach {
+        vector low, high;
+
+        void add(matrix const& x) {
+            vector const least = x.colwise().minCoeff().transpose(), most = x.colwise().maxCoeff().transpose();
+            low = low.size() > 0 ? vector(low.cwiseMin(least)) : least;
+            high = high.size() > 0 ? vector(high.cwiseMax(most)) : most;
+        }
+    };
+    reach attention, context, mlp;
+    index_t const length = rows.length(x.rows());
+    for (index_t first = 0; first < x.rows(); first += length) {
+        block_tape<float> tape;
+        forward<float>(b, {}, x.middleRows(first, length), {}, tape, executor);
+        attention.add(tape.attention_input.raw);
+        context.add(tape.context.raw);
+        mlp.add(tape.mlp_input.raw);
+    }
+    float const least = 1e-5F;
+    auto const scales = [&](reach const& r, std::initializer_list<linear_role> readers) {
+        vector weights = vector::Constant(r.low.size(), least);
+        for (linear_role const role : readers) {
+            if (b[role].weight.size() > 0) {
+                weights = weights.cwiseMax(b[role].weight.cwiseAbs().colwise().maxCoeff().transpose());
+            }
+        }
+        auto const activations = r.high.cwiseMax(-r.low).array().max(least);
+        return vector((activations.pow(static_cast<float>(alpha)) /
+                       weights.array().pow(static_cast<float>(1 - alpha))).max(least));
+    };
+    auto const shifts = [&](reach const& r, dense_norm<float> const& norm) {
+        return shifted && norm.bias.size() > 0 ? vector(0.5F * (r.low + r.high)) : vector{};
+    };
+    equivalent_transform<float> t;
+    t.attention_scale = scales(attention, {linear_role::query, linear_role::key, linear_role::value});
+    t.attention_shift = shifts(attention, b.attention_norm);
+    t.mlp_scale = scales(mlp, {linear_role::gate, linear_role::up});
+    t.mlp_shift = shifts(mlp, b.mlp_norm);
+    // A value channel is read by all query heads of its group.
+    vector const of_queries = scales(context, {linear_role::output});
+    index_t const hd = b.heads.head_dim, group = b.heads.heads / b.heads.kv_heads;
+    t.context_scale = vector::Zero(b.heads.kv_heads * hd);
+    vector const middles = 0.5F * (context.low + context.high);
+    if (t.attention_shift.size() > 0) {
+        t.context_shift = vector::Zero(t.context_scale.size());
+    }
+    for (index_t i = 0; i < of_queries.size(); ++i) {
+        index_t const channel = i / (group * hd) * hd + i % hd;
+        t.context_scale(channel) = std::max(t.context_scale(channel), of_queries(i));
+        if (t.context_shift.size() > 0) {
+            t.context_shift(channel) += middles(i) / static_cast<float>(group);
+        }
+    }
+    if (rounds_attention) {
+        t.key_scale = vector::Ones(equivalent_transform<float>::key_scales(b));
+    }
+    return t;
+}
+
+/// What was learned of a block.
+struct learned {
+    block_parameters<float> parameters;
+    std::vector<double> losses; ///< the mean of each epoch
+};
+
+/// Learns by AdamW how `b` is to be quantized so that it makes of the hidden states `x` what each of `targets` says; all
+/// are (token, hidden). Starts from `parameters`; those that are not there are not learned. Sequences come one after
+/// the other, as in OmniQuant (section 3.1). The same bits for any executor. @throws error when the loss is not finite;
+/// `cancelled`.
+inline learned learn(learned_block<float> const& b, block_parameters<float> parameters, learning const& how,
+                     matrix_view x, std::span<matrix const> targets, nn::token_rows rows, executor_ref executor = {},
+                     progress const& report = {}) {
+    DETENT_EXPECTS(how.epochs >= 0 && !targets.empty());
+    index_t const length = rows.length(x.rows());
+    std::vector<nn::adamw> optimizers;
+    auto const all_parts = [](block_parameters<float>& p) {
+        auto all = p.transform_parts();
+        std::ranges::copy(p.clip_parts(), std::back_inserter(all));
+        return all;
+    };
+    std::size_t const transforms = parameters.transform_parts().size();
+    for (auto const part : all_parts(parameters)) {
+        bool const clips = optimizers.size() >= transforms;
+        optimizers.emplace_back(part.size(), nn::adamw_options{.learning_rate = clips ? how.clip_rate
+                                                                                      : how.transform_rate});
+    }
+    learned result{std::move(parameters), {}};
+    for (index_t epoch = 0; epoch < how.epochs; ++epoch) {
+        double sum = 0;
+        for (index_t s = 0; s < rows.sequences; ++s) {
+            advance(report, "learn", static_cast<double>(epoch * rows.sequences + s) /
+                                         static_cast<double>(how.epochs * rows.sequences));
+            result.parameters.transform.keep_invertible();
+            std::vector<matrix_view> wanted;
+            for (matrix const& target : targets) {
+                wanted.emplace_back(target.middleRows(s * length, length));
+            }
+            auto gradient = result.parameters.zeros();
+            float const loss = b.loss(result.parameters, x.middleRows(s * length, length), wanted, {}, gradient, executor);
+            if (!std::isfinite(loss)) {
+                throw error("learning, epoch " + std::to_string(epoch + 1),
+                            "the loss is no longer finite; smaller learning rates may help");
+            }
+            sum += static_cast<double>(loss);
+            auto const at = all_parts(result.parameters);
+            auto const slopes = all_parts(gradient);
+            for (std::size_t i = 0; i < at.size(); ++i) {
+                optimizers[i].step(at[i], slopes[i], executor);
+            }
+        }
+        result.losses.push_back(sum / static_cast<double>(rows.sequences));
+    }
+    result.parameters.transform.keep_invertible();
+    return result;
+}
+
+/// Learns, before a block of a decoder is quantized, how that is to be done (OmniQuant, algorithm 1): transforms it in
+/// place, and keeps the scales for its weights. To be called for one block after the other (`calibration::prepare`).
+class block_learner {
+public:
+    /// `weights` rounds weights. What linear layers read is rounded to `activations` for each token, where that is given,
+    /// and what attention reads for each token and head.
+    block_learner(learning const& how, fake_quantizer<float> weights, std::optional<any_grid> activations = {},
+                  executor_ref executor = {}, progress report = {})
+        : how_(how), weights_(std::move(weights)), activations_(std::move(activations)), executor_(executor),
+          progress_(std::move(report)) {}
+
+    /// `x` and `floats` (token, hidden) are the hidden states before the block in the quantized and the float model.
+    /// @throws error as `learn` and `dense`.
+    void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
+        auto const original = dense<float>(b);
+        block_rounding<float> rounding;
+        if (activations_) {
+            rounding = {fake_quantizer<float>(*activations_, 0),
+                        fake_quantizer<float>(*activations_, b.heads.head_dim)};
+        }
+        block_parameters<float> first;
+        if (how_.transform) {
+            bool const rounds = activations_.has_value();
+            first.transform = first_transform(original, floats, rows, how_.alpha, rounds, rounds, executor_);
+        }
+        for (linear_role const role : block_roles) {
+            auto const& w = original[role].weight;
+            if (how_.clip && w.size() > 0) {
+                first.clips[static_cast<std::size_t>(role)] =
+                    learned_clip<float>::of(w.rows(), weights_.tiles_of(w.cols()));
+            }
+        }
+        std::vector<matrix> targets{b.forward(floats, rows, executor_)};
+        if (how_.auxiliary) {
+            targets.push_back(b.forward(x, rows, executor_));
+        }
+        learned_block<float> const learner(original, weights_, rounding);
+        learned found = learn(learner, std::move(first), how_, x, targets, rows, executor_, progress_);
+        losses_.push_back(std::move(found.losses));
+        auto const made = found.parameters.transform.apply(original);
+        for (linear_role const role : block_roles) {
+            auto const i = static_cast<std::size_t>(role);
+            if (made[role].weight.size() > 0) {
+                auto const& clip = found.parameters.clips[i];
+                weights_.forward(made[role].weight, clip ? &*clip : nullptr, scales_[i], executor_);
+            }
+        }
+        store(made, b);
+        if (activations_) {
+            b.head_input = activation_quantizer(*activations_);
+        }
+    }
+
+    /// The scales that were learned for a layer of the last block.
+    fake_quantizer<float>::tiles const& scales(linear_role role) const {
+        return scales_[static_cast<std::size_t>(role)];
+    }
+
+    /// The mean loss of each epoch, by block.
+    std::vector<std::vector<double>> const& losses() const { return losses_; }
+
+private:
+    learning how_;
+    fake_quantizer<float> weights_;
+    std::optional<any_grid> activations_;
+    executor_ref executor_;
+    progress progress_;
+    std::array<fake_quantizer<float>::tiles, 7> scales_;
+    std::vector<std::vector<double>> losses_;
+};
+
+} // namespace detent::inline DETENT_ABI
