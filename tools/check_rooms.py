@@ -17,7 +17,7 @@ RANKS = {
     "grid": (1, "which values exist"),
     "granularity": (1, "who shares a scale"),
     "simd": (1, "instructions that xsimd lacks"),
-    "nn": (1, "float operations of transformer models"),
+    "nn": (2, "dense products; float operations of transformer models"),
     "scale": (2, "how a tile's scale is chosen and stored"),
     "pack": (2, "how codes become bytes"),
     "matrix": (3, "the nouns: solution, packed view, packed and quantized matrix"),

@@ -64,6 +64,7 @@ struct options {
     index_t window = 0;
     index_t calibration_windows = 128;
     index_t evaluation_windows = 0;
+    std::filesystem::path learned;
     float outliers = 1; // how much larger four planted channels of each norm are
     index_t threads = 0;
 
@@ -114,15 +115,20 @@ public:
     }
 
     /// Where the model quantized by `text` is saved.
-    std::filesystem::path destination(std::string text) const {
-        std::ranges::replace(text, ':', '-');
+    std::filesystem::path destination(std::string const& text) const {
         if (options_.output.empty()) {
-            return report_.model + "-" + text;
+            return report_.model + "-" + file_name(text);
         }
-        return options_.compare ? options_.output / text : options_.output;
+        return options_.compare ? options_.output / file_name(text) : options_.output;
     }
 
 private:
+    /// A specification as the name of a directory.
+    static std::string file_name(std::string text) {
+        std::ranges::replace(text, ':', '-');
+        return text;
+    }
+
     decoder load() const {
         decoder model = load_decoder(options_.model);
         if (options_.outliers > 1) {
@@ -147,6 +153,9 @@ private:
                    });
         };
         block_learner learner = make_learner(s, executor_, bar_.callback(s.text));
+        if (s.learning && !options_.learned.empty()) {
+            learner.keep_in(options_.learned / file_name(s.text));
+        }
         calibration const text{.tokens = calibration_,
                                .window = window_,
                                .windows = options_.calibration_windows,
@@ -328,6 +337,8 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--evaluation-windows", o.evaluation_windows, "sequences to evaluate; default: all")
         ->check(CLI::PositiveNumber);
+    app.add_option("--learned", o.learned,
+                   "directory that keeps what lwc and let learned of each block; started again, a run goes on from it");
     app.add_option("--plant-outliers", o.outliers,
                    "make four channels of each norm so many times larger, and what reads them smaller")
         ->check(CLI::Range(1.0, 65536.0));

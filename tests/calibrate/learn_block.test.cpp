@@ -3,6 +3,7 @@
 #include "detent/calibrate/learn_block.hpp"
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -36,7 +37,7 @@ INSTANTIATE_TEST_SUITE_P(
     , learning_of,
     testing::Values(setting{"llama_lwc", test::llama_json(), {.clip = true, .epochs = 40},
                             fake_quantizer<float>(any_grid(int_grid<2>{}), 5, float_format::f16), {}},
-                    setting{"llama_lwc_let_int4", test::llama_json(), {.clip = true, .transform = true, .epochs = 40},
+                    setting{"llama_lwc_let_int4", test::llama_json(), {.clip = true, .transform = true, .epochs = 40, .transform_rate = 1e-3},
                             fake_quantizer<float>(any_grid(int_grid<4>{}), 0, float_format::f16),
                             any_grid(int_grid<4>{})},
                     setting{"opt_let_fp4", test::opt_json(), {.transform = true, .auxiliary = true, .epochs = 40},
@@ -91,7 +92,7 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
         rounding = {fake_quantizer<float>(*s.activations, 0), fake_quantizer<float>(*s.activations, b.heads.head_dim)};
     }
     if (s.how.transform) {
-        first.transform = first_transform(original, x, rows, s.how.alpha, true, true);
+        first.transform = first_transform(original, x, rows, s.how, s.activations.has_value());
     }
     for (linear_role const role : block_roles) {
         auto const& w = original[role].weight;
@@ -142,6 +143,72 @@ TEST_P(learning_of, gives_the_same_bits_for_any_number_of_threads) {
     serial one;
     threads three(3);
     EXPECT_EQ(run(one), run(three));
+}
+
+TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
+    auto const& s = GetParam();
+    auto const directory = std::filesystem::path(testing::TempDir()) / "detent_learned" / s.name;
+    std::filesystem::remove_all(directory);
+    auto const run = [&](learning const& how, progress report, unsigned seed = 1) {
+        std::vector<matrix> all;
+        block_learner learner(how, s.weights, s.activations, {}, std::move(report));
+        learner.keep_in(directory);
+        for (int i = 0; i < 2; ++i) { // two blocks
+            block b = test::random_decoder(s.model).blocks[0];
+            learner(b, hidden_states(seed), hidden_states(2), {.sequences = sequences});
+            all.insert(all.end(), {std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scale});
+        }
+        EXPECT_EQ(std::ssize(learner.losses()[1]), how.epochs);
+        return all;
+    };
+    learning how = s.how;
+    how.epochs = 2;
+    int steps = 0;
+    auto const in_the_second = [&](std::string_view, double) { return ++steps < 8; };
+    EXPECT_THROW(run(how, in_the_second), cancelled);
+    EXPECT_TRUE(std::filesystem::exists(directory / "block.0.safetensors"));
+    EXPECT_FALSE(std::filesystem::exists(directory / "block.1.safetensors"));
+    auto const resumed = run(how, {});
+    EXPECT_EQ(run(how, [](std::string_view, double) { return false; }), resumed); // no step is taken
+    std::filesystem::remove_all(directory);
+    EXPECT_EQ(run(how, {}), resumed);
+
+    learning other = how;
+    other.clip_rate *= 2;
+    EXPECT_THROW(run(other, {}), error);
+    EXPECT_THROW(run(how, {}, 7), error);
+    auto const file = directory / "block.0.safetensors";
+    std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+    EXPECT_THROW(run(how, {}), error);
+    std::filesystem::remove_all(directory);
+}
+
+TEST(learn, what_was_published_depends_on_bits_and_norms) {
+    learning const asked{.published = true};
+    EXPECT_EQ(asked.for_model(3, 16, false), (learning{.clip = true}));
+    EXPECT_EQ(asked.for_model(2, 16, false), (learning{.clip = true, .auxiliary = true, .epochs = 40}));
+    EXPECT_EQ(asked.for_model(6, 6, false), (learning{.clip = true, .transform = true}));
+    EXPECT_EQ(asked.for_model(4, 4, false), (learning{.clip = true, .transform = true, .auxiliary = true}));
+    EXPECT_EQ(asked.for_model(3, 16, true), (learning{.clip = true, .transform = true}));
+    EXPECT_EQ(asked.for_model(4, 4, true), (learning{.clip = true, .transform = true, .alpha = 0.75}));
+    learning const shorter{.published = true, .epochs = 5};
+    EXPECT_EQ(shorter.for_model(2, 16, true), (learning{.clip = true, .transform = true, .epochs = 5}));
+    EXPECT_EQ((learning{.clip = true}.for_model(2, 4, true)), (learning{.clip = true}));
+}
+
+TEST(learn, a_transform_reaches_from_up_to_down_where_it_is_asked_to) {
+    block b = test::random_decoder(test::llama_json()).blocks[0];
+    matrix const x = hidden_states(1);
+    auto const numbers = dense<float>(b);
+    EXPECT_EQ(first_transform(numbers, x, {.sequences = sequences}, {.transform = true}, true).hidden_scale.size(), 0);
+    learning const how{.transform = true, .hidden = true, .epochs = 2};
+    auto const first = first_transform(numbers, x, {.sequences = sequences}, how, true);
+    EXPECT_EQ(first.hidden_scale.size(), numbers[linear_role::up].weight.rows());
+    matrix const expected = b.forward(x, {.sequences = sequences});
+    block_learner learner(how, fake_quantizer<float>(any_grid(int_grid<4>{}), 0), any_grid(int_grid<4>{}));
+    learner(b, x, x, {.sequences = sequences});
+    b.head_input.reset();
+    EXPECT_LE(distance(b.forward(x, {.sequences = sequences}), expected), 1e-5 * double(expected.norm()));
 }
 
 TEST(learn, a_loss_that_is_not_finite_ends_it) {

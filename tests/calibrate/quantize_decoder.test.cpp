@@ -177,7 +177,8 @@ TEST_P(quantize_tiny, tells_a_stopwatch_what_its_time_goes_to) {
         quantize_decoder(model, text, layer_quantizer<int_grid<4>>{}, test::two_threads().timed_by(watch));
         work_times const times = watch.lap();
         for (std::size_t i = 0; i < work_names.size(); ++i) {
-            EXPECT_GT(times.seconds[i], 0) << work_names[i];
+            bool const absent = i == static_cast<std::size_t>(work::rounding); // of activations
+            EXPECT_EQ(times.seconds[i] == 0, absent) << work_names[i];
         }
         perplexity(model, std::span(text_).first(128), 128, test::two_threads().timed_by(watch));
         work_times const packed = watch.lap();

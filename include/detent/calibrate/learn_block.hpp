@@ -6,14 +6,17 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <filesystem>
 #include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "detent/calibrate/learned_file.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
@@ -30,11 +33,11 @@
 namespace detent::inline DETENT_ABI {
 
 /// The scales and shifts a transform of `b` begins with (SmoothQuant's, as in OmniQuant), given the hidden states `x`
-/// (token, hidden) before it in the float model: those between norms and the layers that read them, and between value
-/// and output; and 1 for keys where `rounds_attention`. Shifts, the middle of each channel's range, where `shifted` and
-/// norms have a bias.
+/// (token, hidden) before it in the float model: those between norms and the layers that read them, between value
+/// and output and, where `how.hidden`, between up and down; and, where activations are rounded, 1 for keys, and shifts
+/// where norms have a bias: the middle of each channel's range.
 inline equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x, nn::token_rows rows,
-                                                   double alpha, bool shifted, bool rounds_attention,
+                                                   learning const& how, bool rounds_activations,
                                                    executor_ref executor = {}) {
     struct reach {
         vector low, high;
@@ -45,7 +48,7 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
             high = high.size() > 0 ? vector(high.cwiseMax(most)) : most;
         }
     };
-    reach attention, context, mlp;
+    reach attention, context, mlp, hidden;
     index_t const length = rows.length(x.rows());
     for (index_t first = 0; first < x.rows(); first += length) {
         block_tape<float> tape;
@@ -53,6 +56,7 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
         attention.add(tape.attention_input.raw);
         context.add(tape.context.raw);
         mlp.add(tape.mlp_input.raw);
+        hidden.add(tape.hidden.raw);
     }
     float const least = 1e-5F;
     auto const scales = [&](reach const& r, std::initializer_list<linear_role> readers) {
@@ -63,11 +67,11 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
             }
         }
         auto const activations = r.high.cwiseMax(-r.low).array().max(least);
-        return vector((activations.pow(static_cast<float>(alpha)) /
-                       weights.array().pow(static_cast<float>(1 - alpha))).max(least));
+        return vector((activations.pow(static_cast<float>(how.alpha)) /
+                       weights.array().pow(static_cast<float>(1 - how.alpha))).max(least));
     };
     auto const shifts = [&](reach const& r, dense_norm<float> const& norm) {
-        return shifted && norm.bias.size() > 0 ? vector(0.5F * (r.low + r.high)) : vector{};
+        return rounds_activations && norm.bias.size() > 0 ? vector(0.5F * (r.low + r.high)) : vector{};
     };
     equivalent_transform<float> t;
     t.attention_scale = scales(attention, {linear_role::query, linear_role::key, linear_role::value});
@@ -89,17 +93,14 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
             t.context_shift(channel) += middles(i) / static_cast<float>(group);
         }
     }
-    if (rounds_attention) {
+    if (how.hidden && b.has_gate()) {
+        t.hidden_scale = scales(hidden, {linear_role::down});
+    }
+    if (rounds_activations) {
         t.key_scale = vector::Ones(equivalent_transform<float>::key_scales(b));
     }
     return t;
 }
-
-/// What was learned of a block.
-struct learned {
-    block_parameters<float> parameters;
-    std::vector<double> losses; ///< the mean of each epoch
-};
 
 /// Learns by AdamW how `b` is to be quantized so that it makes of the hidden states `x` what each of `targets` says; all
 /// are (token, hidden). Starts from `parameters`; those that are not there are not learned. Sequences come one after
@@ -163,33 +164,49 @@ public:
         : how_(how), weights_(std::move(weights)), activations_(std::move(activations)), executor_(executor),
           progress_(std::move(report)) {}
 
+    /// Keeps what is learned of each block in a file of this directory, and does not learn again what is found there.
+    /// The bits are those of learning it. @throws error when the directory cannot be made.
+    block_learner& keep_in(std::filesystem::path directory) {
+        std::error_code problem;
+        std::filesystem::create_directories(directory, problem);
+        if (!std::filesystem::is_directory(directory)) {
+            throw error(directory.string(), "cannot be made: " + problem.message());
+        }
+        directory_ = std::move(directory);
+        return *this;
+    }
+
     /// `x` and `floats` (token, hidden) are the hidden states before the block in the quantized and the float model.
     /// @throws error as `learn` and `dense`.
     void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
         auto const original = dense<float>(b);
+        learning const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
+                                            original.attention_norm.bias.size() > 0);
         block_rounding<float> rounding;
         if (activations_) {
             rounding = {fake_quantizer<float>(*activations_, 0),
                         fake_quantizer<float>(*activations_, b.heads.head_dim)};
         }
         block_parameters<float> first;
-        if (how_.transform) {
-            bool const rounds = activations_.has_value();
-            first.transform = first_transform(original, floats, rows, how_.alpha, rounds, rounds, executor_);
+        if (how.transform) {
+            first.transform = first_transform(original, floats, rows, how, activations_.has_value(), executor_);
         }
         for (linear_role const role : block_roles) {
             auto const& w = original[role].weight;
-            if (how_.clip && w.size() > 0) {
+            if (how.clip && w.size() > 0) {
                 first.clips[static_cast<std::size_t>(role)] =
                     learned_clip<float>::of(w.rows(), weights_.tiles_of(w.cols()));
             }
         }
         std::vector<matrix> targets{b.forward(floats, rows, executor_)};
-        if (how_.auxiliary) {
+        if (how.auxiliary) {
             targets.push_back(b.forward(x, rows, executor_));
         }
         learned_block<float> const learner(original, weights_, rounding);
-        learned found = learn(learner, std::move(first), how_, x, targets, rows, executor_, progress_);
+        auto const learn_it = [&] {
+            return learn(learner, first, how, x, targets, rows, executor_, progress_);
+        };
+        learned found = directory_.empty() ? learn_it() : kept(how, original, x, targets, first, learn_it);
         losses_.push_back(std::move(found.losses));
         auto const made = found.parameters.transform.apply(original);
         for (linear_role const role : block_roles) {
@@ -214,11 +231,47 @@ public:
     std::vector<std::vector<double>> const& losses() const { return losses_; }
 
 private:
+    /// What was learned before from all this, or else is now.
+    template <class Learn>
+    learned kept(learning const& how, dense_block<float> const& b, matrix_view x, std::span<matrix const> targets,
+                 block_parameters<float> first, Learn const& learn_it) const {
+        fingerprint of;
+        double const numbers[]{double(how.clip),
+                               double(how.transform),
+                               double(how.epochs),
+                               how.clip_rate,
+                               how.transform_rate,
+                               double(weights_.width(0)),
+                               double(weights_.format().kind),
+                               double(weights_.format().unit)};
+        of.add<double>(numbers);
+        of.add<float>(weights_.grid().table());
+        if (activations_) {
+            of.add<float>(activations_->table());
+        }
+        of.add(b);
+        of.add(x);
+        for (matrix const& target : targets) {
+            of.add(target);
+        }
+        for (auto const& [name, part] : named_parts(first)) {
+            of.add<float>(part);
+        }
+        auto const path = directory_ / ("block." + std::to_string(losses_.size()) + ".safetensors");
+        if (std::filesystem::exists(path)) {
+            return load(path, std::move(first), of);
+        }
+        learned found = learn_it();
+        save(found, path, of);
+        return found;
+    }
+
     learning how_;
     fake_quantizer<float> weights_;
     std::optional<any_grid> activations_;
     executor_ref executor_;
     progress progress_;
+    std::filesystem::path directory_; // or none
     std::array<fake_quantizer<float>::tiles, 7> scales_;
     std::vector<std::vector<double>> losses_;
 };

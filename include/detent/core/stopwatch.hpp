@@ -15,11 +15,12 @@
 namespace detent::inline DETENT_ABI {
 
 /// The kinds of work whose time is told apart. `products` are those of linear layers, float or packed, and of the
-/// output head; `attention` is scores, softmax and contexts, which are one loop; `other` is what no section claims.
-enum class work : std::size_t { products, attention, hessians, solving, layer_errors, other };
+/// output head; `attention` is scores, softmax and contexts, which are one loop; `rounding` is that of activations, and
+/// of weights while their ranges are learned; `other` is what no section claims.
+enum class work : std::size_t { products, attention, rounding, hessians, solving, layer_errors, other };
 
 /// The names of all kinds of work, in the order of `work`.
-inline constexpr std::array<std::string_view, 6> work_names{"products", "attention",    "Hessians",
+inline constexpr std::array<std::string_view, 7> work_names{"products", "attention",    "rounding", "Hessians",
                                                             "solving",  "layer errors", "other"};
 
 /// Seconds spent on each kind of work.

@@ -15,6 +15,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/matrix/quantized_activations.hpp"
 #include "detent/scale/any_grid.hpp"
 
@@ -97,6 +98,7 @@ public:
 private:
     /// Calls `f(token, shifted numbers, scale, place for numbers)` for every token.
     template <class F> void for_tokens(matrix_view x, executor_ref executor, F const& f) const {
+        stopwatch::section const timed(executor.watch(), work::rounding);
         DETENT_EXPECTS(shifts_.empty() || x.cols() == std::ssize(shifts_));
         executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
             vector scaled(x.cols());

@@ -56,18 +56,9 @@ template <class Scalar> struct dense_block {
     bool has_gate() const { return (*this)[linear_role::gate].weight.size() > 0; }
     Scalar attention_scale() const { return Scalar(1) / std::sqrt(static_cast<Scalar>(heads.head_dim)); }
 
-    /// The same with zeros for all numbers.
-    dense_block zeros() const {
-        dense_block z = *this;
-        for (auto* norm : {&z.attention_norm, &z.mlp_norm}) {
-            norm->weight.setZero();
-            norm->bias.setZero();
-        }
-        for (auto& layer : z.linears) {
-            layer.weight.setZero();
-            layer.bias.setZero();
-        }
-        return z;
+    /// The same without the numbers of linear layers.
+    dense_block without_linears() const {
+        return {attention_norm, mlp_norm, {}, heads, activation, rope};
     }
 };
 
@@ -169,6 +160,13 @@ basic_matrix<Scalar> norm_forward(dense_norm<Scalar> const& norm, basic_matrix_v
     return nn::rms_norm(x, norm.weight, norm.eps, executor);
 }
 
+/// A norm's gradient before anything is added to it.
+template <class Scalar> dense_norm<Scalar> zeros_like(dense_norm<Scalar> norm) {
+    norm.weight.setZero();
+    norm.bias.setZero();
+    return norm;
+}
+
 template <class Scalar>
 basic_matrix<Scalar> norm_backward(dense_norm<Scalar> const& norm, basic_matrix_view<Scalar> x,
                                    basic_matrix_view<Scalar> g, dense_norm<Scalar>& gradient, executor_ref executor) {
@@ -212,20 +210,31 @@ basic_matrix<Scalar> forward(dense_block<Scalar> const& b, block_rounding<Scalar
     return tape.middle + linear(linear_role::down, tape.hidden);
 }
 
-/// Adds to `gradient` the gradient of a loss with respect to all numbers of the block, given that with respect to what
-/// `forward` made of `x`, `g`; the tape is used up. The gradient with respect to x is not computed: blocks are tuned
-/// one at a time.
-template <class Scalar>
-void backward(dense_block<Scalar> const& b, block_rounding<Scalar> const& rounding, basic_matrix_view<Scalar> x,
-              nn::token_rows rows, block_tape<Scalar>& tape, basic_matrix<Scalar> g, dense_block<Scalar>& gradient,
-              executor_ref executor = {}) {
+/// Gradients with respect to the norms of a block.
+template <class Scalar> struct norm_gradients {
+    dense_norm<Scalar> attention;
+    dense_norm<Scalar> mlp;
+};
+
+/// The gradients of a loss with respect to the numbers of the block, given that with respect to what `forward` made of
+/// `x`, `g`; the tape is used up. Those of linear layers can be large, so each is given to `take(role, gradient)` when
+/// it is known. The gradient with respect to x is not computed: blocks are tuned one at a time.
+template <class Scalar, class Take>
+norm_gradients<Scalar> backward(dense_block<Scalar> const& b, block_rounding<Scalar> const& rounding,
+                                basic_matrix_view<Scalar> x, nn::token_rows rows, block_tape<Scalar>& tape,
+                                basic_matrix<Scalar> g, Take const& take, executor_ref executor = {}) {
+    norm_gradients<Scalar> gradient{zeros_like(b.attention_norm), zeros_like(b.mlp_norm)};
     auto const linear = [&](linear_role role, rounded_activations<Scalar> const& input,
                             basic_matrix<Scalar> const& g_out) {
-        nn::add_linear_weight_gradient(g_out, input.read(), gradient[role].weight, executor);
-        if (b[role].bias.size() > 0) {
-            nn::add_linear_bias_gradient(g_out, gradient[role].bias, executor);
+        dense_linear<Scalar> const& layer = b[role];
+        dense_linear<Scalar> slope{basic_matrix<Scalar>::Zero(layer.weight.rows(), layer.weight.cols()),
+                                   basic_vector<Scalar>::Zero(layer.bias.size())};
+        nn::add_linear_weight_gradient(g_out, input.read(), slope.weight, executor);
+        if (layer.bias.size() > 0) {
+            nn::add_linear_bias_gradient(g_out, slope.bias, executor);
         }
-        return nn::linear_input_gradient(g_out, b[role].weight, executor);
+        take(role, std::move(slope));
+        return nn::linear_input_gradient(g_out, layer.weight, executor);
     };
     basic_matrix<Scalar> from_hidden =
         tape.hidden.backward(linear(linear_role::down, tape.hidden, g), rounding.inputs, executor);
@@ -239,7 +248,7 @@ void backward(dense_block<Scalar> const& b, block_rounding<Scalar> const& roundi
                           nn::activate_backward(b.activation, tape.up, std::move(from_hidden), executor));
     }
     from_mlp = tape.mlp_input.backward(std::move(from_mlp), rounding.inputs, executor);
-    g += norm_backward<Scalar>(b.mlp_norm, tape.middle, from_mlp, gradient.mlp_norm, executor);
+    g += norm_backward<Scalar>(b.mlp_norm, tape.middle, from_mlp, gradient.mlp, executor);
 
     basic_matrix<Scalar> const from_context =
         tape.context.backward(linear(linear_role::output, tape.context, g), rounding.inputs, executor);
@@ -256,7 +265,8 @@ void backward(dense_block<Scalar> const& b, block_rounding<Scalar> const& roundi
     from_attention += linear(linear_role::key, tape.attention_input, back.k);
     from_attention += linear(linear_role::value, tape.attention_input, back.v);
     from_attention = tape.attention_input.backward(std::move(from_attention), rounding.inputs, executor);
-    norm_backward<Scalar>(b.attention_norm, x, from_attention, gradient.attention_norm, executor);
+    norm_backward<Scalar>(b.attention_norm, x, from_attention, gradient.attention, executor);
+    return gradient;
 }
 
 } // namespace detent::inline DETENT_ABI

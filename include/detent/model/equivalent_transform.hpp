@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <vector>
+#include <string_view>
+#include <utility>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
@@ -30,11 +31,14 @@ template <class Scalar> struct equivalent_transform {
     vector_type mlp_shift;       ///< likewise; for norms with a bias only
     vector_type hidden_scale;    ///< from up to down, (intermediate); only where there is a gate, as SwiGLU is linear in up
 
-    /// All of them.
+    /// All of them, and their names.
     std::array<vector_type*, 8> parts() {
         return {&attention_scale, &attention_shift, &context_scale, &context_shift,
                 &key_scale,       &mlp_scale,       &mlp_shift,     &hidden_scale};
     }
+    static constexpr std::array<std::string_view, 8> part_names{"attention_scale", "attention_shift", "context_scale",
+                                                                "context_shift",   "key_scale",       "mlp_scale",
+                                                                "mlp_shift",       "hidden_scale"};
 
     /// Moves scales that are nearly 0 away from it, with their sign; blocks are divided by them.
     void keep_invertible() {
@@ -57,138 +61,171 @@ template <class Scalar> struct equivalent_transform {
         return b.heads.kv_heads * b.heads.head_dim / (b.rope ? 2 : 1);
     }
 
+    bool empty() const {
+        return attention_scale.size() + context_scale.size() + key_scale.size() + mlp_scale.size() +
+                   hidden_scale.size() == 0;
+    }
+
     /// The block that computes the same. Biases are made where a shift needs one.
     dense_block<Scalar> apply(dense_block<Scalar> b) const {
-        if (attention_scale.size() > 0) {
-            write(attention_scale, attention_shift, b.attention_norm);
-            for (linear_role const role : {linear_role::query, linear_role::key, linear_role::value}) {
-                read(attention_scale, attention_shift, b[role]);
-            }
-        }
-        if (context_scale.size() > 0) {
-            write(context_scale, context_shift, b[linear_role::value]);
-            read(for_queries(context_scale, b.heads), for_queries(context_shift, b.heads), b[linear_role::output]);
-        }
-        if (key_scale.size() > 0) {
-            vector_type const keys = of_keys(b);
-            write(for_queries(keys, b.heads), {}, b[linear_role::query]);
-            write(keys.cwiseInverse(), {}, b[linear_role::key]);
-        }
-        if (mlp_scale.size() > 0) {
-            write(mlp_scale, mlp_shift, b.mlp_norm);
-            for (linear_role const role : mlp_readers(b)) {
-                read(mlp_scale, mlp_shift, b[role]);
-            }
-        }
-        if (hidden_scale.size() > 0) {
-            DETENT_EXPECTS(b.has_gate());
-            write(hidden_scale, {}, b[linear_role::up]);
-            read(hidden_scale, {}, b[linear_role::down]);
+        apply_to_norms(b);
+        for (linear_role const role : block_roles) {
+            b[role] = made(b, role);
         }
         return b;
     }
 
-    /// Adds the gradient with respect to the scales and shifts to `sum`. `b` is the block, `made` what `apply` made of
-    /// it, and `g` the gradient with respect to that, which is used up.
-    void backward(dense_block<Scalar> const& b, dense_block<Scalar> const& made, dense_block<Scalar>& g,
+    /// The norms of that block.
+    void apply_to_norms(dense_block<Scalar>& b) const {
+        write({attention_scale, attention_shift}, b.attention_norm.weight, b.attention_norm.bias);
+        write({mlp_scale, mlp_shift}, b.mlp_norm.weight, b.mlp_norm.bias);
+    }
+
+    /// One of its linear layers.
+    dense_linear<Scalar> made(dense_block<Scalar> const& b, linear_role role) const {
+        dense_linear<Scalar> layer = b[role];
+        if (layer.weight.size() == 0) {
+            return layer;
+        }
+        auto const reads = read_by(b, role);
+        auto const writes = written_by(b, role);
+        DETENT_EXPECTS(reads.scale.size() == 0 || reads.scale.size() == layer.weight.cols());
+        if (layer.bias.size() == 0 && reads.shift.size() + writes.shift.size() > 0) {
+            layer.bias = vector_type::Zero(layer.weight.rows());
+        }
+        if (reads.shift.size() > 0) {
+            layer.bias.noalias() += layer.weight * reads.shift;
+        }
+        if (reads.scale.size() > 0) {
+            layer.weight.array().rowwise() *= reads.scale.transpose().array();
+        }
+        write(writes, layer.weight, layer.bias);
+        return layer;
+    }
+
+    /// Adds to `sum` what the gradient `g` with respect to a linear layer that was `made` of `b` says about the scales
+    /// and shifts.
+    void backward(dense_block<Scalar> const& b, linear_role role, dense_linear<Scalar> const& made,
+                  dense_linear<Scalar> const& g, equivalent_transform& sum) const {
+        auto const reads = read_by(b, role);
+        auto const writes = written_by(b, role);
+        // Gradients with respect to the logarithms of scales: the weight is W diag(read) / written, row by row.
+        vector_type written = vector_type::Zero(made.weight.rows()), read = vector_type::Zero(made.weight.cols());
+        for (index_t row = 0; row < made.weight.rows(); ++row) {
+            auto const product = g.weight.row(row).cwiseProduct(made.weight.row(row));
+            written(row) = -product.sum();
+            read += product.transpose();
+        }
+        vector_type bias = g.bias; // then with respect to b + W d
+        if (bias.size() > 0 && writes.scale.size() > 0) {
+            written -= g.bias.cwiseProduct(made.bias);
+            bias.array() /= writes.scale.array();
+        }
+        channels slopes{reads.scale.size() > 0 ? vector_type(read.cwiseQuotient(reads.scale)) : vector_type{}, {}};
+        if (reads.shift.size() > 0) {
+            slopes.shift = b[role].weight.transpose() * bias;
+        }
+        if (role == linear_role::output) {
+            slopes = {from_queries(slopes.scale, b.heads), from_queries(slopes.shift, b.heads)};
+        }
+        auto const [scale, shift] = place_read(sum, role);
+        add(slopes, {scale, shift});
+
+        if (role == linear_role::value) {
+            add({context_scale.size() > 0 ? vector_type(written.cwiseQuotient(context_scale)) : vector_type{},
+                 context_shift.size() > 0 ? vector_type(-bias) : vector_type{}},
+                {&sum.context_scale, &sum.context_shift});
+        } else if (role == linear_role::up && hidden_scale.size() > 0) {
+            sum.hidden_scale += written.cwiseQuotient(hidden_scale);
+        } else if ((role == linear_role::query || role == linear_role::key) && key_scale.size() > 0) {
+            // Keys are written with 1 / s.
+            vector_type const of_keys = role == linear_role::query ? from_queries(written, b.heads) : -written;
+            for (index_t c = 0; c < of_keys.size(); ++c) {
+                index_t const i = key_index(b, c);
+                sum.key_scale(i) += of_keys(c) / key_scale(i);
+            }
+        }
+    }
+
+    /// The same for the norms: those of the transformed block, and the gradients with respect to them.
+    void backward(dense_norm<Scalar> const& attention, dense_norm<Scalar> const& attention_gradient,
+                  dense_norm<Scalar> const& mlp, dense_norm<Scalar> const& mlp_gradient,
                   equivalent_transform& sum) const {
-        // In the reverse order of `apply`: rows of a weight before its columns.
-        vector_type none;
-        if (hidden_scale.size() > 0) {
-            read_backward(b[linear_role::down], g[linear_role::down], sum.hidden_scale, none);
-            write_backward(hidden_scale, made[linear_role::up], g[linear_role::up], sum.hidden_scale, none);
-        }
-        if (mlp_scale.size() > 0) {
-            for (linear_role const role : mlp_readers(b)) {
-                read_backward(b[role], g[role], sum.mlp_scale, sum.mlp_shift);
-            }
-            write_backward(mlp_scale, made.mlp_norm, g.mlp_norm, sum.mlp_scale, sum.mlp_shift);
-        }
-        if (key_scale.size() > 0) {
-            vector_type const keys = of_keys(b);
-            vector_type queries = vector_type::Zero(b[linear_role::query].weight.rows());
-            vector_type inverse = vector_type::Zero(keys.size());
-            write_backward(for_queries(keys, b.heads), made[linear_role::query], g[linear_role::query], queries, none);
-            write_backward(keys.cwiseInverse(), made[linear_role::key], g[linear_role::key], inverse, none);
-            vector_type const channels = from_queries(queries, b.heads) - inverse.cwiseQuotient(keys.cwiseAbs2());
-            for (index_t c = 0; c < channels.size(); ++c) {
-                sum.key_scale(key_index(b, c)) += channels(c);
-            }
-        }
-        if (context_scale.size() > 0) {
-            vector_type scales = vector_type::Zero(b[linear_role::output].weight.cols());
-            vector_type shifts = context_shift.size() > 0 ? scales : none;
-            read_backward(b[linear_role::output], g[linear_role::output], scales, shifts);
-            sum.context_scale += from_queries(scales, b.heads);
-            if (shifts.size() > 0) {
-                sum.context_shift += from_queries(shifts, b.heads);
-            }
-            write_backward(context_scale, made[linear_role::value], g[linear_role::value], sum.context_scale,
-                           sum.context_shift);
-        }
-        if (attention_scale.size() > 0) {
-            for (linear_role const role : {linear_role::query, linear_role::key, linear_role::value}) {
-                read_backward(b[role], g[role], sum.attention_scale, sum.attention_shift);
-            }
-            write_backward(attention_scale, made.attention_norm, g.attention_norm, sum.attention_scale,
-                           sum.attention_shift);
-        }
+        norm_backward({attention_scale, attention_shift}, attention, attention_gradient,
+                      {&sum.attention_scale, &sum.attention_shift});
+        norm_backward({mlp_scale, mlp_shift}, mlp, mlp_gradient, {&sum.mlp_scale, &sum.mlp_shift});
     }
 
 private:
-    static std::vector<linear_role> mlp_readers(dense_block<Scalar> const& b) {
-        return b.has_gate() ? std::vector{linear_role::gate, linear_role::up} : std::vector{linear_role::up};
+    /// Scales and shifts of the channels at one place, or none.
+    struct channels {
+        vector_type scale, shift;
+    };
+    struct site {
+        vector_type *scale, *shift;
+    };
+
+    /// The place that a linear layer reads, of this or of gradients with respect to it.
+    template <class Transform> static auto place_read(Transform& t, linear_role role) {
+        switch (role) {
+        case linear_role::query:
+        case linear_role::key:
+        case linear_role::value: return std::pair(&t.attention_scale, &t.attention_shift);
+        case linear_role::output: return std::pair(&t.context_scale, &t.context_shift);
+        case linear_role::down: return std::pair(&t.hidden_scale, decltype(&t.context_shift){});
+        default: return std::pair(&t.mlp_scale, &t.mlp_shift);
+        }
     }
 
-    /// Makes a linear layer or a norm, whose rows are channels, write (x - d) / s.
-    template <class Layer> static void write(vector_type const& scale, vector_type const& shift, Layer& layer) {
-        DETENT_EXPECTS(layer.weight.rows() == scale.size());
-        layer.weight.array().colwise() /= scale.array();
-        if (shift.size() > 0) {
-            if (layer.bias.size() == 0) {
-                layer.bias = vector_type::Zero(scale.size());
+    /// What a linear layer reads, and what it writes.
+    channels read_by(dense_block<Scalar> const& b, linear_role role) const {
+        auto const [scale, shift] = place_read(*this, role);
+        channels const c{*scale, shift != nullptr ? *shift : vector_type{}};
+        return role == linear_role::output ? channels{for_queries(c.scale, b.heads), for_queries(c.shift, b.heads)} : c;
+    }
+    channels written_by(dense_block<Scalar> const& b, linear_role role) const {
+        switch (role) {
+        case linear_role::query: return {for_queries(of_keys(b), b.heads), {}};
+        case linear_role::key: return {of_keys(b).cwiseInverse(), {}};
+        case linear_role::value: return {context_scale, context_shift};
+        case linear_role::up: DETENT_EXPECTS(hidden_scale.size() == 0 || b.has_gate()); return {hidden_scale, {}};
+        default: return {};
+        }
+    }
+
+    /// Makes a layer, whose rows are channels, write (x - d) / s.
+    template <class Weight> static void write(channels const& c, Weight& weight, vector_type& bias) {
+        if (c.scale.size() == 0) {
+            return;
+        }
+        DETENT_EXPECTS(weight.rows() == c.scale.size());
+        weight.array().colwise() /= c.scale.array();
+        if (bias.size() > 0) {
+            if (c.shift.size() > 0) {
+                bias -= c.shift;
             }
-            layer.bias -= shift;
-        }
-        if (layer.bias.size() > 0) {
-            layer.bias.array() /= scale.array();
+            bias.array() /= c.scale.array();
         }
     }
 
-    /// Makes a linear layer expect that.
-    static void read(vector_type const& scale, vector_type const& shift, dense_linear<Scalar>& layer) {
-        DETENT_EXPECTS(layer.weight.cols() == scale.size());
-        if (shift.size() > 0) {
-            if (layer.bias.size() == 0) {
-                layer.bias = vector_type::Zero(layer.weight.rows());
-            }
-            layer.bias.noalias() += layer.weight * shift;
+    static void norm_backward(channels const& c, dense_norm<Scalar> const& made, dense_norm<Scalar> const& g, site sum) {
+        if (c.scale.size() == 0) {
+            return;
         }
-        layer.weight.array().rowwise() *= scale.transpose().array();
+        vector_type written = -g.weight.cwiseProduct(made.weight);
+        if (made.bias.size() > 0) {
+            written -= g.bias.cwiseProduct(made.bias);
+        }
+        add({written.cwiseQuotient(c.scale), c.shift.size() > 0 ? vector_type(-g.bias.cwiseQuotient(c.scale)) : c.shift},
+            sum);
     }
 
-    /// The gradients of `write`, given what it made and the gradient with respect to that, which becomes that with
-    /// respect to what it was given. Where `shift_sum` is empty there is no shift.
-    template <class Layer>
-    static void write_backward(vector_type const& scale, Layer const& made, Layer& g, vector_type& scale_sum,
-                               vector_type& shift_sum) {
-        scale_sum -= g.weight.cwiseProduct(made.weight).rowwise().sum().cwiseQuotient(scale);
-        g.weight.array().colwise() /= scale.array();
-        if (g.bias.size() > 0) {
-            scale_sum -= g.bias.cwiseProduct(made.bias).cwiseQuotient(scale);
-            g.bias.array() /= scale.array();
-            if (shift_sum.size() > 0) {
-                shift_sum -= g.bias;
-            }
+    static void add(channels const& slopes, site sum) {
+        if (slopes.scale.size() > 0) {
+            *sum.scale += slopes.scale;
         }
-    }
-
-    /// The gradients of `read`, given the layer before it.
-    static void read_backward(dense_linear<Scalar> const& layer, dense_linear<Scalar> const& g, vector_type& scale_sum,
-                              vector_type& shift_sum) {
-        scale_sum += g.weight.cwiseProduct(layer.weight).colwise().sum().transpose();
-        if (shift_sum.size() > 0) {
-            shift_sum.noalias() += layer.weight.transpose() * g.bias;
+        if (slopes.shift.size() > 0) {
+            *sum.shift += slopes.shift;
         }
     }
 
@@ -205,7 +242,7 @@ private:
     /// The sums of numbers over the query heads that read the same key-value head.
     static vector_type from_queries(vector_type const& all, nn::attention_heads const& heads) {
         index_t const group = heads.heads / heads.kv_heads * heads.head_dim;
-        vector_type sums = vector_type::Zero(heads.kv_heads * heads.head_dim);
+        vector_type sums = vector_type::Zero(all.size() > 0 ? heads.kv_heads * heads.head_dim : 0);
         for (index_t i = 0; i < all.size(); ++i) {
             sums(i / group * heads.head_dim + i % heads.head_dim) += all(i);
         }
@@ -219,6 +256,9 @@ private:
     }
 
     vector_type of_keys(dense_block<Scalar> const& b) const {
+        if (key_scale.size() == 0) {
+            return {};
+        }
         DETENT_EXPECTS(key_scale.size() == key_scales(b));
         vector_type scales(b.heads.kv_heads * b.heads.head_dim);
         for (index_t c = 0; c < scales.size(); ++c) {

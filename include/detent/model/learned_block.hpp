@@ -74,7 +74,7 @@ public:
     /// The block with rounded weights.
     dense_block<Scalar> quantized(block_parameters<Scalar> const& p, executor_ref executor = {}) const {
         rounded r;
-        return round(p.transform.apply(floats_), p, r, executor);
+        return round(p, r, executor);
     }
 
     /// The hidden state after the block with rounded weights and activations, given that before it, `x`.
@@ -89,45 +89,50 @@ public:
     Scalar loss(block_parameters<Scalar> const& p, basic_matrix_view<Scalar> x,
                 std::span<basic_matrix_view<Scalar> const> targets, nn::token_rows rows,
                 block_parameters<Scalar>& gradient, executor_ref executor = {}) const {
-        dense_block<Scalar> const made = p.transform.apply(floats_);
         rounded r;
-        dense_block<Scalar> const quantized = round(made, p, r, executor);
+        dense_block<Scalar> const quantized = round(p, r, executor);
         block_tape<Scalar> tape;
         basic_matrix<Scalar> const y = detent::forward(quantized, activations_, x, rows, tape, executor);
         Scalar loss = 0;
         basic_matrix<Scalar> g = basic_matrix<Scalar>::Zero(y.rows(), y.cols());
         for (auto const& target : targets) {
             DETENT_EXPECTS(shape_of(target) == shape_of(y));
-            basic_matrix<Scalar> const difference = y - target;
-            loss += difference.squaredNorm() / static_cast<Scalar>(y.size());
-            g += Scalar(2) / static_cast<Scalar>(y.size()) * difference;
+            loss += (y - target).squaredNorm() / static_cast<Scalar>(y.size());
+            g += Scalar(2) / static_cast<Scalar>(y.size()) * (y - target);
         }
-        dense_block<Scalar> g_numbers = quantized.zeros();
-        detent::backward(quantized, activations_, x, rows, tape, std::move(g), g_numbers, executor);
-        for (linear_role const role : block_roles) {
+        auto const take = [&](linear_role role, dense_linear<Scalar> slope) {
             auto const i = static_cast<std::size_t>(role);
-            if (made[role].weight.size() > 0) {
-                g_numbers[role].weight =
-                    weights_.backward(made[role].weight, quantized[role].weight, std::move(g_numbers[role].weight),
-                                      r[i], p.clips[i] ? &*p.clips[i] : nullptr,
-                                      gradient.clips[i] ? &*gradient.clips[i] : nullptr, executor);
+            std::optional<dense_linear<Scalar>> transformed;
+            dense_linear<Scalar> const& made =
+                p.transform.empty() ? floats_[role] : transformed.emplace(p.transform.made(floats_, role));
+            slope.weight = weights_.backward(made.weight, quantized[role].weight, std::move(slope.weight), r[i],
+                                             p.clips[i] ? &*p.clips[i] : nullptr,
+                                             gradient.clips[i] ? &*gradient.clips[i] : nullptr, executor);
+            if (transformed) {
+                p.transform.backward(floats_, role, made, slope, gradient.transform);
             }
-        }
-        p.transform.backward(floats_, made, g_numbers, gradient.transform);
+        };
+        auto const norms = detent::backward(quantized, activations_, x, rows, tape, std::move(g), take, executor);
+        p.transform.backward(quantized.attention_norm, norms.attention, quantized.mlp_norm, norms.mlp,
+                             gradient.transform);
         return loss;
     }
 
 private:
     using rounded = std::array<typename fake_quantizer<Scalar>::tiles, 7>;
 
-    dense_block<Scalar> round(dense_block<Scalar> b, block_parameters<Scalar> const& p, rounded& r,
-                              executor_ref executor) const {
+    dense_block<Scalar> round(block_parameters<Scalar> const& p, rounded& r, executor_ref executor) const {
+        dense_block<Scalar> b = floats_.without_linears();
+        p.transform.apply_to_norms(b);
         for (linear_role const role : block_roles) {
             auto const i = static_cast<std::size_t>(role);
-            if (b[role].weight.size() > 0) {
-                b[role].weight =
-                    weights_.forward(b[role].weight, p.clips[i] ? &*p.clips[i] : nullptr, r[i], executor);
+            if (floats_[role].weight.size() == 0) {
+                continue;
             }
+            std::optional<dense_linear<Scalar>> transformed;
+            dense_linear<Scalar> const& made =
+                p.transform.empty() ? floats_[role] : transformed.emplace(p.transform.made(floats_, role));
+            b[role] = {weights_.forward(made.weight, p.clips[i] ? &*p.clips[i] : nullptr, r[i], executor), made.bias};
         }
         return b;
     }

@@ -8,6 +8,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/nn/token_sums.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -22,7 +23,7 @@ basic_matrix<scalar_of<X>> linear(Eigen::MatrixBase<X> const& inputs, basic_matr
     stopwatch::section const timed(executor.watch(), work::products);
     // Tiles of y large enough for a product at full speed. A single token only reads the weights once, so there a tile
     // is as many of them as pay for starting a thread.
-    index_t const tokens = std::min<index_t>(x.rows(), 256);
+    index_t const tokens = std::min<index_t>(x.rows(), x.rows() > 1024 ? 1024 : 256);
     index_t const outs =
         x.rows() == 1 ? std::max<index_t>(64, (index_t{1} << 18) / std::max<index_t>(w.cols(), 1)) : 512;
     index_t const tiles_across = ceil_div(w.rows(), outs);
@@ -34,13 +35,17 @@ basic_matrix<scalar_of<X>> linear(Eigen::MatrixBase<X> const& inputs, basic_matr
         auto const w_tile = w.middleRows(o, std::min(outs, w.rows() - o));   // (out, in)
         auto const x_tile = x.middleRows(t, std::min(tokens, x.rows() - t)); // (token, in)
         auto y_tile = y.block(t, o, x_tile.rows(), w_tile.rows());           // (token, out)
-        if (x.rows() == 1) {
-            y_tile.row(0).transpose().noalias() = w_tile * x_tile.row(0).transpose();
-        } else {
-            y_tile.noalias() = x_tile * w_tile.transpose();
-        }
         if (bias.size() > 0) {
-            y_tile.rowwise() += bias.segment(o, w_tile.rows()).transpose();
+            y_tile.rowwise() = bias.segment(o, w_tile.rows()).transpose();
+        } else {
+            y_tile.setZero();
+        }
+        if (x.rows() == 1) {
+            y_tile.row(0).transpose().noalias() += w_tile * x_tile.row(0).transpose();
+        } else if (x.rows() <= 16) { // too few to pay for copies of the weights
+            y_tile.noalias() += x_tile * w_tile.transpose();
+        } else {
+            add_product(y_tile, x_tile, w_tile.transpose());
         }
     });
     return y;
@@ -61,7 +66,9 @@ basic_matrix<scalar_of<G>> linear_input_gradient(Eigen::MatrixBase<G> const& gra
     executor.for_each(ceil_div(g.rows(), tokens) * tiles_across, [&](index_t tile) {
         index_t const t = tile / tiles_across * tokens, rows = std::min(tokens, g.rows() - t);
         index_t const i = tile % tiles_across * ins, cols = std::min(ins, w.cols() - i);
-        x_gradient.block(t, i, rows, cols).noalias() = g.middleRows(t, rows) * w.middleCols(i, cols);
+        auto tile_gradient = x_gradient.block(t, i, rows, cols);
+        tile_gradient.setZero();
+        add_product(tile_gradient, g.middleRows(t, rows), w.middleCols(i, cols));
     });
     return x_gradient;
 }
@@ -81,7 +88,7 @@ void add_linear_weight_gradient(Eigen::MatrixBase<G> const& gradients, basic_mat
     executor.for_each(ceil_div(g.cols(), outs) * tiles_across, [&](index_t tile) {
         index_t const o = tile / tiles_across * outs, rows = std::min(outs, g.cols() - o);
         index_t const i = tile % tiles_across * ins, cols = std::min(ins, x.cols() - i);
-        w_gradient.block(o, i, rows, cols).noalias() += g.middleCols(o, rows).transpose() * x.middleCols(i, cols);
+        add_product(w_gradient.block(o, i, rows, cols), g.middleCols(o, rows).transpose(), x.middleCols(i, cols));
     });
 }
 

@@ -56,6 +56,9 @@ inline constexpr std::array<std::string_view, 8> layer_names{"q", "k", "v", "o",
 /// | `lwc`                       | how far ranges are clipped is learned, block by block (OmniQuant)            |
 /// | `let`                       | so are scales of the channels between layers, folded into the weights, and,  |
 /// |                             | where inputs are quantized and norms have biases, shifts of them             |
+/// | `let=down`                  | scales of the channels between up and down too                               |
+/// | `omniquant`                 | `lwc`, `let`, `aug`, `epochs` and `alpha` as OmniQuant was published with    |
+/// |                             | them for these bits and the family of the model                              |
 /// | `aug`, `epochs=40`, ...     | `lwc`, `let`: the auxiliary loss too; passes over the text (20);             |
 /// | `alpha=0.75`                | exponent of activations in the first scales (0.5)                            |
 /// | `paper`                     | `search`, `fpq`: the exponent biases LLM-FP4 tries, not evenly spaced ranges |
@@ -258,8 +261,11 @@ inline void spec::read(std::string_view part) {
         }
     } else if (part == "lwc") {
         learning.clip = true;
-    } else if (part == "let") {
+    } else if (part == "let" || part == "let=down") {
         learning.transform = true;
+        learning.hidden = part != "let";
+    } else if (part == "omniquant") {
+        learning.published = true;
     } else if (part == "aug") {
         learning.auxiliary = has_learning_option_ = true;
     } else if (part.starts_with("epochs=")) {
@@ -386,7 +392,10 @@ inline spec spec::parse(std::string_view text) {
     need(s.has_metric_, s.search && s.input.fixed(), "metric needs search or fpq, and inputs with one range");
     need(s.candidates.spaced == range_candidates::spacing::bias, s.search, "paper needs search or fpq");
     need(s.weak.rule == weak_rule::published, s.weak.bits > 0, "published needs owq@ and a number of bits");
-    need(s.has_learning_option_, static_cast<bool>(s.learning), "aug, epochs and alpha need lwc or let");
+    need(s.has_learning_option_, static_cast<bool>(s.learning), "aug, epochs and alpha need lwc, let or omniquant");
+    need(s.learning.published,
+         !s.learning.clip && !s.learning.transform && !s.learning.auxiliary && s.learning.alpha == 0.5,
+         "omniquant chooses lwc, let, aug and alpha itself, which must not be given");
     need(static_cast<bool>(s.learning), !s.search && !s.input.fixed() && s.granularity.rows == 1,
          "lwc and let need scales of rows or groups, and inputs whose tokens have their own");
     need(static_cast<bool>(s.learning), s.range == range_kind::automatic, "lwc and let choose ranges themselves");

@@ -96,28 +96,33 @@ private:
                 T const* const source = from.at(0, p);
                 for (index_t i = 0; i < whole; i += Width) {
                     __builtin_prefetch(source + i + 4 * from.col_stride); // which the hardware does not expect
-                    copy<Width>(source + i, 1, to + i * k + p * Width);
+                    copy<Width>(source + i, to + i * k + p * Width);
                 }
                 std::copy_n(source + whole, n - whole, to + whole * k + p * Width);
             }
         } else {
-            for (index_t i = 0; i < whole; i += Width) {
-                for (index_t p = 0; p < k; ++p) {
-                    copy<Width>(from.at(i, p), from.row_stride, to + i * k + p * Width);
-                }
-            }
-            for (index_t i = whole; i < n; ++i) {
-                for (index_t p = 0; p < k; ++p) {
-                    to[whole * k + p * Width + i - whole] = *from.at(i, p);
+            // A cache line of one row after the other: rows whose distance is a power of two share few places there.
+            constexpr index_t run = 16;
+            for (index_t panel = 0; panel < n; panel += Width) {
+                index_t const rows_left = std::min(Width, n - panel);
+                for (index_t p = 0; p < k; p += run) {
+                    for (index_t r = 0; r < rows_left; ++r) {
+                        T const* const source = from.at(panel + r, p);
+                        T* const target = to + panel * k + p * Width + r;
+                        index_t const terms = std::min(run, k - p);
+                        for (index_t q = 0; q < terms; ++q) {
+                            target[q * Width] = source[q * from.col_stride];
+                        }
+                    }
                 }
             }
         }
     }
 
     /// A loop rather than std::copy_n, which becomes a call.
-    template <index_t Width> static void copy(T const* __restrict from, index_t stride, T* __restrict to) {
+    template <index_t Width> static void copy(T const* __restrict from, T* __restrict to) {
         for (index_t r = 0; r < Width; ++r) {
-            to[r] = from[r * stride];
+            to[r] = from[r];
         }
     }
 

@@ -15,10 +15,10 @@
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/solver/metric_search.hpp"
 #include "detent/solver/output_search.hpp"
-#include "detent/solver/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -131,7 +131,7 @@ private:
     static matrix product(matrix const& a, matrix_view b, executor_ref executor) {
         matrix sum = matrix::Zero(a.cols(), b.cols());
         executor.for_pieces(a.cols(), 128, [&](index_t begin, index_t end) {
-            products<float>::add(end - begin, b.cols(), a.rows(), 1,
+            nn::products<float>::add(end - begin, b.cols(), a.rows(), 1,
                                  simd::strided<float>{a.data() + begin, a.cols()}.transpose(),
                                  {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
         });
@@ -161,7 +161,7 @@ private:
                             [&](form_batch<Form>& batch, index_t begin, index_t end) {
             matrix_view const inputs = x.middleRows(begin, end - begin);
             matrix linear = matrix::Zero(end - begin, in);
-            products<float>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()}, {half.data(), in},
+            nn::products<float>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()}, {half.data(), in},
                                  linear.data(), in);
             auto& sums = parts[static_cast<std::size_t>(begin / rows)];
             sums.resize(chosen.size());

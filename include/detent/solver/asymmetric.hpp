@@ -41,7 +41,7 @@ inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessia
         matrix const ordered = take_columns(w.middleRows(begin, end - begin), f.order);
         basic_matrix<double> const rows = strength * ordered.cast<double>();      // (end - begin, in)
         basic_matrix<double> moved = basic_matrix<double>::Zero(rows.rows(), in); // (end - begin, in)
-        products<double>::add(rows.rows(), in, in, 1, {rows.data(), in}, {n.data(), in}, moved.data(), in);
+        nn::products<double>::add(rows.rows(), in, in, 1, {rows.data(), in}, {n.data(), in}, moved.data(), in);
         f.r.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
         for (index_t j = 0; j < in; ++j) {
             auto column = corrected.col(f.order[static_cast<std::size_t>(j)]);

@@ -39,7 +39,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
         index_t const piece = std::clamp<index_t>(ceil_div(end, 2 * executor.workers()), 48, 384); // rows of a task
         // What the columns to the right account for: a -= R_(.,right) R_(block,right)^T.
         executor.for_pieces(end, piece, [&](index_t row, index_t last) {
-            products<double>::add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
+            nn::products<double>::add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
                                    simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
                                    &a(row, begin), stride);
         });
@@ -62,7 +62,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
             auto above = a.block(row, begin, last - row, width);
             basic_matrix<double> const rest = above;
             above.setZero();
-            products<double>::add(last - row, width, width, 1, {rest.data(), width},
+            nn::products<double>::add(last - row, width, width, 1, {rest.data(), width},
                                    simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
         });
     }

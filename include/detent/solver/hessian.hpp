@@ -14,7 +14,7 @@
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
-#include "detent/solver/products.hpp"
+#include "detent/nn/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -68,7 +68,7 @@ public:
             if (row > col) {
                 return;
             }
-            products<float, double>::add(std::min(width, features() - row), std::min(width, features() - col),
+            nn::products<float, double>::add(std::min(width, features() - row), std::min(width, features() - col),
                                           x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
                                           &sum_(row, col), sum_.outerStride(),
                                           row == col ? simd::part::upper : simd::part::all);
@@ -132,7 +132,7 @@ public:
             basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols()); // with the triangle
             for (index_t col = 0; col < features(); col += width) {
                 index_t const last = std::min(col + width, features());
-                products<double>::add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
+                nn::products<double>::add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
                              {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
             }
             part(begin / rows_per_task) =

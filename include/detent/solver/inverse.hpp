@@ -8,7 +8,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
-#include "detent/solver/products.hpp"
+#include "detent/nn/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -24,7 +24,7 @@ inline basic_matrix<double> inverse_from_factor(basic_matrix<double> const& r, e
     });
     basic_matrix<double> inverse = basic_matrix<double>::Zero(n, n); // (in, in), lower triangle
     executor.for_pieces(n, panel, [&](index_t begin, index_t end) {
-        products<double>::add(end - begin, end, end, 1,
+        nn::products<double>::add(end - begin, end, end, 1,
                                simd::strided<double>{inverse_r.data() + begin, n}.transpose(), {inverse_r.data(), n},
                                &inverse(begin, 0), n);
     });
@@ -106,7 +106,7 @@ private:
         constexpr index_t panel = 128; // rows; few enough that little is computed above the diagonal
         for (index_t begin = 0; begin < size_; begin += panel) {
             index_t const end = std::min(size_, begin + panel);
-            products<double>::add(end - begin, end, gathered_, -1,
+            nn::products<double>::add(end - begin, end, gathered_, -1,
                           simd::strided<double>{steps_.data() + begin, stride_}.transpose(), {steps_.data(), stride_},
                           &g_(begin, 0), stride_);
         }

@@ -10,9 +10,9 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/solver/output_search.hpp"
 #include "detent/solver/problem.hpp"
-#include "detent/solver/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -136,7 +136,7 @@ private:
     /// a b^T.
     static matrix product(matrix_view a, matrix_view b) {
         matrix c = matrix::Zero(a.rows(), b.rows());
-        products<float>::add(a.rows(), b.rows(), a.cols(), 1, {a.data(), a.outerStride()},
+        nn::products<float>::add(a.rows(), b.rows(), a.cols(), 1, {a.data(), a.outerStride()},
                              simd::strided<float>{b.data(), b.outerStride()}.transpose(), c.data(), b.rows());
         return c;
     }

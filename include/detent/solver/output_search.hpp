@@ -13,9 +13,9 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/solver/layer_inputs.hpp"
 #include "detent/solver/problem.hpp"
-#include "detent/solver/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -79,7 +79,7 @@ public:
         work.setZero(d.rows(), size());
         for (index_t col = 0; col < size(); col += width) {
             index_t const last = std::min(col + width, size());
-            products<float>::add(d.rows(), last - col, last, 1, {d.data(), d.outerStride()},
+            nn::products<float>::add(d.rows(), last - col, last, 1, {d.data(), d.outerStride()},
                                  {&upper_(0, col), size()}, &work(0, col), size());
         }
         values = work.cwiseProduct(d).rowwise().sum();
@@ -109,7 +109,7 @@ public:
             divide_by_root(basis, basis, 1e-12); // nearly orthonormal
             matrix const now = basis.cast<float>();
             matrix next = matrix::Zero(n, rank);
-            products<float>::add(n, rank, n, 1, {g.data(), g.outerStride()}, {now.data(), rank}, next.data(), rank);
+            nn::products<float>::add(n, rank, n, 1, {g.data(), g.outerStride()}, {now.data(), rank}, next.data(), rank);
             basic_matrix<double> const before = now.cast<double>();
             basis = next.cast<double>();
             if (step == 3) { // G ~ (G B) (B^T G B)^-1 (G B)^T for the basis B, as exact as floats are
@@ -125,7 +125,7 @@ public:
     /// d G d^T for each row of `d` (rows, n), nearly; `work` is memory to be used again.
     void evaluate(matrix_view d, vector& values, matrix& work) const {
         work.setZero(d.rows(), vectors_.cols());
-        products<float>::add(d.rows(), vectors_.cols(), size(), 1, {d.data(), d.outerStride()},
+        nn::products<float>::add(d.rows(), vectors_.cols(), size(), 1, {d.data(), d.outerStride()},
                              {vectors_.data(), vectors_.cols()}, work.data(), work.cols());
         values = work.rowwise().squaredNorm() + d.cwiseAbs2() * rest_;
     }
@@ -136,7 +136,7 @@ private:
     static void divide_by_root(basic_matrix<double>& y, basic_matrix<double> const& x, double least) {
         index_t const rank = y.cols();
         basic_matrix<double> gram = basic_matrix<double>::Zero(rank, rank);
-        products<double>::add(rank, rank, y.rows(), 1, simd::strided<double>{x.data(), rank}.transpose(),
+        nn::products<double>::add(rank, rank, y.rows(), 1, simd::strided<double>{x.data(), rank}.transpose(),
                               {y.data(), rank}, gram.data(), rank);
         for (;; least *= 10) { // until it outweighs what rounding to float has made negative
             basic_matrix<double> root = gram;
@@ -216,7 +216,7 @@ public:
     matrix gradient(matrix_view w) const {
         matrix l = matrix::Zero(w.rows(), w.cols());
         if (c.size() > 0) {
-            products<float>::add(w.rows(), w.cols(), w.cols(), -1, {w.data(), w.outerStride()}, {c.data(), w.cols()},
+            nn::products<float>::add(w.rows(), w.cols(), w.cols(), -1, {w.data(), w.outerStride()}, {c.data(), w.cols()},
                                  l.data(), w.cols());
         }
         return l;
@@ -307,7 +307,7 @@ private:
             }
             if (columns > 1) { // each tile saw others that have changed since
                 matrix at = 2 * gradient_; // plus H d
-                products<float>::add(w_.rows(), w_.cols(), w_.cols(), 1, {errors_.data(), w_.cols()},
+                nn::products<float>::add(w_.rows(), w_.cols(), w_.cols(), 1, {errors_.data(), w_.cols()},
                                      {error_.h.data(), w_.cols()}, at.data(), w_.cols());
                 sum = at.cwiseProduct(errors_).cast<double>().sum();
             }
@@ -340,7 +340,7 @@ private:
             matrix l = gradient_.middleCols(col, n); // half the gradient where this tile has no error
             if (s_.scales.tiles.cols > 1) {
                 errors_.middleCols(col, n).setZero();
-                products<float>::add(w_.rows(), n, w_.cols(), 1, {errors_.data(), w_.cols()},
+                nn::products<float>::add(w_.rows(), n, w_.cols(), 1, {errors_.data(), w_.cols()},
                                      {&error_.h(0, col), w_.cols()}, l.data(), n);
             }
             std::vector<trials> tiles; // one below the other

@@ -9,7 +9,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/function_ref.hpp"
-#include "detent/solver/products.hpp"
+#include "detent/nn/products.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -93,7 +93,7 @@ private:
                      Scalar* sum) {
         index_t const rows = e_.rows();
         simd::strided<Scalar> const r{r_.data(), r_.outerStride()};
-        products<Scalar>::add(end - begin, rows, to - from, factor, r.block(from, begin).transpose(), {e, rows}, sum,
+        nn::products<Scalar>::add(end - begin, rows, to - from, factor, r.block(from, begin).transpose(), {e, rows}, sum,
                               rows);
     }
 

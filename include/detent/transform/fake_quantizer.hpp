@@ -13,6 +13,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/scale/scale_format.hpp"
 
@@ -52,6 +53,7 @@ public:
     }
 
     any_grid const& grid() const { return grid_; }
+    scale_format format() const { return format_; }
     /// Columns of a tile and tiles in a row of so many columns.
     index_t width(index_t columns) const { return width_ > 0 ? std::min(width_, columns) : columns; }
     index_t tiles_of(index_t columns) const { return columns > 0 ? ceil_div(columns, width(columns)) : 0; }
@@ -69,6 +71,7 @@ public:
     template <class X>
     basic_matrix<Scalar> forward(Eigen::MatrixBase<X> const& numbers, learned_clip<Scalar> const* clip, tiles& how,
                                  executor_ref executor = {}) const {
+        stopwatch::section const timed(executor.watch(), work::rounding);
         basic_matrix_view<Scalar> const x(numbers);
         index_t const width = this->width(x.cols()), across = tiles_of(x.cols());
         DETENT_EXPECTS(clip == nullptr || shape_of(clip->low) == (extents{x.rows(), across}));
@@ -106,6 +109,7 @@ public:
                                   learned_clip<Scalar>* clip_gradient = nullptr, executor_ref executor = {}) const {
         DETENT_EXPECTS(shape_of(x) == shape_of(y) && shape_of(x) == shape_of(g));
         DETENT_EXPECTS((clip == nullptr) == (clip_gradient == nullptr));
+        stopwatch::section const timed(executor.watch(), work::rounding);
         index_t const width = this->width(x.cols());
         Scalar const steps = static_cast<Scalar>(grid_.numbers().high) - static_cast<Scalar>(grid_.numbers().low);
         executor.for_pieces(x.rows(), rows_of_piece, [&](index_t begin, index_t end) {

@@ -9,10 +9,10 @@
 #include "detent/core/eigen.hpp"
 #include "detent/simd/product.hpp"
 
-namespace detent::inline DETENT_ABI {
+namespace detent::inline DETENT_ABI::nn {
 
 #if defined(EIGEN_USE_BLAS)
-/// The matrix products of the solvers, C += factor A B, by the BLAS that Eigen was told to use.
+/// The matrix products of models and solvers, C += factor A B, by the BLAS that Eigen was told to use.
 /// Its bits may depend on the number of its threads and on how rows are cut for the executor, and so may codes then.
 template <class T, class Sum = T> class products {
 public:
@@ -49,4 +49,20 @@ public:
 using simd::products;
 #endif
 
-} // namespace detent::inline DETENT_ABI
+/// How a matrix or vector that lies in memory is read: by rows, a transpose by columns.
+template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> const& x) {
+    static_assert((X::Flags & Eigen::DirectAccessBit) != 0, "the numbers must lie in memory");
+    DETENT_EXPECTS(x.derived().innerStride() == 1 || x.size() == 0);
+    index_t const outer = x.derived().outerStride();
+    return X::IsRowMajor ? simd::strided<scalar_of<X>>{x.derived().data(), outer}
+                         : simd::strided<scalar_of<X>>{x.derived().data(), 1, outer};
+}
+
+/// C += A B, of which C (m, n) lies in rows; A (m, k) and B (k, n) may be transposes.
+template <class A, class B>
+void add_product(basic_matrix_ref<scalar_of<A>> c, Eigen::MatrixBase<A> const& a, Eigen::MatrixBase<B> const& b) {
+    DETENT_EXPECTS(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}));
+    products<scalar_of<A>>::add(a.rows(), b.cols(), a.cols(), 1, strided(a), strided(b), c.data(), c.outerStride());
+}
+
+} // namespace detent::inline DETENT_ABI::nn
