@@ -43,7 +43,8 @@ INSTANTIATE_TEST_SUITE_P(
                     setting{"opt_let_fp4", test::opt_json(), {.transform = true, .auxiliary = true, .epochs = 40},
                             fake_quantizer<float>(any_grid(fp_grid<2, 1>{}), 0, float_format::f16),
                             any_grid(fp_grid<2, 1>{})},
-                    setting{"opt_lwc_let_int6", test::opt_json(), {.clip = true, .transform = true, .epochs = 40},
+                    setting{"opt_lwc_let_int6", test::opt_json(),
+                            {.clip = true, .transform = true, .probability_bits = 6, .epochs = 40},
                             fake_quantizer<float>(any_grid(int_grid<3>{}), 0, float_format::f16),
                             any_grid(int_grid<6>{})}),
     [](auto const& test) { return test.param.name; });
@@ -68,6 +69,7 @@ TEST_P(learning_of, brings_the_block_nearer_to_the_float_one_and_leaves_what_it_
     EXPECT_EQ(b.head_input.has_value(), s.activations.has_value());
     block unrounded = b;
     unrounded.head_input.reset();
+    EXPECT_EQ(std::exchange(unrounded.heads.probability_bits, 0), s.how.probability_bits);
     matrix const expected = floats.forward(x, rows);
     EXPECT_LE(distance(unrounded.forward(x, rows), expected), 1e-5 * static_cast<double>(expected.norm()));
     if (s.how.transform) {
@@ -85,7 +87,8 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
     learner(b, x, x, rows);
 
     // The same by hand.
-    auto const original = dense<float>(floats);
+    auto original = dense<float>(floats);
+    original.heads.probability_bits = s.how.probability_bits;
     block_rounding<float> rounding;
     block_parameters<float> first;
     if (s.activations) {

@@ -35,7 +35,7 @@ public:
           attention_width_(attention_width), x_(std::move(x)), targets_(std::move(targets)), sequences_(sequences) {}
 
     double operator()(block_parameters<double> const& p) {
-        next_ = 0;
+        next_ = next_probability_ = 0;
         dense_block<double> b = transformed(p.transform);
         for (linear_role const role : block_roles) {
             if (b[role].weight.size() > 0) {
@@ -169,6 +169,18 @@ private:
         return b;
     }
 
+    /// Rounded, or with the residual of the first call.
+    double probability(double p) {
+        if (floats_.heads.probability_bits == 0) {
+            return p;
+        }
+        double const steps = std::pow(2, floats_.heads.probability_bits) - 1;
+        if (next_probability_ == residuals_.size()) {
+            residuals_.push_back(std::round(p * steps) / steps - p);
+        }
+        return p + residuals_[next_probability_++];
+    }
+
     matrix64 run(dense_block<double> const& b) {
         auto const linear = [&](linear_role role, matrix64 const& x) {
             matrix64 y = x * b[role].weight.transpose();
@@ -207,14 +219,16 @@ private:
         for (index_t t = 0; t < q.rows(); ++t) {
             for (index_t h = 0; h < b.heads.heads; ++h) {
                 index_t const kv = h / (b.heads.heads / b.heads.kv_heads) * hd;
-                double sum = 0;
-                for (index_t u = t / length * length; u <= t; ++u) {
-                    double const e = std::exp(q.row(t).segment(h * hd, hd).dot(k.row(u).segment(kv, hd)) /
-                                              std::sqrt(static_cast<double>(hd)));
-                    sum += e;
-                    context.row(t).segment(h * hd, hd) += e * v.row(u).segment(kv, hd);
+                index_t const first = t / length * length;
+                vector64 p(t - first + 1);
+                for (index_t u = first; u <= t; ++u) {
+                    p(u - first) = std::exp(q.row(t).segment(h * hd, hd).dot(k.row(u).segment(kv, hd)) /
+                                            std::sqrt(static_cast<double>(hd)));
                 }
-                context.row(t).segment(h * hd, hd) /= sum;
+                p /= p.sum();
+                for (index_t u = first; u <= t; ++u) {
+                    context.row(t).segment(h * hd, hd) += probability(p(u - first)) * v.row(u).segment(kv, hd);
+                }
             }
         }
         context = rounded(context, context.cols());
@@ -241,6 +255,8 @@ private:
     index_t sequences_;
     std::vector<rounding> roundings_;
     std::size_t next_ = 0;
+    std::vector<double> residuals_; // of probabilities
+    std::size_t next_probability_ = 0;
 };
 
 vector64 positive(index_t size, unsigned seed) {
@@ -285,6 +301,7 @@ struct kind {
     any_grid weights;
     index_t group; // 0: a row
     std::optional<any_grid> activations;
+    int probability_bits = 0;
 };
 
 class learned : public testing::TestWithParam<kind> {};
@@ -294,6 +311,7 @@ INSTANTIATE_TEST_SUITE_P(
         kind{"llama_int3_groups", test::llama_json(), any_grid(int_grid<3>{}), 5, {}},
         kind{"llama_int4_int4", test::llama_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<4>{})},
         kind{"llama_e2m1_e2m1", test::llama_json(), any_grid(fp_grid<2, 1>{}), 0, any_grid(fp_grid<2, 1>{})},
+        kind{"llama_int4_int6_probabilities", test::llama_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<6>{}), 4},
         kind{"opt_int2", test::opt_json(), any_grid(int_grid<2>{}), 0, {}},
         kind{"opt_int4_int6", test::opt_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<6>{})},
         kind{"opt_sym4_e3m0_groups", test::opt_json(), any_grid(int_grid<4, zero::none>{}), 4,
@@ -304,7 +322,8 @@ TEST_P(learned, gradients_are_those_of_the_surrogate_with_frozen_residuals) {
     auto const& k = GetParam();
     test::random_weights source;
     auto const model = assemble_decoder(parse_configuration(k.model, "config.json"), "", source);
-    auto const floats = dense<double>(model.blocks[0]);
+    auto floats = dense<double>(model.blocks[0]);
+    floats.heads.probability_bits = k.probability_bits;
     index_t const hidden = floats.attention_norm.weight.size();
     index_t const width = floats.heads.head_dim; // of what attention rounds together
     index_t const group = k.group > 0 ? k.group : 1000;

@@ -369,6 +369,7 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
             b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
             b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
             b.head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
+            b.heads.probability_bits = 8;
         }
         auto const loaded = saved_and_loaded(io::packed_layout::detent);
         auto const before = linear_layers(model_);
@@ -382,6 +383,7 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
         }
         for (std::size_t i = 0; i < loaded.blocks.size(); ++i) {
             EXPECT_EQ(loaded.blocks[i].head_input, model_.blocks[i].head_input);
+            EXPECT_EQ(loaded.blocks[i].heads.probability_bits, 8);
         }
         expect_same_bits(loaded);
         auto const settings = saved_configuration().at("quantization_config");

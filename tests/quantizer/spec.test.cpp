@@ -221,6 +221,7 @@ TEST(spec, blocks_can_be_learned) {
     EXPECT_EQ(spec::parse("int3:lwc").learning, (learning{.clip = true}));
     EXPECT_FALSE(spec::parse("int3:let").learning.clip);
     EXPECT_EQ(spec::parse("int4:let=down:lwc").learning, (learning{.clip = true, .transform = true, .hidden = true}));
+    EXPECT_EQ(spec::parse("int4:let:p=8").learning, (learning{.transform = true, .probability_bits = 8}));
     EXPECT_EQ(spec::parse("int4:omniquant").learning, (learning{.published = true}));
     EXPECT_EQ(spec::parse("int4:omniquant:epochs=5:gptq").learning, (learning{.published = true, .epochs = 5}));
 }
@@ -329,11 +330,13 @@ TEST(spec, what_it_does_not_understand_is_named) {
         {"fp4:fpq", "fpq needs inputs with one range, such as a=fp4"},
         {"fp4:a=fp4@token:fpq", "fpq needs inputs with one range, such as a=fp4"},
         {"fp4:a=fp4:search:fold", "fold needs fpq"},
-        {"int4:aug", "aug, epochs and alpha need lwc, let or omniquant"},
-        {"int4:epochs=3", "aug, epochs and alpha need lwc, let or omniquant"},
+        {"int4:aug", "aug, p, epochs and alpha need lwc, let or omniquant"},
+        {"int4:epochs=3", "aug, p, epochs and alpha need lwc, let or omniquant"},
         {"int4:omniquant:lwc", "omniquant chooses lwc, let, aug and alpha itself, which must not be given"},
         {"int4:omniquant:alpha=0.7", "omniquant chooses lwc, let, aug and alpha itself, which must not be given"},
         {"int4:let=up", "'let=up'"},
+        {"int4:p=8", "aug, p, epochs and alpha need lwc, let or omniquant"},
+        {"int4:let:p=1", "not 2 to 8 bits: 'p=1'"},
         {"int4:let:alpha=1.5", "not between 0 and 1: 'alpha=1.5'"},
         {"int4:lwc:epochs=0", "not a number of epochs: 'epochs=0'"},
         {"int4:lwc:tensor", "lwc and let need scales of rows or groups, and inputs whose tokens have their own"},

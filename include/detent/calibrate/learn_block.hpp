@@ -179,7 +179,8 @@ public:
     /// `x` and `floats` (token, hidden) are the hidden states before the block in the quantized and the float model.
     /// @throws error as `learn` and `dense`.
     void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
-        auto const original = dense<float>(b);
+        auto original = dense<float>(b);
+        original.heads.probability_bits = how_.probability_bits;
         learning const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
                                             original.attention_norm.bias.size() > 0);
         block_rounding<float> rounding;
@@ -217,6 +218,7 @@ public:
             }
         }
         store(made, b);
+        b.heads.probability_bits = how_.probability_bits;
         if (activations_) {
             b.head_input = activation_quantizer(*activations_);
         }
@@ -239,6 +241,7 @@ private:
         double const numbers[]{double(how.clip),
                                double(how.transform),
                                double(how.epochs),
+                               double(how.probability_bits),
                                how.clip_rate,
                                how.transform_rate,
                                double(weights_.width(0)),

@@ -101,6 +101,7 @@ private:
         bool const show_floats = at_once || text_.float_inputs;
         block floats = show_floats || text_.float_stream ? b : block{};
         floats.head_input.reset();
+        floats.heads.probability_bits = 0;
         block const& shown = show_floats ? floats : b;
         matrix const before = at_once ? quantized_.x : matrix{};
         auto const groups = b.groups();

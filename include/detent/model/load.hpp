@@ -133,10 +133,11 @@ inline std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std
     return prefixes.front();
 }
 
-/// What the attention of a block, which has no weights, is called in files.
-inline std::string attention_name(block const& b) {
-    return b.query.name.substr(0, b.query.name.rfind('.') + 1) + "attention";
+/// What the attention of a block and its probabilities, which have no weights, are called in files.
+inline std::string attention_name(block const& b, char const* last = "attention") {
+    return b.query.name.substr(0, b.query.name.rfind('.') + 1) + last;
 }
+inline std::string probabilities_name(block const& b) { return attention_name(b, "probabilities"); }
 
 /// What stands before the names of all tensors but lm_head's: Hugging Face writes one with the model's head and a
 /// shorter or none without it.
@@ -174,6 +175,12 @@ inline io::packed_layout read_packed_layout(std::filesystem::path const& configu
     return format == "gptq" ? io::packed_layout::gptq_v1 : io::packed_layout::gptq_v2;
 }
 
+/// How files say that probabilities are rounded to so many bits.
+inline activation_quantizer probability_quantizer(int bits) {
+    auto const steps = static_cast<float>((1 << bits) - 1);
+    return {find_grid(grid_name::parse("int" + std::to_string(bits))), {1 / steps, 0}};
+}
+
 /// Reads `config.json` and the safetensors of a Hugging Face directory with float weights (F32, F16, BF16) or packed
 /// ones, as `save_decoder` writes them. @throws error naming the file and the field or tensor that is missing, wrong or
 /// not supported.
@@ -184,6 +191,12 @@ inline decoder load_decoder(std::filesystem::path const& directory) {
     decoder model = assemble_decoder(configuration, find_prefix(checkpoint, configuration.family), source);
     for (block& b : model.blocks) {
         b.head_input = source.input(attention_name(b), b.heads.head_dim);
+        if (auto const probabilities = source.input(probabilities_name(b), 0)) {
+            b.heads.probability_bits = probabilities->grid().bits();
+            if (!(*probabilities == probability_quantizer(b.heads.probability_bits))) {
+                throw error("'" + probabilities_name(b) + "'", "probabilities are rounded to equal steps from 0 to 1 only");
+            }
+        }
     }
     return model;
 }

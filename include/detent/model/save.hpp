@@ -63,8 +63,8 @@ inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& 
     return layers;
 }
 
-/// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of that. @throws error naming a layer whose
-/// quantizer they cannot describe, for example because its grid has no name.
+/// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of that.
+/// @throws error naming a layer whose quantizer they cannot describe, for example because its grid has no name.
 inline std::map<std::string, io::stored_input> stored_inputs(decoder const& model) {
     std::map<std::string, io::stored_input> inputs;
     auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {
@@ -101,6 +101,9 @@ inline std::map<std::string, io::stored_input> stored_inputs(decoder const& mode
     }
     for (block const& b : model.blocks) {
         add(attention_name(b), b.head_input, b.heads.head_dim);
+        if (b.heads.probability_bits > 0) {
+            add(probabilities_name(b), probability_quantizer(b.heads.probability_bits), 0);
+        }
     }
     return inputs;
 }
@@ -123,7 +126,7 @@ inline std::optional<error> layout_obstacle(decoder const& model, io::packed_lay
         }
     }
     for (block const& b : model.blocks) {
-        if (b.head_input) {
+        if (b.head_input || b.heads.probability_bits > 0) {
             return refusal(attention_name(b), "its inputs are not quantized");
         }
     }

@@ -18,6 +18,7 @@ struct attention_heads {
     index_t heads = 0;
     index_t kv_heads = 0;
     index_t head_dim = 0;
+    int probability_bits = 0; ///< where not 0, probabilities are rounded to multiples of 1 / (2^bits - 1)
 };
 
 /// Queries that attention takes at once: large enough for fast products, small against a sequence, as behind a causal
@@ -42,6 +43,12 @@ void masked_exponentials(Q const& q, K const& k, Scalar scale, attention_mask ma
         sums(i) = row.sum();
         p.row(i).tail(k.rows() - visible).setZero();
     }
+}
+
+/// Probabilities rounded as `attention_heads` says.
+template <class Scalar> basic_matrix<Scalar> rounded_probabilities(basic_matrix<Scalar> const& p, int bits) {
+    auto const steps = static_cast<Scalar>((1 << bits) - 1);
+    return (p.array() * steps).round() / steps;
 }
 
 /// Attention: each query takes the softmax(scale q k^T)-weighted mean of the values that `mask` lets it see. `queries`
@@ -82,8 +89,13 @@ basic_matrix<scalar_of<Q>> attention(Eigen::MatrixBase<Q> const& queries, basic_
         basic_matrix<Scalar> p; // (query, key)
         basic_vector<Scalar> sums;
         masked_exponentials(q_head, k_head, scale, mask, rows.start + first, p, sums);
-        out.noalias() = p * v_head;
-        out.array().colwise() /= sums.array(); // hd divisions a query instead of one for each key
+        if (layout.probability_bits > 0) {
+            p.array().colwise() /= sums.array();
+            out.noalias() = rounded_probabilities(p, layout.probability_bits) * v_head;
+        } else {
+            out.noalias() = p * v_head;
+            out.array().colwise() /= sums.array(); // hd divisions a query instead of one for each key
+        }
     };
     // Single tokens are little work, so several heads make a piece.
     index_t const grain =
@@ -113,7 +125,7 @@ template <class Scalar> struct attention_gradients {
 
 /// The gradients of `causal_attention` without earlier keys (rows.start is 0); `g` is that with respect to its result,
 /// (token, heads * head_dim). The probabilities P are computed again, block by block: with D the gradient g v^T with
-/// respect to P, that of the scores is P o (D - rowsum(P o D)).
+/// respect to P, that of the scores is P o (D - rowsum(P o D)). Rounding of probabilities counts as adding a constant.
 template <class Q>
 attention_gradients<scalar_of<Q>>
 causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view<scalar_of<Q>> k,
@@ -150,7 +162,12 @@ causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view
                 masked_exponentials(q_head, k_head, scale, attention_mask::causal, first, p, sums);
                 p.array().colwise() /= sums.array();
 
-                result.v.block(top, kv_head * hd, seen, hd).noalias() += p.transpose() * g_head;
+                auto v_gradient = result.v.block(top, kv_head * hd, seen, hd);
+                if (layout.probability_bits > 0) {
+                    v_gradient.noalias() += rounded_probabilities(p, layout.probability_bits).transpose() * g_head;
+                } else {
+                    v_gradient.noalias() += p.transpose() * g_head;
+                }
                 d.noalias() = g_head * v_head.transpose();
                 sums = p.cwiseProduct(d).rowwise().sum();
                 p.array() *= (d.colwise() - sums).array() * scale; // now the gradient of q k^T

@@ -60,7 +60,8 @@ inline constexpr std::array<std::string_view, 8> layer_names{"q", "k", "v", "o",
 /// | `omniquant`                 | `lwc`, `let`, `aug`, `epochs` and `alpha` as OmniQuant was published with    |
 /// |                             | them for these bits and the family of the model                              |
 /// | `aug`, `epochs=40`, ...     | `lwc`, `let`: the auxiliary loss too; passes over the text (20);             |
-/// | `alpha=0.75`                | exponent of activations in the first scales (0.5)                            |
+/// | `alpha=0.75`, `p=8`         | exponent of activations in the first scales (0.5); bits of the probabilities |
+/// |                             | of attention, which are not rounded otherwise                                |
 /// | `paper`                     | `search`, `fpq`: the exponent biases LLM-FP4 tries, not evenly spaced ranges |
 /// | `metric=absolute`, ...      | `search`, `fpq`: of inputs with one range; `squares`, `absolute`,            |
 /// |                             | `weighted_squares`, `doubly_weighted` or `cosine` (`output_metric`)          |
@@ -268,6 +269,13 @@ inline void spec::read(std::string_view part) {
         learning.published = true;
     } else if (part == "aug") {
         learning.auxiliary = has_learning_option_ = true;
+    } else if (part.starts_with("p=")) {
+        index_t bits = 0;
+        if (!read_number(part, "p=", bits) || bits < 2 || bits > 8) {
+            throw unknown("not 2 to 8 bits:");
+        }
+        learning.probability_bits = static_cast<int>(bits);
+        has_learning_option_ = true;
     } else if (part.starts_with("epochs=")) {
         if (!read_number(part, "epochs=", learning.epochs)) {
             throw unknown("not a number of epochs:");
@@ -392,7 +400,7 @@ inline spec spec::parse(std::string_view text) {
     need(s.has_metric_, s.search && s.input.fixed(), "metric needs search or fpq, and inputs with one range");
     need(s.candidates.spaced == range_candidates::spacing::bias, s.search, "paper needs search or fpq");
     need(s.weak.rule == weak_rule::published, s.weak.bits > 0, "published needs owq@ and a number of bits");
-    need(s.has_learning_option_, static_cast<bool>(s.learning), "aug, epochs and alpha need lwc, let or omniquant");
+    need(s.has_learning_option_, static_cast<bool>(s.learning), "aug, p, epochs and alpha need lwc, let or omniquant");
     need(s.learning.published,
          !s.learning.clip && !s.learning.transform && !s.learning.auxiliary && s.learning.alpha == 0.5,
          "omniquant chooses lwc, let, aug and alpha itself, which must not be given");

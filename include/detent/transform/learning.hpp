@@ -13,6 +13,7 @@ struct learning {
     bool hidden = false;        ///< of those from up to down too, where there is a gate
     bool auxiliary = false;     ///< learn also what the float block makes of the inputs the quantized one has
     bool published = false;     ///< instead of these and of `alpha`: what OmniQuant was published with
+    int probability_bits = 0;   ///< of attention in the quantized block; 0: they are not rounded
     index_t epochs = 20;        ///< over all sequences, each of which is a step
     double clip_rate = 1e-2;    ///< learning rates
     double transform_rate = 5e-3;
