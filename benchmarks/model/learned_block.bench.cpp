@@ -83,7 +83,7 @@ void learn(benchmark::State& state) {
     work_times const times = watch.lap();
     auto const share = [&](work kind) { return 100 * times[kind] / times.total(); };
     auto const rows = static_cast<double>(tokens);
-    double const numbers = 4.0 * static_cast<double>(hidden * hidden) + 3.0 * static_cast<double>(hidden * intermediate);
+    auto const numbers = static_cast<double>(4 * hidden * hidden + 3 * hidden * intermediate);
     state.counters["products %"] = share(work::products);
     state.counters["attention %"] = share(work::attention);
     state.counters["rounding %"] = share(work::rounding);

@@ -37,7 +37,8 @@ INSTANTIATE_TEST_SUITE_P(
     , learning_of,
     testing::Values(setting{"llama_lwc", test::llama_json(), {.clip = true, .epochs = 40},
                             fake_quantizer<float>(any_grid(int_grid<2>{}), 5, float_format::f16), {}},
-                    setting{"llama_lwc_let_int4", test::llama_json(), {.clip = true, .transform = true, .epochs = 40, .transform_rate = 1e-3},
+                    setting{"llama_lwc_let_int4", test::llama_json(),
+                            {.clip = true, .transform = true, .epochs = 40, .transform_rate = 1e-3},
                             fake_quantizer<float>(any_grid(int_grid<4>{}), 0, float_format::f16),
                             any_grid(int_grid<4>{})},
                     setting{"opt_let_fp4", test::opt_json(), {.transform = true, .auxiliary = true, .epochs = 40},
@@ -121,7 +122,8 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
                     std::vector<code> codes(1);
                     EXPECT_GE(how.zero(i, tile), low);
                     EXPECT_LE(how.zero(i, tile), high);
-                    s.weights.grid().round(1, &w(i, j), {how.scale(i, tile), how.zero(i, tile)}, codes.data(), &w(i, j));
+                    s.weights.grid().round(1, &w(i, j), {how.scale(i, tile), how.zero(i, tile)}, codes.data(),
+                                           &w(i, j));
                 }
             }
             if (s.activations) {

@@ -87,7 +87,8 @@ private:
                 }
                 double const s = (grid.has_zero() ? high - low : 2 * (r.low_is_farther ? -low : high)) / span;
                 if (first) {
-                    r.zero = grid.has_zero() ? std::clamp(std::nearbyint(-low / s), numbers.front(), numbers.back()) : 0;
+                    double const zero = std::clamp(std::nearbyint(-low / s), numbers.front(), numbers.back());
+                    r.zero = grid.has_zero() ? zero : 0;
                 }
                 for (index_t i = 0; i < n; ++i) {
                     if (first) {
@@ -103,7 +104,9 @@ private:
 
     static void remember(rounding& r, std::vector<double> const& numbers, double v) {
         double const nearest = *std::ranges::min_element(numbers, {}, [&](double n) { return std::abs(n - v); });
-        auto const beyond = [&](double end, double before) { return std::abs(v - before) > 1.5 * std::abs(end - before); };
+        auto const beyond = [&](double end, double before) {
+            return std::abs(v - before) > 1.5 * std::abs(end - before);
+        };
         bool const clipped = (v < numbers.front() && beyond(numbers.front(), numbers[1])) ||
                              (v > numbers.back() && beyond(numbers.back(), numbers[numbers.size() - 2]));
         r.clipped.push_back(clipped);
@@ -311,7 +314,8 @@ INSTANTIATE_TEST_SUITE_P(
         kind{"llama_int3_groups", test::llama_json(), any_grid(int_grid<3>{}), 5, {}},
         kind{"llama_int4_int4", test::llama_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<4>{})},
         kind{"llama_e2m1_e2m1", test::llama_json(), any_grid(fp_grid<2, 1>{}), 0, any_grid(fp_grid<2, 1>{})},
-        kind{"llama_int4_int6_probabilities", test::llama_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<6>{}), 4},
+        kind{"llama_int4_int6_probabilities", test::llama_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<6>{}),
+             4},
         kind{"opt_int2", test::opt_json(), any_grid(int_grid<2>{}), 0, {}},
         kind{"opt_int4_int6", test::opt_json(), any_grid(int_grid<4>{}), 0, any_grid(int_grid<6>{})},
         kind{"opt_sym4_e3m0_groups", test::opt_json(), any_grid(int_grid<4, zero::none>{}), 4,

@@ -102,10 +102,10 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
     return t;
 }
 
-/// Learns by AdamW how `b` is to be quantized so that it makes of the hidden states `x` what each of `targets` says; all
-/// are (token, hidden). Starts from `parameters`; those that are not there are not learned. Sequences come one after
-/// the other, as in OmniQuant (section 3.1). The same bits for any executor. @throws error when the loss is not finite;
-/// `cancelled`.
+/// Learns by AdamW how `b` is to be quantized so that it makes of the hidden states `x` what each of `targets` says;
+/// all are (token, hidden). Starts from `parameters`; those that are not there are not learned. Sequences come one
+/// after the other, as in OmniQuant (section 3.1). The same bits for any executor. @throws error when the loss is not
+/// finite; `cancelled`.
 inline learned learn(learned_block<float> const& b, block_parameters<float> parameters, learning const& how,
                      matrix_view x, std::span<matrix const> targets, nn::token_rows rows, executor_ref executor = {},
                      progress const& report = {}) {
@@ -135,7 +135,8 @@ inline learned learn(learned_block<float> const& b, block_parameters<float> para
                 wanted.emplace_back(target.middleRows(s * length, length));
             }
             auto gradient = result.parameters.zeros();
-            float const loss = b.loss(result.parameters, x.middleRows(s * length, length), wanted, {}, gradient, executor);
+            float const loss =
+                b.loss(result.parameters, x.middleRows(s * length, length), wanted, {}, gradient, executor);
             if (!std::isfinite(loss)) {
                 throw error("learning, epoch " + std::to_string(epoch + 1),
                             "the loss is no longer finite; smaller learning rates may help");
@@ -157,8 +158,8 @@ inline learned learn(learned_block<float> const& b, block_parameters<float> para
 /// place, and keeps the scales for its weights. To be called for one block after the other (`calibration::prepare`).
 class block_learner {
 public:
-    /// `weights` rounds weights. What linear layers read is rounded to `activations` for each token, where that is given,
-    /// and what attention reads for each token and head.
+    /// `weights` rounds weights. What linear layers read is rounded to `activations` for each token, where that is
+    /// given, and what attention reads for each token and head.
     block_learner(learning const& how, fake_quantizer<float> weights, std::optional<any_grid> activations = {},
                   executor_ref executor = {}, progress report = {})
         : how_(how), weights_(std::move(weights)), activations_(std::move(activations)), executor_(executor),

@@ -29,7 +29,7 @@ template <class Scalar> struct equivalent_transform {
     vector_type key_scale;       ///< from key, times s, to query, divided by s; see `key_scales`
     vector_type mlp_scale;       ///< from the norm to gate and up, (hidden)
     vector_type mlp_shift;       ///< likewise; for norms with a bias only
-    vector_type hidden_scale;    ///< from up to down, (intermediate); only where there is a gate, as SwiGLU is linear in up
+    vector_type hidden_scale;    ///< from up to down, (intermediate); where there is a gate, as SwiGLU is linear in up
 
     /// All of them, and their names.
     std::array<vector_type*, 8> parts() {
@@ -208,7 +208,8 @@ private:
         }
     }
 
-    static void norm_backward(channels const& c, dense_norm<Scalar> const& made, dense_norm<Scalar> const& g, site sum) {
+    static void norm_backward(channels const& c, dense_norm<Scalar> const& made, dense_norm<Scalar> const& g,
+                              site sum) {
         if (c.scale.size() == 0) {
             return;
         }
@@ -216,7 +217,8 @@ private:
         if (made.bias.size() > 0) {
             written -= g.bias.cwiseProduct(made.bias);
         }
-        add({written.cwiseQuotient(c.scale), c.shift.size() > 0 ? vector_type(-g.bias.cwiseQuotient(c.scale)) : c.shift},
+        add({written.cwiseQuotient(c.scale),
+             c.shift.size() > 0 ? vector_type(-g.bias.cwiseQuotient(c.scale)) : vector_type{}},
             sum);
     }
 

@@ -194,7 +194,8 @@ inline decoder load_decoder(std::filesystem::path const& directory) {
         if (auto const probabilities = source.input(probabilities_name(b), 0)) {
             b.heads.probability_bits = probabilities->grid().bits();
             if (!(*probabilities == probability_quantizer(b.heads.probability_bits))) {
-                throw error("'" + probabilities_name(b) + "'", "probabilities are rounded to equal steps from 0 to 1 only");
+                throw error("'" + probabilities_name(b) + "'",
+                            "probabilities are rounded to equal steps from 0 to 1 only");
             }
         }
     }

@@ -63,8 +63,8 @@ inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& 
     return layers;
 }
 
-/// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of that.
-/// @throws error naming a layer whose quantizer they cannot describe, for example because its grid has no name.
+/// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of
+/// that. @throws error naming a layer whose quantizer they cannot describe, for example because its grid has no name.
 inline std::map<std::string, io::stored_input> stored_inputs(decoder const& model) {
     std::map<std::string, io::stored_input> inputs;
     auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {

@@ -55,9 +55,10 @@ template <Grid G> scale_format with_unit(G const& grid, matrix_view w, scale_for
 /// The lowest and the highest number of a grid.
 template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lowest(), grid.highest()}; }
 
-/// The scale with which `numbers` span `width`: s = width / (highest - lowest) as `format` stores it. For E8M0 by OCP's rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a
-/// symmetric floating-point grid is 2^(floor(log2 amax) - emax). It may clip the largest weights; a search can try the
-/// next scale.
+/// The scale with which `numbers` span `width`: s = width / (highest - lowest) as `format` stores it. For E8M0 by OCP's
+/// rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a symmetric
+/// floating-point grid is 2^(floor(log2 amax) - emax). It may clip the largest weights; a search can try the next
+/// scale.
 inline float scale_over(interval numbers, float width, scale_format format) {
     float const steps = numbers.high - numbers.low;
     if (format.kind == scale_kind::e8m0) {

@@ -132,8 +132,8 @@ private:
         matrix sum = matrix::Zero(a.cols(), b.cols());
         executor.for_pieces(a.cols(), 128, [&](index_t begin, index_t end) {
             nn::products<float>::add(end - begin, b.cols(), a.rows(), 1,
-                                 simd::strided<float>{a.data() + begin, a.cols()}.transpose(),
-                                 {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
+                                     simd::strided<float>{a.data() + begin, a.cols()}.transpose(),
+                                     {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
         });
         return sum;
     }
@@ -162,7 +162,7 @@ private:
             matrix_view const inputs = x.middleRows(begin, end - begin);
             matrix linear = matrix::Zero(end - begin, in);
             nn::products<float>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()}, {half.data(), in},
-                                 linear.data(), in);
+                                     linear.data(), in);
             auto& sums = parts[static_cast<std::size_t>(begin / rows)];
             sums.resize(chosen.size());
             for (std::size_t c = 0; c < chosen.size(); ++c) {

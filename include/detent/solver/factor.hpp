@@ -40,8 +40,8 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
         // What the columns to the right account for: a -= R_(.,right) R_(block,right)^T.
         executor.for_pieces(end, piece, [&](index_t row, index_t last) {
             nn::products<double>::add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
-                                   simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
-                                   &a(row, begin), stride);
+                                      simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
+                                      &a(row, begin), stride);
         });
         basic_matrix<double> reversed(width, width); // lower triangle
         for (index_t i = 0; i < width; ++i) {
@@ -63,7 +63,7 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
             basic_matrix<double> const rest = above;
             above.setZero();
             nn::products<double>::add(last - row, width, width, 1, {rest.data(), width},
-                                   simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
+                                      simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
         });
     }
     return true;

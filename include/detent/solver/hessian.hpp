@@ -69,9 +69,9 @@ public:
                 return;
             }
             nn::products<float, double>::add(std::min(width, features() - row), std::min(width, features() - col),
-                                          x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
-                                          &sum_(row, col), sum_.outerStride(),
-                                          row == col ? simd::part::upper : simd::part::all);
+                                             x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
+                                             &sum_(row, col), sum_.outerStride(),
+                                             row == col ? simd::part::upper : simd::part::all);
             if (row == col) {
                 clear_lower(row, std::min(row + width, features()));
             }
@@ -133,7 +133,7 @@ public:
             for (index_t col = 0; col < features(); col += width) {
                 index_t const last = std::min(col + width, features());
                 nn::products<double>::add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
-                             {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
+                                          {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
             }
             part(begin / rows_per_task) =
                 2 * product.cwiseProduct(rows).sum() - (rows.cwiseAbs2() * sum_.diagonal()).sum();

@@ -25,8 +25,8 @@ inline basic_matrix<double> inverse_from_factor(basic_matrix<double> const& r, e
     basic_matrix<double> inverse = basic_matrix<double>::Zero(n, n); // (in, in), lower triangle
     executor.for_pieces(n, panel, [&](index_t begin, index_t end) {
         nn::products<double>::add(end - begin, end, end, 1,
-                               simd::strided<double>{inverse_r.data() + begin, n}.transpose(), {inverse_r.data(), n},
-                               &inverse(begin, 0), n);
+                                  simd::strided<double>{inverse_r.data() + begin, n}.transpose(), {inverse_r.data(), n},
+                                  &inverse(begin, 0), n);
     });
     inverse.triangularView<Eigen::StrictlyUpper>().setZero();
     return inverse;
@@ -107,8 +107,8 @@ private:
         for (index_t begin = 0; begin < size_; begin += panel) {
             index_t const end = std::min(size_, begin + panel);
             nn::products<double>::add(end - begin, end, gathered_, -1,
-                          simd::strided<double>{steps_.data() + begin, stride_}.transpose(), {steps_.data(), stride_},
-                          &g_(begin, 0), stride_);
+                                      simd::strided<double>{steps_.data() + begin, stride_}.transpose(),
+                                      {steps_.data(), stride_}, &g_(begin, 0), stride_);
         }
         gathered_ = 0;
     }

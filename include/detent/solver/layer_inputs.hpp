@@ -58,7 +58,7 @@ public:
         simd::strided<float> const left{difference.data(), difference.outerStride()};
         executor.for_pieces(x.rows() > 0 ? features() : 0, 128, [&](index_t begin, index_t end) {
             nn::products<float, double>::add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
-                                          {x.data(), x.outerStride()}, &sum_(begin, 0), sum_.outerStride());
+                                             {x.data(), x.outerStride()}, &sum_(begin, 0), sum_.outerStride());
         });
     }
 
@@ -106,7 +106,7 @@ private:
             basic_matrix<double> const rows = b.middleRows(begin, end - begin).cast<double>(); // (end - begin, in)
             basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols());
             nn::products<double>::add(rows.rows(), features(), features(), 1, {rows.data(), rows.outerStride()},
-                                  {c.data(), c.outerStride()}, product.data(), product.outerStride());
+                                      {c.data(), c.outerStride()}, product.data(), product.outerStride());
             part(begin / rows_per_task) =
                 product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
         });

@@ -137,7 +137,7 @@ private:
     static matrix product(matrix_view a, matrix_view b) {
         matrix c = matrix::Zero(a.rows(), b.rows());
         nn::products<float>::add(a.rows(), b.rows(), a.cols(), 1, {a.data(), a.outerStride()},
-                             simd::strided<float>{b.data(), b.outerStride()}.transpose(), c.data(), b.rows());
+                                 simd::strided<float>{b.data(), b.outerStride()}.transpose(), c.data(), b.rows());
         return c;
     }
 

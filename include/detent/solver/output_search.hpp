@@ -80,7 +80,7 @@ public:
         for (index_t col = 0; col < size(); col += width) {
             index_t const last = std::min(col + width, size());
             nn::products<float>::add(d.rows(), last - col, last, 1, {d.data(), d.outerStride()},
-                                 {&upper_(0, col), size()}, &work(0, col), size());
+                                     {&upper_(0, col), size()}, &work(0, col), size());
         }
         values = work.cwiseProduct(d).rowwise().sum();
     }
@@ -126,7 +126,7 @@ public:
     void evaluate(matrix_view d, vector& values, matrix& work) const {
         work.setZero(d.rows(), vectors_.cols());
         nn::products<float>::add(d.rows(), vectors_.cols(), size(), 1, {d.data(), d.outerStride()},
-                             {vectors_.data(), vectors_.cols()}, work.data(), work.cols());
+                                 {vectors_.data(), vectors_.cols()}, work.data(), work.cols());
         values = work.rowwise().squaredNorm() + d.cwiseAbs2() * rest_;
     }
 
@@ -137,7 +137,7 @@ private:
         index_t const rank = y.cols();
         basic_matrix<double> gram = basic_matrix<double>::Zero(rank, rank);
         nn::products<double>::add(rank, rank, y.rows(), 1, simd::strided<double>{x.data(), rank}.transpose(),
-                              {y.data(), rank}, gram.data(), rank);
+                                  {y.data(), rank}, gram.data(), rank);
         for (;; least *= 10) { // until it outweighs what rounding to float has made negative
             basic_matrix<double> root = gram;
             root.diagonal().array() += least * gram.trace() + std::numeric_limits<double>::min();
@@ -216,8 +216,8 @@ public:
     matrix gradient(matrix_view w) const {
         matrix l = matrix::Zero(w.rows(), w.cols());
         if (c.size() > 0) {
-            nn::products<float>::add(w.rows(), w.cols(), w.cols(), -1, {w.data(), w.outerStride()}, {c.data(), w.cols()},
-                                 l.data(), w.cols());
+            nn::products<float>::add(w.rows(), w.cols(), w.cols(), -1, nn::strided(w), {c.data(), w.cols()},
+                                     l.data(), w.cols());
         }
         return l;
     }
@@ -308,7 +308,7 @@ private:
             if (columns > 1) { // each tile saw others that have changed since
                 matrix at = 2 * gradient_; // plus H d
                 nn::products<float>::add(w_.rows(), w_.cols(), w_.cols(), 1, {errors_.data(), w_.cols()},
-                                     {error_.h.data(), w_.cols()}, at.data(), w_.cols());
+                                         {error_.h.data(), w_.cols()}, at.data(), w_.cols());
                 sum = at.cwiseProduct(errors_).cast<double>().sum();
             }
             return sum;
@@ -341,7 +341,7 @@ private:
             if (s_.scales.tiles.cols > 1) {
                 errors_.middleCols(col, n).setZero();
                 nn::products<float>::add(w_.rows(), n, w_.cols(), 1, {errors_.data(), w_.cols()},
-                                     {&error_.h(0, col), w_.cols()}, l.data(), n);
+                                         {&error_.h(0, col), w_.cols()}, l.data(), n);
             }
             std::vector<trials> tiles; // one below the other
             for (index_t row = 0; row < w_.rows(); row += s_.tile.rows) {

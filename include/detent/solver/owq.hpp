@@ -62,7 +62,7 @@ inline basic_matrix<double> compensated(basic_matrix<double> weak, basic_matrix<
     executor.for_pieces(weak.rows(), 128, [&](index_t first, index_t last) {
         basic_matrix<double> moved = basic_matrix<double>::Zero(last - first, n);
         nn::products<double>::add(last - first, n, others, 1, {errors.data() + first * others, others},
-                              {r.data() + others, r.outerStride()}, moved.data(), n);
+                                  {r.data() + others, r.outerStride()}, moved.data(), n);
         r.bottomRightCorner(n, n).triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
         weak.middleRows(first, last - first) += moved;
     });

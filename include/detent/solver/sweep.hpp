@@ -93,8 +93,8 @@ private:
                      Scalar* sum) {
         index_t const rows = e_.rows();
         simd::strided<Scalar> const r{r_.data(), r_.outerStride()};
-        nn::products<Scalar>::add(end - begin, rows, to - from, factor, r.block(from, begin).transpose(), {e, rows}, sum,
-                              rows);
+        nn::products<Scalar>::add(end - begin, rows, to - from, factor, r.block(from, begin).transpose(), {e, rows},
+                                  sum, rows);
     }
 
     /// The weights of columns [begin, end) once the errors of the columns before `known` have been moved to them,

@@ -62,9 +62,8 @@ public:
     struct tiles {
         basic_matrix<Scalar> scale;
         basic_matrix<Scalar> zero;
-        Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> lowest;  ///< column of the smallest
-        Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> highest; ///< and largest number,
-                                                                                              ///< of equal ones the first
+        basic_matrix<std::int32_t> lowest;  ///< column of the smallest
+        basic_matrix<std::int32_t> highest; ///< and largest number, of equal ones the first
     };
 
     /// The rounded numbers for `x`, in its shape; `how` is for `backward`. Where `clip` is given, ranges are clipped.

@@ -23,7 +23,7 @@ struct learning {
     explicit operator bool() const { return clip || transform || published; }
 
     /// What OmniQuant was published with for weights and activations of so many bits, 16 where activations are not
-    /// rounded: for models whose norms have biases (OPT) or not (LLaMA). Epochs are kept where they are not the default.
+    /// rounded: for models whose norms have biases (OPT) or not (LLaMA). Epochs other than the default are kept.
     learning for_model(int weight_bits, int activation_bits, bool biased_norms) const {
         if (!published) {
             return *this;
