@@ -13,11 +13,6 @@ namespace {
 using namespace detent;
 using namespace detent::test;
 
-void gemm(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    with_bits(w.bits,
-              [&]<int Bits> { kernel::gemm<Bits>(w, 0, w.shape.rows, x.x.data(), x.stride, tokens, y, y_stride); });
-}
-
 TEST(gemm, matches_the_reference_for_every_width_and_tile) {
     for (int bits = 1; bits <= 8; ++bits) {
         for (per_tile const tile : tiles) {

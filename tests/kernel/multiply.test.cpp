@@ -13,10 +13,6 @@ namespace {
 using namespace detent;
 using namespace detent::test;
 
-void multiply(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    kernel::multiply(w, x.x.data(), x.stride, tokens, y, y_stride);
-}
-
 TEST(multiply, matches_the_reference_for_few_and_many_tokens) {
     for (index_t const tokens : {1, 2, 9, 15, 16, 17, 65, 130, 255, 256, 257}) {
         expect_product(multiply, random_packed(int_grid<4>{}, {131, 43}, {1, 16}), tokens);

@@ -12,9 +12,13 @@
 
 #include "detent/core/executor.hpp"
 #include "detent/granularity/granularity.hpp"
+#include "detent/kernel/gemm.hpp"
+#include "detent/kernel/gemv.hpp"
 #include "detent/kernel/multiply.hpp"
 #include "detent/kernel/reference.hpp"
+#include "detent/pack/linear.hpp"
 #include "matrix/random_solution.hpp"
+#include "matrix/random_weak.hpp"
 
 namespace detent::test {
 
@@ -36,6 +40,20 @@ struct inputs {
 
 /// What a kernel under test is: writes y = x W^T.
 using product = std::function<void(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride)>;
+
+inline void gemv(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
+    with_bits(w.bits,
+              [&]<int Bits> { kernel::gemv<Bits>(w, 0, w.shape.rows, x.x.data(), x.stride, tokens, y, y_stride); });
+}
+
+inline void gemm(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
+    with_bits(w.bits,
+              [&]<int Bits> { kernel::gemm<Bits>(w, 0, w.shape.rows, x.x.data(), x.stride, tokens, y, y_stride); });
+}
+
+inline void multiply(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
+    kernel::multiply(w, x.x.data(), x.stride, tokens, y, y_stride);
+}
 
 /// y (tokens, out + 2), of which the last two columns are not the product's.
 inline std::vector<float> run(product const& multiply, packed_view const& w, inputs const& x, index_t tokens) {
@@ -72,6 +90,14 @@ inline void expect_product(product const& multiply, packed_matrix const& packed,
 
 template <Grid G> packed_matrix random_packed(G const& grid, extents shape, per_tile granularity) {
     return pack(grid, random_solution(grid, shape, granularity.tile(shape), 1));
+}
+
+/// The same with weak columns.
+template <Grid G>
+packed_matrix weak_packed(G const& grid, extents shape, per_tile granularity, index_t count, float_format format) {
+    solution s = random_solution(grid, shape, granularity.tile(shape), 1);
+    weaken(s, grid, random_columns(shape.cols, count, 3), format);
+    return pack(grid, s);
 }
 
 /// Rows, the matrix, groups that are no multiple of 8 and that are, and blocks.

@@ -27,13 +27,6 @@ std::vector<float> run_transposed(packed_view const& w, inputs const& g, index_t
     return y;
 }
 
-template <Grid G>
-packed_matrix weak_packed(G const& grid, extents shape, per_tile granularity, index_t count, float_format format) {
-    solution s = random_solution(grid, shape, granularity.tile(shape), 1);
-    weaken(s, grid, random_columns(shape.cols, count, 3), format);
-    return pack(grid, s);
-}
-
 /// Every element is within the rounding error of a float sum from the sum in double, and nothing else is written.
 void expect_transposed(packed_matrix const& w, index_t tokens) {
     auto const [rows, cols] = w.shape();

@@ -23,13 +23,6 @@ namespace {
 using namespace detent;
 using namespace detent::test;
 
-template <Grid G>
-packed_matrix weak_packed(G const& grid, extents shape, per_tile granularity, index_t count, float_format format) {
-    solution s = random_solution(grid, shape, granularity.tile(shape), 1);
-    weaken(s, grid, random_columns(shape.cols, count, 3), format);
-    return pack(grid, s);
-}
-
 TEST(reference_dot, is_the_sum_over_weights_with_weak_columns) {
     for (float_format const format : all_formats) {
         expect_reference_sums_weights(weak_packed(int_grid<3>{}, {5, 19}, {2, 4}, 4, format));
@@ -93,20 +86,6 @@ TEST(add_weak, without_weak_columns_changes_nothing) {
     std::vector<float> y{1, 2, 3};
     kernel::add_weak({}, 0, 3, nullptr, y.data());
     EXPECT_EQ(y, (std::vector<float>{1, 2, 3}));
-}
-
-void gemv(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    with_bits(w.bits,
-              [&]<int Bits> { kernel::gemv<Bits>(w, 0, w.shape.rows, x.x.data(), x.stride, tokens, y, y_stride); });
-}
-
-void gemm(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    with_bits(w.bits,
-              [&]<int Bits> { kernel::gemm<Bits>(w, 0, w.shape.rows, x.x.data(), x.stride, tokens, y, y_stride); });
-}
-
-void multiply(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    kernel::multiply(w, x.x.data(), x.stride, tokens, y, y_stride);
 }
 
 TEST(gemv, matches_the_reference_with_weak_columns) {

@@ -16,6 +16,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/rounder.hpp"
 #include "grid/own_grid.hpp"
+#include "scale/infinity.hpp"
 #include "scale/ranges.hpp"
 
 namespace detent::test {
@@ -67,12 +68,12 @@ struct signed_zeros {
 namespace {
 
 using namespace detent;
+using detent::test::infinity;
 using test::as_own;
 using test::own_affine;
 using test::signed_zeros;
 using test::steps_down;
 
-constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float largest = std::numeric_limits<float>::max();
 constexpr float tiniest = std::numeric_limits<float>::denorm_min();
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -9,15 +8,15 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/rounding_error.hpp"
 #include "nn/random_matrix.hpp"
+#include "scale/infinity.hpp"
 #include "scale/ranges.hpp"
 
 namespace {
 
 using namespace detent;
+using detent::test::infinity;
 using test::error_of;
 using test::random_matrix;
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
 
 template <Grid G> void expect_the_sum(G const& grid, float norm) {
     for (index_t const size : {1, 7, 8, 40, 128, 1000}) {

@@ -8,12 +8,12 @@
 #include <gtest/gtest.h>
 
 #include "detent/scale/scale_format.hpp"
+#include "scale/infinity.hpp"
 
 namespace {
 
 using namespace detent;
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
+using detent::test::infinity;
 
 TEST(scale_format, bits_of_a_stored_scale) {
     EXPECT_EQ(bits_of(float_format::f16), 16);

@@ -15,7 +15,7 @@ namespace {
 
 using namespace detent;
 
-problem_of const int3_rows{int_grid<3>{}, per_channel{}, minmax_range{}};
+problem_of const int3_channels{int_grid<3>{}, per_channel{}, minmax_range{}};
 
 /// Inputs of both streams: those of the quantized one miss some of every feature and have noise.
 struct streams {
@@ -88,17 +88,17 @@ TEST(corrected_weights, by_later_columns_are_those_of_the_published_matrix) {
 TEST(asymmetric_gptq, is_gptq_where_the_streams_agree) {
     streams const s(200, 30, 1, 0);
     matrix const w = test::random_matrix(9, 30, 1);
-    auto const expected = gptq<>{}.solve(w, s.known.hessian(), int3_rows).codes;
-    EXPECT_EQ(gptaq<>{}.solve(w, s.known, int3_rows).codes, expected);
-    EXPECT_EQ(qronos<>{}.solve(w, s.known, int3_rows).codes, expected);
+    auto const expected = gptq<>{}.solve(w, s.known.hessian(), int3_channels).codes;
+    EXPECT_EQ(gptaq<>{}.solve(w, s.known, int3_channels).codes, expected);
+    EXPECT_EQ(qronos<>{}.solve(w, s.known, int3_channels).codes, expected);
 }
 
 TEST(asymmetric_gptq, comes_nearer_to_the_float_output) {
     streams const s(2000, 64, 0.9F, 0.05F);
     matrix const w = test::random_matrix(32, 64, 1);
-    double const plain = s.error(w, decoded(gptq<>{}.solve(w, s.known.hessian(), int3_rows)));
-    double const partly = s.error(w, decoded(gptaq<>{}.solve(w, s.known, int3_rows)));
-    double const whole = s.error(w, decoded(qronos<>{}.solve(w, s.known, int3_rows)));
+    double const plain = s.error(w, decoded(gptq<>{}.solve(w, s.known.hessian(), int3_channels)));
+    double const partly = s.error(w, decoded(gptaq<>{}.solve(w, s.known, int3_channels)));
+    double const whole = s.error(w, decoded(qronos<>{}.solve(w, s.known, int3_channels)));
     EXPECT_LT(partly, plain);
     EXPECT_LT(whole, 0.8 * plain);
 }
@@ -120,13 +120,13 @@ TEST(asymmetric_gptq, gives_the_same_codes_for_any_number_of_threads) {
 
 TEST(asymmetric_gptq, rounds_to_nearest_where_nothing_was_seen_and_says_so) {
     matrix const w = test::random_matrix(4, 6, 1);
-    solution const s = gptaq<>{}.solve(w, layer_inputs(6), int3_rows);
-    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, int3_rows).codes);
+    solution const s = gptaq<>{}.solve(w, layer_inputs(6), int3_channels);
+    EXPECT_EQ(s.codes, rtn{}.solve(w, {}, int3_channels).codes);
     EXPECT_FALSE(s.report.fallback.empty());
-    EXPECT_THROW(gptaq<>{}.solve(w, layer_inputs(7), int3_rows), error);
+    EXPECT_THROW(gptaq<>{}.solve(w, layer_inputs(7), int3_channels), error);
     layer_inputs one_stream(6);
     one_stream.add(test::random_matrix(9, 6, 2));
-    EXPECT_THROW(gptaq<>{}.solve(w, one_stream, int3_rows), error);
+    EXPECT_THROW(gptaq<>{}.solve(w, one_stream, int3_channels), error);
 }
 
 } // namespace

@@ -31,11 +31,11 @@ std::vector<problem const*> const formats{&e2m1_rows, &e3m0_rows, &e1m2_rows};
 std::vector<any_grid> const grids{any_grid(fp_grid<2, 1>{}), any_grid(fp_grid<3, 0>{}), any_grid(fp_grid<1, 2>{})};
 
 /// Inputs of which two features are large, and weights that are small there.
-struct layer {
+struct layer_with_outliers {
     matrix x = correlated_inputs(300, 40, 1);
     matrix w = random_matrix(25, 40, 3, 0.1F);
 
-    layer() {
+    layer_with_outliers() {
         for (index_t const j : {4, 21}) {
             x.col(j) *= 30;
             w.col(j) /= 30;
@@ -55,7 +55,7 @@ struct layer {
 };
 
 TEST(joint_search, is_not_worse_than_any_format_of_its_own) {
-    layer const l;
+    layer_with_outliers const l;
     for (bool const shifted : {false, true}) {
         SCOPED_TRACE(shifted);
         joint_search const search{.candidates = {.steps = 40}, .shifted = shifted};
@@ -77,7 +77,7 @@ TEST(joint_search, is_not_worse_than_any_format_of_its_own) {
 }
 
 TEST(joint_search, shifts_serve_outliers) {
-    layer const l;
+    layer_with_outliers const l;
     double const minmax = l.minmax_error(e2m1_rows, grids[0]);
     double const baseline = l.error(joint_search{}(l.w, l.x, formats, grids), formats);
     auto const shifted = joint_search{.shifted = true}(l.w, l.x, formats, grids);
@@ -87,13 +87,13 @@ TEST(joint_search, shifts_serve_outliers) {
 }
 
 TEST(joint_search, as_published_helps_too) {
-    layer const l;
+    layer_with_outliers const l;
     joint_search const paper{.candidates = {.spaced = range_candidates::spacing::bias}, .shifted = true};
     EXPECT_LT(l.error(paper(l.w, l.x, formats, grids), formats), l.minmax_error(e2m1_rows, grids[0]));
 }
 
 TEST(joint_search, more_rounds_are_not_worse) {
-    layer const l;
+    layer_with_outliers const l;
     double before = std::numeric_limits<double>::infinity();
     for (int const rounds : {0, 1, 2, 6}) {
         joint_search const search{.shifted = true, .rounds = rounds};
@@ -108,7 +108,7 @@ TEST(joint_search, more_rounds_are_not_worse) {
 }
 
 TEST(joint_search, has_seen_what_its_input_becomes) {
-    layer const l;
+    layer_with_outliers const l;
     auto const found = joint_search{.shifted = true}(l.w, l.x, formats, grids);
     layer_inputs const expected = test::inputs_of(found.input.round(l.x), l.x);
     EXPECT_EQ(found.seen.hessian().sum(), expected.hessian().sum());
@@ -117,7 +117,7 @@ TEST(joint_search, has_seen_what_its_input_becomes) {
 }
 
 TEST(choose_format, takes_the_best_of_exhaustive_searches) {
-    layer const l;
+    layer_with_outliers const l;
     layer_inputs const known = test::inputs_of(l.x);
     for (index_t const finalists : {0, 4}) {
         output_search const search{.finalists = finalists};
@@ -144,7 +144,7 @@ TEST(choose_format, survives_weights_that_make_up_for_all_that_inputs_lost) {
 }
 
 TEST(joint_search, refuses_nothing_to_choose_from) {
-    layer const l;
+    layer_with_outliers const l;
     EXPECT_EQ(failure_message([&] { joint_search{}(l.w, l.x, {}, grids); }),
               "format search: has nothing to choose from");
     EXPECT_EQ(failure_message([&] { joint_search{}(l.w, l.x, formats, {}); }),
@@ -158,7 +158,7 @@ TEST(joint_search, refuses_nothing_to_choose_from) {
 }
 
 TEST(decode, is_code_by_code) {
-    layer const l;
+    layer_with_outliers const l;
     for (problem const* p : formats) {
         solution s = rtn{}.solve(l.w, {}, *p);
         EXPECT_EQ(decode(s, *p), numbers_of(s, *p));
@@ -170,7 +170,7 @@ TEST(decode, is_code_by_code) {
 }
 
 TEST(with_scales, gptq_errs_less_than_the_search_with_the_very_same_scales) {
-    layer const l;
+    layer_with_outliers const l;
     layer_inputs const known = test::inputs_of(l.x);
     problem_of const groups{fp_grid<2, 1>{}, per_group<8>{}, absmax_range{}};
     problem_of const blocks{fp_grid<2, 1>{}, per_block<>{4, 16}, absmax_range{}};
@@ -189,7 +189,7 @@ TEST(with_scales, gptq_errs_less_than_the_search_with_the_very_same_scales) {
 
 #if defined(_OPENMP)
 TEST(joint_search, threads_do_not_change_the_answer) {
-    layer const l;
+    layer_with_outliers const l;
     threads two(2);
     joint_search const search{.candidates = {.steps = 20}, .shifted = true};
     auto const one = search(l.w, l.x, formats, grids);

@@ -50,7 +50,7 @@ matrix alive(matrix w, hessian const& h) {
 }
 
 /// 0.5 tr(D H D^T) with the damped H; weights of dead inputs count as 0.
-double damped_loss(matrix const& w, matrix const& numbers, hessian const& h, double damping) {
+double loss_at(matrix const& w, matrix const& numbers, hessian const& h, double damping) {
     Eigen::MatrixXd const d = alive(w, h).cast<double>() - numbers.cast<double>();
     return 0.5 * (d * damped(h, damping)).cwiseProduct(d).sum();
 }
@@ -121,7 +121,7 @@ reference_row reference_obq(Eigen::VectorXd w, Eigen::MatrixXd h, std::vector<ti
 
 /// Codes and loss are those of the published algorithm, and the loss is that of the codes.
 template <Grid G>
-void expect_published(G const& grid, problem const& p, matrix const& w, hessian const& h, obq const& solver) {
+void expect_published_obq(G const& grid, problem const& p, matrix const& w, hessian const& h, obq const& solver) {
     solution const s = solver.solve(w, h, p);
     ASSERT_EQ(s.shape, shape_of(w));
     EXPECT_TRUE(s.order.empty());
@@ -147,7 +147,7 @@ void expect_published(G const& grid, problem const& p, matrix const& w, hessian 
         }
     }
     EXPECT_NEAR(s.report.loss, loss, 1e-9 * loss);
-    double const identity = damped_loss(w, dequantize(pack(grid, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(grid, s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-9 * identity);
 }
 
@@ -158,7 +158,7 @@ matrix half_zero(index_t rows, index_t cols, unsigned seed) {
 }
 
 /// With and without outliers, zeros and dead inputs, and gathering few and many steps.
-template <Grid G, class Range> void expect_published(G const& grid, Range const& range, per_tile granularity) {
+template <Grid G, class Range> void expect_published_obq(G const& grid, Range const& range, per_tile granularity) {
     problem_of const p{grid, granularity, range};
     unsigned seed = 1;
     for (extents const shape : {extents{3, 90}, {7, 53}, {1, 9}}) {
@@ -171,12 +171,12 @@ template <Grid G, class Range> void expect_published(G const& grid, Range const&
                                                 << " x " << granularity.cols << ", outliers " << outliers << ", delay "
                                                 << delay);
                 obq const solver{.outliers_first = outliers, .delay = delay};
-                expect_published(grid, p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
+                expect_published_obq(grid, p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
             }
             if (dequantize(pack(grid, rtn{}.solve(matrix::Zero(1, 1), {}, p)))(0, 0) == 0) {
                 obq const solver{.outliers_first = outliers, .keep_zeros = true, .delay = 8};
-                expect_published(grid, p, half_zero(shape.rows, shape.cols, ++seed), h, solver);
+                expect_published_obq(grid, p, half_zero(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
             }
         }
@@ -185,29 +185,29 @@ template <Grid G, class Range> void expect_published(G const& grid, Range const&
 
 TEST(obq, is_the_published_algorithm_per_channel) {
     per_tile const channel{1, 0};
-    expect_published(int_grid<4>{}, minmax_range{}, channel);
-    expect_published(int_grid<3>{}, mse_range{}, channel);
-    expect_published(int_grid<2>{}, minmax_range{}, channel);
-    expect_published(int_grid<4, zero::none>{}, mse_range{}, channel);
-    expect_published(e2m1{}, absmax_range{}, channel);
-    expect_published(ternary{}, absmax_range{}, channel);
-    expect_published(int_grid<1, zero::none>{}, absmax_range{}, channel);
+    expect_published_obq(int_grid<4>{}, minmax_range{}, channel);
+    expect_published_obq(int_grid<3>{}, mse_range{}, channel);
+    expect_published_obq(int_grid<2>{}, minmax_range{}, channel);
+    expect_published_obq(int_grid<4, zero::none>{}, mse_range{}, channel);
+    expect_published_obq(e2m1{}, absmax_range{}, channel);
+    expect_published_obq(ternary{}, absmax_range{}, channel);
+    expect_published_obq(int_grid<1, zero::none>{}, absmax_range{}, channel);
 }
 
 TEST(obq, is_the_published_algorithm_with_groups_and_blocks) {
-    expect_published(int_grid<4>{}, minmax_range{}, {1, 16});
-    expect_published(int_grid<3>{}, mse_range{}, {1, 32});
-    expect_published(int_grid<2>{}, minmax_range{}, {1, 1});
-    expect_published(e2m1{}, absmax_range{}, {1, 24});
-    expect_published(int_grid<4>{}, minmax_range{}, {0, 0});
-    expect_published(int_grid<3>{}, minmax_range{}, {2, 16});
+    expect_published_obq(int_grid<4>{}, minmax_range{}, {1, 16});
+    expect_published_obq(int_grid<3>{}, mse_range{}, {1, 32});
+    expect_published_obq(int_grid<2>{}, minmax_range{}, {1, 1});
+    expect_published_obq(e2m1{}, absmax_range{}, {1, 24});
+    expect_published_obq(int_grid<4>{}, minmax_range{}, {0, 0});
+    expect_published_obq(int_grid<3>{}, minmax_range{}, {2, 16});
 }
 
 TEST(obq, is_the_published_algorithm_for_more_inputs_than_a_panel_has) {
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     hessian const h = hessian::of(correlated_inputs(400, 203, 1));
     for (index_t const delay : {1, 17, 64, 300}) {
-        expect_published(int_grid<3>{}, p, random_matrix(2, 203, 2), h, {.delay = delay});
+        expect_published_obq(int_grid<3>{}, p, random_matrix(2, 203, 2), h, {.delay = delay});
     }
 }
 
@@ -216,7 +216,7 @@ TEST(obq, is_the_published_algorithm_for_the_smallest_weights) {
         hessian const h = hessian::of(correlated_inputs(3 * shape.cols + 7, shape.cols, 1));
         for (per_tile const granularity : {per_tile{1, 0}, {1, 2}, {0, 0}}) {
             problem_of const p{int_grid<4>{}, granularity, minmax_range{}};
-            expect_published(int_grid<4>{}, p, random_matrix(shape.rows, shape.cols, 3), h, {});
+            expect_published_obq(int_grid<4>{}, p, random_matrix(shape.rows, shape.cols, 3), h, {});
         }
     }
 }
@@ -282,7 +282,7 @@ TEST(obq, raised_damping_is_reported) {
     EXPECT_GE(s.report.damping_raised, 1);
     EXPECT_GE(s.report.damping, 1e-3);
     EXPECT_TRUE(s.report.fallback.empty());
-    double const identity = damped_loss(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-9 * identity);
 }
 
@@ -292,7 +292,7 @@ TEST(obq, a_nearly_singular_hessian_keeps_the_loss_true) {
     hessian const h = hessian::of((8 * correlated_inputs(30, 150, 1)).array().round()); // exact
     solution const s = obq{.damping = 1e-9}.solve(w, h, problem_of{int_grid<4>{}, per_channel{}, minmax_range{}});
     ASSERT_EQ(s.report.damping_raised, 0);
-    double const identity = damped_loss(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-5 * identity);
 }
 
