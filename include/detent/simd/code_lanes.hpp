@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+#include "detent/core/index.hpp"
+#include "detent/simd/nearest.hpp"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+// Codes of a bit stream as registers, eight to each lane of 32 bits, and the floats that the lowest bits of lanes stand
+// for. How many bits there are is known at run time, so that a kernel is compiled for few tables and not for all
+// numbers of bits.
+
+namespace detent::inline DETENT_ABI::simd {
+
+#if defined(__AVX512BW__)
+/// A table of up to 16 floats in a register.
+class table_of_16 {
+public:
+    static constexpr int fewest_bits = 1;
+    static constexpr int most_bits = 4;
+
+    table_of_16(float const* table, int bits) noexcept {
+        alignas(64) float repeated[16]; // so that no bit above the code's matters
+        for (int i = 0; i < 16; ++i) {
+            repeated[i] = table[i % (1 << bits)];
+        }
+        numbers_ = _mm512_load_ps(repeated);
+    }
+
+    floats operator()(ints codes) const noexcept { return floats(_mm512_permutexvar_ps(codes, numbers_)); }
+
+    /// The table of (number - zero) * scale.
+    table_of_16 scaled(float zero, float scale) const noexcept {
+        table_of_16 result(*this);
+        result.numbers_ = _mm512_mul_ps(_mm512_sub_ps(numbers_, _mm512_set1_ps(zero)), _mm512_set1_ps(scale));
+        return result;
+    }
+
+private:
+    __m512 numbers_;
+};
+
+/// A table of 32 floats in two registers.
+class table_of_32 {
+public:
+    static constexpr int fewest_bits = 5;
+    static constexpr int most_bits = 5;
+
+    table_of_32(float const* table, int) noexcept
+        : low_(_mm512_loadu_ps(table)), high_(_mm512_loadu_ps(table + 16)) {}
+
+    floats operator()(ints codes) const noexcept { return floats(_mm512_permutex2var_ps(low_, codes, high_)); }
+
+    /// The table of (number - zero) * scale.
+    table_of_32 scaled(float zero, float scale) const noexcept {
+        auto const with = [&](__m512 numbers) {
+            return _mm512_mul_ps(_mm512_sub_ps(numbers, _mm512_set1_ps(zero)), _mm512_set1_ps(scale));
+        };
+        table_of_32 result(*this);
+        result.low_ = with(low_);
+        result.high_ = with(high_);
+        return result;
+    }
+
+private:
+    __m512 low_;
+    __m512 high_;
+};
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+/// A table of up to 8 floats in a register.
+class table_of_8 {
+public:
+    static constexpr int fewest_bits = 1;
+    static constexpr int most_bits = 3;
+
+    table_of_8(float const* table, int bits) noexcept {
+        alignas(32) float repeated[8]; // so that no bit above the code's matters
+        for (int i = 0; i < 8; ++i) {
+            repeated[i] = table[i % (1 << bits)];
+        }
+        numbers_ = _mm256_load_ps(repeated);
+    }
+
+    floats operator()(ints codes) const noexcept { return floats(_mm256_permutevar8x32_ps(numbers_, codes)); }
+
+    /// The table of (number - zero) * scale.
+    table_of_8 scaled(float zero, float scale) const noexcept {
+        table_of_8 result(*this);
+        result.numbers_ = _mm256_mul_ps(_mm256_sub_ps(numbers_, _mm256_set1_ps(zero)), _mm256_set1_ps(scale));
+        return result;
+    }
+
+private:
+    __m256 numbers_;
+};
+
+/// A table of 16 floats in two registers.
+class table_of_16 {
+public:
+    static constexpr int fewest_bits = 4;
+    static constexpr int most_bits = 4;
+
+    table_of_16(float const* table, int) noexcept
+        : low_(_mm256_loadu_ps(table)), high_(_mm256_loadu_ps(table + 8)) {}
+
+    floats operator()(ints codes) const noexcept {
+        __m256 const upper = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)); // bit 3 selects the upper half
+        return floats(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, codes), _mm256_permutevar8x32_ps(high_, codes),
+                                       upper));
+    }
+
+    /// The table of (number - zero) * scale.
+    table_of_16 scaled(float zero, float scale) const noexcept {
+        auto const with = [&](__m256 numbers) {
+            return _mm256_mul_ps(_mm256_sub_ps(numbers, _mm256_set1_ps(zero)), _mm256_set1_ps(scale));
+        };
+        table_of_16 result(*this);
+        result.low_ = with(low_);
+        result.high_ = with(high_);
+        return result;
+    }
+
+private:
+    __m256 low_;
+    __m256 high_;
+};
+#endif
+
+/// The fewest bits for which a table is not held in registers.
+inline constexpr int bits_in_memory =
+#if defined(__AVX512BW__)
+    6;
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    5;
+#else
+    1;
+#endif
+
+/// A table of any size in memory.
+class table_in_memory {
+public:
+    static constexpr int fewest_bits = bits_in_memory;
+    static constexpr int most_bits = 8;
+
+    table_in_memory(float const* table, int bits) noexcept : table_(table), mask_((1 << bits) - 1) {}
+
+    floats operator()(ints codes) const noexcept {
+        ints const index = codes & mask_;
+#if defined(__AVX512F__)
+        return floats(_mm512_i32gather_ps(index, table_, 4));
+#elif defined(__AVX2__)
+        return floats(_mm256_i32gather_ps(table_, index, 4));
+#else
+        alignas(64) std::int32_t indices[lanes];
+        alignas(64) float numbers[lanes];
+        index.store_aligned(indices);
+        for (index_t l = 0; l < lanes; ++l) {
+            numbers[l] = table_[indices[l]];
+        }
+        return floats::load_aligned(numbers);
+#endif
+    }
+
+private:
+    float const* table_;
+    ints mask_;
+};
+
+#if defined(__AVX2__)
+/// A table whose numbers are computed, table[c] = table[0] + c.
+class consecutive_numbers {
+public:
+    static constexpr int fewest_bits = bits_in_memory;
+    static constexpr int most_bits = 8;
+
+    consecutive_numbers(float const* table, int bits) noexcept : first_(table[0]), mask_((1 << bits) - 1) {}
+
+    floats operator()(ints codes) const noexcept { return xsimd::to_float(codes & mask_) + first_; }
+
+private:
+    floats first_;
+    ints mask_;
+};
+#endif
+
+/// Calls `f(table)` with the fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c.
+template <class F> void with_table(float const* table, int bits, bool consecutive, F const& f) {
+#if defined(__AVX512BW__)
+    if (bits <= 4) {
+        return f(table_of_16(table, bits));
+    }
+    if (bits == 5) {
+        return f(table_of_32(table, bits));
+    }
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    if (bits <= 3) {
+        return f(table_of_8(table, bits));
+    }
+    if (bits == 4) {
+        return f(table_of_16(table, bits));
+    }
+#endif
+#if defined(__AVX2__)
+    if (consecutive) {
+        return f(consecutive_numbers(table, bits));
+    }
+#else
+    static_cast<void>(consecutive);
+#endif
+    f(table_in_memory(table, bits));
+}
+
+/// Eight consecutive codes of a little-endian bit stream in each lane, those of lane l from 8 l on, for the numbers of
+/// bits that `Table` is for: in one part, or in two of four codes. The lowest bits of a part are its first code;
+/// `next_code` brings the others there.
+template <class Table> class code_lanes {
+public:
+    static constexpr int parts = Table::most_bits <= 4 ? 1 : 2;
+    static constexpr int codes_per_part = 8 / parts;
+
+    /// The stream begins on a byte; 64 bytes from there on may be read, with 5 and more bits 128.
+    code_lanes(std::uint8_t const* bytes, int bits) noexcept {
+#if defined(__AVX512VBMI__)
+        byte_places const& from = places[static_cast<std::size_t>(bits - 1)];
+        if constexpr (parts == 1) {
+            parts_[0] = ints(_mm512_permutexvar_epi8(_mm512_load_si512(from.first), _mm512_loadu_si512(bytes)));
+        } else {
+            __m512i const low = _mm512_loadu_si512(bytes);
+            __m512i const high = _mm512_loadu_si512(bytes + 64);
+            parts_[0] = ints(_mm512_permutex2var_epi8(low, _mm512_load_si512(from.first), high));
+            parts_[1] = ints(_mm512_permutex2var_epi8(low, _mm512_load_si512(from.second), high)) >> (4 * bits % 8);
+        }
+#else
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+        if constexpr (parts == 1) { // `bits` words to each 128 bits, and `bits` bytes of them to each lane
+            byte_places const& from = places[static_cast<std::size_t>(bits - 1)];
+            __m128i const in_words = _mm_load_si128(reinterpret_cast<__m128i const*>(from.first));
+#if defined(__AVX512F__)
+            __m512i const words = _mm512_permutexvar_epi32(_mm512_load_si512(from.words), _mm512_loadu_si512(bytes));
+            parts_[0] = ints(_mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(in_words)));
+#else
+            __m256i const words =
+                _mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(bytes)),
+                                            _mm256_load_si256(reinterpret_cast<__m256i const*>(from.words)));
+            parts_[0] = ints(_mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(in_words)));
+#endif
+            return;
+        }
+#endif
+        alignas(64) std::int32_t words[parts][lanes];
+        for (index_t l = 0; l < lanes; ++l) {
+            std::memcpy(&words[0][l], bytes + l * bits, 4);
+            if constexpr (parts == 2) {
+                std::memcpy(&words[1][l], bytes + l * bits + bits / 2, 4);
+            }
+        }
+        parts_[0] = ints::load_aligned(words[0]);
+        if constexpr (parts == 2) {
+            parts_[1] = ints::load_aligned(words[1]) >> (4 * bits % 8);
+        }
+#endif
+    }
+
+    ints const& part(int i) const noexcept { return parts_[i]; }
+
+private:
+    /// Where the bytes of each lane are, of the first part and of the second; and which words each 128 bits need.
+    struct byte_places {
+        alignas(64) std::uint8_t first[64];
+        std::uint8_t second[64];
+        std::int32_t words[16];
+    };
+    static constexpr std::array<byte_places, 8> places = [] { // for 1 to 8 bits
+        std::array<byte_places, 8> result = {};
+        for (int bits = 1; bits <= 8; ++bits) {
+            byte_places& of_bits = result[static_cast<std::size_t>(bits - 1)];
+            for (int i = 0; i < 64; ++i) {
+                of_bits.first[i] = static_cast<std::uint8_t>(i / 4 * bits + i % 4);
+                of_bits.second[i] = static_cast<std::uint8_t>(i / 4 * bits + i % 4 + bits / 2);
+            }
+            for (int i = 0; i < 16; ++i) {
+                of_bits.words[i] = i / 4 * bits + i % 4;
+            }
+        }
+        return result;
+    }();
+
+    ints parts_[parts];
+};
+
+/// Brings the next code of each lane to its lowest bits.
+class next_code {
+public:
+    explicit next_code(int bits) noexcept : bits_(bits) {
+#if defined(__AVX2__)
+        alignas(64) std::int32_t volatile widths[lanes]; // or compilers shift by one number, which takes longer
+        for (auto& width : widths) {
+            width = bits;
+        }
+        std::memcpy(&widths_, const_cast<std::int32_t const*>(widths), sizeof widths_);
+#endif
+    }
+
+    ints operator()(ints codes) const noexcept {
+#if defined(__AVX512F__)
+        return ints(_mm512_srlv_epi32(codes, widths_));
+#elif defined(__AVX2__)
+        return ints(_mm256_srlv_epi32(codes, widths_));
+#else
+        return codes >> bits_;
+#endif
+    }
+
+private:
+    [[maybe_unused]] int bits_;
+#if defined(__AVX2__)
+    ints widths_;
+#endif
+};
+
+/// A register whose lane l is `from[index[l]]`, where `from` has `n` floats; every index is below both n and the number
+/// of lanes.
+inline floats pick(float const* from, index_t n, ints index) noexcept {
+#if defined(__AVX512F__)
+    auto const there = static_cast<__mmask16>(n < 16 ? (1U << n) - 1 : 0xFFFF);
+    return floats(_mm512_permutexvar_ps(index, _mm512_maskz_loadu_ps(there, from)));
+#elif defined(__AVX2__)
+    __m256i const there = _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? static_cast<int>(n) : 8),
+                                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return floats(_mm256_permutevar8x32_ps(_mm256_maskload_ps(from, there), index));
+#else
+    static_cast<void>(n);
+    alignas(64) std::int32_t indices[lanes];
+    alignas(64) float picked[lanes];
+    index.store_aligned(indices);
+    for (index_t l = 0; l < lanes; ++l) {
+        picked[l] = from[indices[l]];
+    }
+    return floats::load_aligned(picked);
+#endif
+}
+
+} // namespace detent::inline DETENT_ABI::simd

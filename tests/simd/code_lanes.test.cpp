@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <numeric>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "detent/core/buffer.hpp"
+#include "detent/pack/linear.hpp"
+#include "detent/simd/code_lanes.hpp"
+#include "pack/random_codes.hpp"
+
+namespace {
+
+using namespace detent;
+
+/// Every code of a block, looked up, is the number that the table has for it.
+void expect_block_of_numbers(int bits, std::vector<float> const& table, bool consecutive) {
+    index_t const n = 8 * simd::lanes;
+    auto const codes = test::random_codes(bits, n);
+    buffer bytes(128); // as much as may be read
+    with_bits(bits, [&]<int Bits> { linear_packing<Bits>::pack(codes.data(), n, bytes.data()); });
+    simd::with_table(table.data(), bits, consecutive, [&]<class Table>(Table const& kind) {
+        using lanes = simd::code_lanes<Table>;
+        lanes const block(bytes.data(), bits);
+        simd::next_code const next_of(bits);
+        for (int part = 0; part < lanes::parts; ++part) {
+            simd::ints next = block.part(part);
+            for (int j = 0; j < lanes::codes_per_part; ++j, next = next_of(next)) {
+                float numbers[simd::lanes];
+                kind(next).store_unaligned(numbers);
+                for (index_t lane = 0; lane < simd::lanes; ++lane) {
+                    index_t const col = 8 * lane + part * lanes::codes_per_part + j;
+                    ASSERT_EQ(numbers[lane], table[codes[static_cast<std::size_t>(col)]]) << bits << ", " << col;
+                }
+            }
+        }
+    });
+}
+
+TEST(code_lanes, numbers_of_a_block_are_those_of_the_table) {
+    for (int bits = 1; bits <= 8; ++bits) {
+        std::vector<float> table(std::size_t{1} << bits); // exactly as long, so that a sanitizer sees reads past it
+        for (std::size_t c = 0; c < table.size(); ++c) {
+            table[c] = static_cast<float>(c * c) - 3.5F;
+        }
+        expect_block_of_numbers(bits, table, false);
+        std::iota(table.begin(), table.end(), -100.0F);
+        expect_block_of_numbers(bits, table, true);
+    }
+}
+
+TEST(pick, takes_lanes_of_numbers_and_reads_no_others) {
+    for (index_t n = 1; n <= simd::lanes; ++n) {
+        std::vector<float> from(static_cast<std::size_t>(n)); // exactly as long, so that a sanitizer sees reads past it
+        std::iota(from.begin(), from.end(), 5.0F);
+        std::int32_t index[simd::lanes];
+        for (index_t lane = 0; lane < simd::lanes; ++lane) {
+            index[lane] = static_cast<std::int32_t>((lane * 7 + 3) % n);
+        }
+        float picked[simd::lanes];
+        simd::pick(from.data(), n, simd::ints::load_unaligned(index)).store_unaligned(picked);
+        for (index_t lane = 0; lane < simd::lanes; ++lane) {
+            EXPECT_EQ(picked[lane], from[static_cast<std::size_t>(index[lane])]);
+        }
+    }
+}
+
+} // namespace
