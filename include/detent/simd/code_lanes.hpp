@@ -19,126 +19,77 @@
 
 namespace detent::inline DETENT_ABI::simd {
 
-#if defined(__AVX512BW__)
-/// A table of up to 16 floats in a register.
-class table_of_16 {
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+/// A table of as many floats as a register has, or fewer.
+class table_in_register {
 public:
     static constexpr int fewest_bits = 1;
-    static constexpr int most_bits = 4;
+    static constexpr int most_bits = lanes == 16 ? 4 : 3;
 
-    table_of_16(float const* table, int bits) noexcept {
-        alignas(64) float repeated[16]; // so that no bit above the code's matters
-        for (int i = 0; i < 16; ++i) {
+    table_in_register(float const* table, int bits) noexcept {
+        alignas(64) float repeated[lanes]; // so that no bit above the code's matters
+        for (index_t i = 0; i < lanes; ++i) {
             repeated[i] = table[i % (1 << bits)];
         }
-        numbers_ = _mm512_load_ps(repeated);
+        numbers_ = floats::load_aligned(repeated);
     }
-
-    floats operator()(ints codes) const noexcept { return floats(_mm512_permutexvar_ps(codes, numbers_)); }
-
-    /// The table of (number - zero) * scale.
-    table_of_16 scaled(float zero, float scale) const noexcept {
-        table_of_16 result(*this);
-        result.numbers_ = _mm512_mul_ps(_mm512_sub_ps(numbers_, _mm512_set1_ps(zero)), _mm512_set1_ps(scale));
-        return result;
-    }
-
-private:
-    __m512 numbers_;
-};
-
-/// A table of 32 floats in two registers.
-class table_of_32 {
-public:
-    static constexpr int fewest_bits = 5;
-    static constexpr int most_bits = 5;
-
-    table_of_32(float const* table, int) noexcept
-        : low_(_mm512_loadu_ps(table)), high_(_mm512_loadu_ps(table + 16)) {}
-
-    floats operator()(ints codes) const noexcept { return floats(_mm512_permutex2var_ps(low_, codes, high_)); }
-
-    /// The table of (number - zero) * scale.
-    table_of_32 scaled(float zero, float scale) const noexcept {
-        auto const with = [&](__m512 numbers) {
-            return _mm512_mul_ps(_mm512_sub_ps(numbers, _mm512_set1_ps(zero)), _mm512_set1_ps(scale));
-        };
-        table_of_32 result(*this);
-        result.low_ = with(low_);
-        result.high_ = with(high_);
-        return result;
-    }
-
-private:
-    __m512 low_;
-    __m512 high_;
-};
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-/// A table of up to 8 floats in a register.
-class table_of_8 {
-public:
-    static constexpr int fewest_bits = 1;
-    static constexpr int most_bits = 3;
-
-    table_of_8(float const* table, int bits) noexcept {
-        alignas(32) float repeated[8]; // so that no bit above the code's matters
-        for (int i = 0; i < 8; ++i) {
-            repeated[i] = table[i % (1 << bits)];
-        }
-        numbers_ = _mm256_load_ps(repeated);
-    }
-
-    floats operator()(ints codes) const noexcept { return floats(_mm256_permutevar8x32_ps(numbers_, codes)); }
-
-    /// The table of (number - zero) * scale.
-    table_of_8 scaled(float zero, float scale) const noexcept {
-        table_of_8 result(*this);
-        result.numbers_ = _mm256_mul_ps(_mm256_sub_ps(numbers_, _mm256_set1_ps(zero)), _mm256_set1_ps(scale));
-        return result;
-    }
-
-private:
-    __m256 numbers_;
-};
-
-/// A table of 16 floats in two registers.
-class table_of_16 {
-public:
-    static constexpr int fewest_bits = 4;
-    static constexpr int most_bits = 4;
-
-    table_of_16(float const* table, int) noexcept
-        : low_(_mm256_loadu_ps(table)), high_(_mm256_loadu_ps(table + 8)) {}
 
     floats operator()(ints codes) const noexcept {
+#if defined(__AVX512F__)
+        return floats(_mm512_permutexvar_ps(codes, numbers_));
+#else
+        return floats(_mm256_permutevar8x32_ps(numbers_, codes));
+#endif
+    }
+
+    /// The table of (number - zero) * scale.
+    table_in_register scaled(float zero, float scale) const noexcept {
+        table_in_register result(*this);
+        result.numbers_ = (numbers_ - zero) * scale;
+        return result;
+    }
+
+private:
+    floats numbers_;
+};
+
+/// A table of as many floats as two registers have.
+class table_in_two_registers {
+public:
+    static constexpr int fewest_bits = table_in_register::most_bits + 1;
+    static constexpr int most_bits = fewest_bits;
+
+    table_in_two_registers(float const* table, int) noexcept
+        : low_(floats::load_unaligned(table)), high_(floats::load_unaligned(table + lanes)) {}
+
+    floats operator()(ints codes) const noexcept {
+#if defined(__AVX512F__)
+        return floats(_mm512_permutex2var_ps(low_, codes, high_));
+#else
         __m256 const upper = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)); // bit 3 selects the upper half
         return floats(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, codes), _mm256_permutevar8x32_ps(high_, codes),
                                        upper));
+#endif
     }
 
     /// The table of (number - zero) * scale.
-    table_of_16 scaled(float zero, float scale) const noexcept {
-        auto const with = [&](__m256 numbers) {
-            return _mm256_mul_ps(_mm256_sub_ps(numbers, _mm256_set1_ps(zero)), _mm256_set1_ps(scale));
-        };
-        table_of_16 result(*this);
-        result.low_ = with(low_);
-        result.high_ = with(high_);
+    table_in_two_registers scaled(float zero, float scale) const noexcept {
+        table_in_two_registers result(*this);
+        result.low_ = (low_ - zero) * scale;
+        result.high_ = (high_ - zero) * scale;
         return result;
     }
 
 private:
-    __m256 low_;
-    __m256 high_;
+    floats low_;
+    floats high_;
 };
 #endif
 
 /// The fewest bits for which a table is not held in registers.
 inline constexpr int bits_in_memory =
-#if defined(__AVX512BW__)
-    6;
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-    5;
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+    table_in_two_registers::most_bits + 1;
 #else
     1;
 #endif
@@ -192,19 +143,12 @@ private:
 
 /// Calls `f(table)` with the fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c.
 template <class F> void with_table(float const* table, int bits, bool consecutive, F const& f) {
-#if defined(__AVX512BW__)
-    if (bits <= 4) {
-        return f(table_of_16(table, bits));
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+    if (bits <= table_in_register::most_bits) {
+        return f(table_in_register(table, bits));
     }
-    if (bits == 5) {
-        return f(table_of_32(table, bits));
-    }
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-    if (bits <= 3) {
-        return f(table_of_8(table, bits));
-    }
-    if (bits == 4) {
-        return f(table_of_16(table, bits));
+    if (bits <= table_in_two_registers::most_bits) {
+        return f(table_in_two_registers(table, bits));
     }
 #endif
 #if defined(__AVX2__)
