@@ -44,7 +44,8 @@ ONLY_IN = [
     ("SIMD", r"\b_mm\d*_\w+|\b__m(64|128|256|512)[di]?\b|\bxsimd::|<xsimd/|<\w+intrin\.h>|<arm_(neon|sve)\.h>",
      {"simd", "kernel"}),
     ("files", r"<fstream>|\b[io]?fstream\b|\bf(open|read|write|seek|tell|close)\b|\bFILE\b|\bm(un)?map\b|"
-              r"<sys/mman\.h>|<fcntl\.h>|<unistd\.h>", {"io"}),
+              r"<fcntl\.h>|<unistd\.h>", {"io"}),
+    ("pages of memory", r"<sys/mman\.h>|\bmadvise\b", {"core", "io"}),
     ("threads", r"\bstd::j?thread\b|\bstd::async\b|<thread>|<future>|^\s*#\s*pragma\s+omp\b|_Pragma\(\"omp|"
                 r"\bomp_\w+\(|<omp\.h>", {"core"}),
 ]

@@ -17,9 +17,17 @@ namespace {
 using namespace detent;
 using namespace detent::test;
 
-void blocks(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    auto const ordered = kernel::block_inputs::of(w, x.x.data(), x.stride, tokens);
-    kernel::multiply_blocks(w, 0, w.shape.rows, ordered, y, y_stride);
+void all_blocks(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
+    kernel::multiply_blocks(w, x.x.data(), x.stride, tokens, y, y_stride, input_format::f32, {});
+}
+
+/// The same for rows [first, last).
+void blocks(packed_view const& w, index_t first, index_t last, inputs const& x, index_t tokens, float* y,
+            index_t y_stride) {
+    kernel::with_block_table(w, input_format::f32, [&]<class Table>(Table const& table, auto const& numbers) {
+        auto const ordered = kernel::block_inputs<Table>::of(w, numbers, x.x.data(), x.stride, tokens);
+        kernel::multiply_blocks(w, table, first, last, ordered, y, y_stride);
+    });
 }
 
 /// Rows, the matrix, groups of eight and more columns, narrower and wider than a block, and blocks of rows.
@@ -31,8 +39,8 @@ TEST(blocks, match_the_reference_for_every_width_and_tile) {
         for (per_tile const tile : tiles_of_lanes) {
             for (index_t const cols : {1, 7, 8, 127, 128, 129, 300}) {
                 with_bits(bits, [&]<int Bits> {
-                    expect_product(blocks, random_packed(int_grid<Bits>{}, {9, cols}, tile), 3);
-                    expect_product(blocks, random_packed(int_grid<Bits, zero::none>{}, {9, cols}, tile), 1);
+                    expect_product(all_blocks, random_packed(int_grid<Bits>{}, {9, cols}, tile), 3);
+                    expect_product(all_blocks, random_packed(int_grid<Bits, zero::none>{}, {9, cols}, tile), 1);
                 });
                 ASSERT_FALSE(HasFatalFailure());
             }
@@ -43,11 +51,11 @@ TEST(blocks, match_the_reference_for_every_width_and_tile) {
 TEST(blocks, match_the_reference_for_numbers_in_no_order) {
     for (per_tile const tile : {per_tile{1, 0}, {1, 32}, {1, 128}}) {
         for (index_t const cols : {130, 1100}) {
-            expect_product(blocks, random_packed(e2m1{}, {5, cols}, tile), 1);
-            expect_product(blocks, random_packed(nf4{}, {5, cols}, tile), 2);
-            expect_product(blocks, random_packed(fp_grid<2, 2>{}, {5, cols}, tile), 2);
-            expect_product(blocks, random_packed(fp_grid<3, 2>{}, {5, cols}, tile), 1);
-            expect_product(blocks, random_packed(e4m3{}, {5, cols}, tile), 2);
+            expect_product(all_blocks, random_packed(e2m1{}, {5, cols}, tile), 1);
+            expect_product(all_blocks, random_packed(nf4{}, {5, cols}, tile), 2);
+            expect_product(all_blocks, random_packed(fp_grid<2, 2>{}, {5, cols}, tile), 2);
+            expect_product(all_blocks, random_packed(fp_grid<3, 2>{}, {5, cols}, tile), 1);
+            expect_product(all_blocks, random_packed(e4m3{}, {5, cols}, tile), 2);
             ASSERT_FALSE(HasFatalFailure());
         }
     }
@@ -56,8 +64,8 @@ TEST(blocks, match_the_reference_for_numbers_in_no_order) {
 TEST(blocks, match_the_reference_for_all_tails_of_rows_and_tokens) {
     for (index_t const rows : {1, 2, 3, 4, 5, 6, 7, 8, 9}) {
         for (index_t tokens = 1; tokens <= 16; ++tokens) {
-            expect_product(blocks, random_packed(int_grid<4>{}, {rows, 43}, {1, 16}), tokens);
-            expect_product(blocks, random_packed(int_grid<3>{}, {rows, 200}, {1, 0}), tokens);
+            expect_product(all_blocks, random_packed(int_grid<4>{}, {rows, 43}, {1, 16}), tokens);
+            expect_product(all_blocks, random_packed(int_grid<3>{}, {rows, 200}, {1, 0}), tokens);
             ASSERT_FALSE(HasFatalFailure());
         }
     }
@@ -67,7 +75,7 @@ TEST(blocks, match_the_reference_with_weak_columns) {
     for (float_format const format : {float_format::f16, float_format::bf16, float_format::f32}) {
         solution s = random_solution(int_grid<3>{}, {33, 600}, per_tile{1, 64}.tile({33, 600}), 1);
         weaken(s, int_grid<3>{}, random_columns(600, 6, 3), format);
-        expect_product(blocks, pack(int_grid<3>{}, s), 3);
+        expect_product(all_blocks, pack(int_grid<3>{}, s), 3);
     }
 }
 
@@ -75,7 +83,7 @@ TEST(blocks, write_only_their_rows) {
     packed_matrix const w = random_packed(int_grid<4>{}, {90, 20}, {1, 0});
     inputs const x(4, 20);
     std::vector<float> y(4 * 90, -7);
-    kernel::multiply_blocks(w.view(), 3, 50, kernel::block_inputs::of(w.view(), x.x.data(), x.stride, 4), y.data(), 90);
+    blocks(w.view(), 3, 50, x, 4, y.data(), 90);
     for (index_t i = 0; i < 4 * 90; ++i) {
         index_t const row = i % 90;
         double const expected = row < 3 || row >= 50 ? -7 : kernel::reference_dot(w.view(), row, x.row(i / 90));
@@ -87,11 +95,10 @@ TEST(blocks, the_number_of_rows_at_a_time_changes_no_bit) {
     packed_matrix const w = random_packed(int_grid<3>{}, {71, 1100}, {1, 48});
     for (index_t const tokens : {1, 5}) {
         inputs const x(tokens, 1100);
-        auto const whole = run(blocks, w.view(), x, tokens);
+        auto const whole = run(all_blocks, w.view(), x, tokens);
         std::vector<float> y(whole.size(), -7);
-        auto const ordered = kernel::block_inputs::of(w.view(), x.x.data(), x.stride, tokens);
         for (index_t row = 0; row < 71; row += 3) {
-            kernel::multiply_blocks(w.view(), row, std::min<index_t>(71, row + 3), ordered, y.data(), 73);
+            blocks(w.view(), row, std::min<index_t>(71, row + 3), x, tokens, y.data(), 73);
         }
         EXPECT_EQ(y, whole);
     }

@@ -16,6 +16,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/kernel/integer_product.hpp"
+#include "detent/kernel/multiply.hpp"
 #include "grid/own_grid.hpp"
 #include "matrix/random_activations.hpp"
 #include "matrix/random_solution.hpp"
@@ -95,7 +96,8 @@ template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::
     kernel::integer_rows<T> summed(form, w, x, o.x.shape.rows);
     for (index_t row = 0; row < rows; row += kernel::sum_rows) {
         index_t const count = std::min(kernel::sum_rows, rows - row);
-        summed.sum(row, count, 0, o.x.shape.rows, [&](index_t t, index_t tile, float const* scales, auto const* s) {
+        summed.sum(row, count, 0, o.x.shape.rows, [&](index_t t, index_t span, float const* scales, auto const* s) {
+            index_t const tile = x.spans[static_cast<std::size_t>(span)].tile;
             for (index_t r = 0; r < count; ++r) {
                 sums[static_cast<std::size_t>((t * rows + row + r) * w.tiles_per_row + tile)] =
                     sum(s, r);
@@ -155,8 +157,8 @@ std::vector<float> product_of(operands const& o, kernel::integer_form const& for
 }
 
 /// y (token, out) in double, of the numbers that codes stand for, and how far a product of floats may be from it: a few
-/// roundings for each tile.
-void expect_near_the_product_of_numbers(operands const& o, std::vector<float> const& y) {
+/// roundings for each tile and `more`.
+void expect_near_the_product_of_numbers(operands const& o, std::vector<float> const& y, double more = 0) {
     auto const [rows, cols] = o.w.shape();
     for (index_t t = 0; t < o.x.shape.rows; ++t) {
         for (index_t r = 0; r < rows; ++r) {
@@ -176,7 +178,7 @@ void expect_near_the_product_of_numbers(operands const& o, std::vector<float> co
                 sum += product;
                 size += std::abs(product);
             }
-            double const roundings = static_cast<double>(o.w.scales.tiles.cols + 2 * o.w.weak.count() + 3);
+            double const roundings = static_cast<double>(o.w.scales.tiles.cols + 2 * o.w.weak.count() + 3) + more;
             ASSERT_NEAR(y[static_cast<std::size_t>(t * rows + r)], sum,
                         roundings * std::numeric_limits<float>::epsilon() * size + 1e-30)
                 << "token " << t << ", row " << r;
@@ -203,6 +205,10 @@ void expect_exact(operands const& o) {
     bool const bytes = expect_exact_as<std::int8_t>(o);
     bool const words = expect_exact_as<std::int16_t>(o);
     EXPECT_TRUE(bytes || words);
+    auto const [rows, cols] = o.w.shape();
+    std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
+    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, o.order(), y.data(), rows)); // in the form that is fastest
+    expect_near_the_product_of_numbers(o, y, 8 + static_cast<double>(cols / kernel::block_width));
     if (testing::Test::HasFailure()) {
         FAIL() << o.w.bits << " bits, " << o.w.extent.rows << " x " << o.w.extent.cols << ", tile " << o.w.tile.rows
                << " x " << o.w.tile.cols << ", " << o.x.shape.rows << " tokens of " << o.x.bits << " bits";

@@ -26,11 +26,11 @@ void expect_block_of_numbers(int bits, std::vector<float> const& table, bool con
         simd::next_code const next_of(bits);
         for (int part = 0; part < lanes::parts; ++part) {
             simd::ints next = block.part(part);
-            for (int j = 0; j < lanes::codes_per_part; ++j, next = next_of(next)) {
+            for (int j = 0; j < lanes::steps_per_part; ++j, next = next_of(next)) {
                 float numbers[simd::lanes];
                 kind(next).store_unaligned(numbers);
                 for (index_t lane = 0; lane < simd::lanes; ++lane) {
-                    index_t const col = 8 * lane + part * lanes::codes_per_part + j;
+                    index_t const col = 8 * lane + part * lanes::steps_per_part + j;
                     ASSERT_EQ(numbers[lane], table[codes[static_cast<std::size_t>(col)]]) << bits << ", " << col;
                 }
             }

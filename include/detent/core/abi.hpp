@@ -27,8 +27,10 @@
 #define DETENT_ABI_SET generic
 #endif
 
-// Products of integers use these where there are.
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+// Products of integers and of bfloat16 use these where there are.
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__) && defined(__AVX512BF16__)
+#define DETENT_ABI_BYTES vnni_vbmi_bf16
+#elif defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define DETENT_ABI_BYTES vnni_vbmi
 #elif defined(__AVX512VNNI__)
 #define DETENT_ABI_BYTES vnni

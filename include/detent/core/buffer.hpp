@@ -13,10 +13,15 @@
 
 #include "detent/core/index.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace detent::inline DETENT_ABI {
 
 /// Zeroed bytes aligned to a cache line. Another 64 readable bytes follow the last one, so that a kernel may load a
-/// whole vector at the end of the data.
+/// whole vector at the end of the data. Large ones ask the system for large pages: addresses are then found faster, and
+/// hardware reads ahead further.
 class buffer {
 public:
     static constexpr std::size_t alignment = 64;
@@ -25,7 +30,13 @@ public:
     buffer() = default;
     explicit buffer(index_t size) : size_(size) {
         auto const bytes = static_cast<std::size_t>(size) + padding;
-        data_.reset(static_cast<std::uint8_t*>(::operator new(bytes, std::align_val_t{alignment})));
+        std::align_val_t const boundary{bytes >= large_page ? large_page : alignment};
+        data_ = {static_cast<std::uint8_t*>(::operator new(bytes, boundary)), release{boundary}};
+#if defined(__linux__)
+        if (bytes >= large_page) {
+            ::madvise(data_.get(), bytes / large_page * large_page, MADV_HUGEPAGE); // a wish
+        }
+#endif
         std::memset(data_.get(), 0, bytes);
     }
     buffer(buffer const& other) : buffer(other.size_) {
@@ -49,8 +60,11 @@ public:
     friend bool operator==(buffer const& a, buffer const& b) { return std::ranges::equal(a.bytes(), b.bytes()); }
 
 private:
+    static constexpr std::size_t large_page = std::size_t{1} << 21;
+
     struct release {
-        void operator()(std::uint8_t* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+        std::align_val_t boundary;
+        void operator()(std::uint8_t* p) const { ::operator delete(p, boundary); }
     };
     std::unique_ptr<std::uint8_t, release> data_;
     index_t size_ = 0;

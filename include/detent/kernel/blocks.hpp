@@ -3,91 +3,48 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
 
-#include "detent/core/buffer.hpp"
+#include "detent/core/executor.hpp"
 #include "detent/core/index.hpp"
+#include "detent/kernel/block_inputs.hpp"
 #include "detent/kernel/floats.hpp"
+#include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
+#include "detent/matrix/quantized_activations.hpp"
 #include "detent/simd/code_lanes.hpp"
-#include "detent/simd/nearest.hpp"
 
-// y = x W^T. A register of codes, as they lie in memory, has eight columns in each lane: shifted, each looks up a
-// weight that at once meets the inputs of a few tokens. Inputs are put in that order once for all rows.
+// y = x W^T. A register of codes, as they lie in memory, has eight columns in each lane: shifted, each lane looks up
+// its weights, which at once meet the inputs of a few tokens. Inputs are put in that order once for all rows.
 
 namespace detent::inline DETENT_ABI::kernel {
 
+/// From more tokens on, panels of integers that many inputs meet are faster than blocks.
+inline constexpr index_t most_tokens_of_integer_blocks = 8;
+
 /// Tokens that a register of weights meets: their sums for three rows fit the registers.
-inline constexpr int most_tokens_at_once = lanes >= 16 ? 7 : 1;
-/// Columns of a block of codes: eight to each lane.
-inline constexpr index_t block_width = 8 * lanes;
-
-/// Whether blocks are the fastest way to this product. Eight columns from a multiple of eight on must share a scale.
-/// Where registers are short or few, blocks are best for one token; for many, sums along few inputs take too long to add
-/// up.
-inline bool has_blocks(packed_view const& w, index_t tokens) noexcept {
-    bool const lanes_share_scales = w.tile.cols % 8 == 0 || w.tile.cols >= w.shape.cols;
-    bool const pays = lanes >= 16 ? tokens < 64 || w.shape.cols >= 1024 : lanes >= 8 && tokens == 1;
-    return lanes_share_scales && pays;
-}
-
-/// Inputs, also in the order in which blocks of codes meet them, in memory that a thread keeps.
-struct block_inputs {
-    float const* x; ///< (token, in)
-    index_t x_stride;
-    index_t tokens;
-    float const* ordered;      ///< (token, block, 8, lane): lane l of register j of a block is its column 8 l + j
-    index_t ordered_stride;    ///< from a token to the next; columns after the last are 0
-    std::int32_t const* tiles; ///< (block, lane), the tile in its row that the columns of a lane are of
-
-    static block_inputs of(packed_view const& w, float const* x, index_t x_stride, index_t tokens) {
-        thread_local buffer kept;
-        index_t const stride = ceil_div(w.shape.cols, block_width) * block_width;
-        index_t const bytes = (tokens * stride + stride / 8) * static_cast<index_t>(sizeof(float));
-        if (kept.size() < bytes) {
-            kept = buffer(bytes);
-        }
-        auto* const ordered = reinterpret_cast<float*>(kept.data());
-        auto* const tiles = reinterpret_cast<std::int32_t*>(ordered + tokens * stride);
-        for (index_t k = 0; k < stride; k += 8) {
-            tiles[k / 8] = static_cast<std::int32_t>(std::min(k, w.shape.cols - 1) / w.tile.cols);
-        }
-        for (index_t t = 0; t < tokens; ++t) {
-            float* const row = ordered + t * stride;
-            for (index_t k = 0; k < stride; k += 8) {
-                float const* from = x + t * x_stride + k;
-                float last[8] = {};
-                if (k + 8 > w.shape.cols) {
-                    std::copy(from, from + std::max<index_t>(0, w.shape.cols - k), last);
-                    from = last;
-                }
-                float* const to = row + k / block_width * block_width + k % block_width / 8;
-                for (index_t j = 0; j < 8; ++j) {
-                    to[j * lanes] = from[j];
-                }
-            }
-        }
-        return {x, x_stride, tokens, ordered, stride, tiles};
-    }
-};
+template <class Table>
+inline constexpr int most_tokens_at_once = lanes < 16 ? 1 : IntegerTable<Table> ? 4 : 7;
 
 /// y[t][r] = <x[t], w[r]> without weak columns, for rows r = row, row + distance, ... up to `last` and tokens t =
 /// token, token + 1, ..., as many as numbers in the two sequences; after the last row, that again. `OneScale` says that
 /// the columns of a block share a scale.
 template <bool OneScale, class Table, int... Row, int... Token>
 void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t distance, index_t last,
-                block_inputs const& x, index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
+                block_inputs<Table> const& x, index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
                 std::integer_sequence<int, Token...>) noexcept {
-    constexpr index_t rows = sizeof...(Row);
-    constexpr index_t tokens = sizeof...(Token);
-    constexpr bool table_scaled = OneScale && requires { table.scaled(0.0F, 1.0F); };
+    constexpr int rows = sizeof...(Row);
+    constexpr int tokens = sizeof...(Token);
+    constexpr bool table_scaled = OneScale && requires(floats v) { table.scaled(v, v); };
     using codes = simd::code_lanes<Table>;
     int const bits = w.bits;
-    simd::next_code const next_of(bits);
+    simd::next_code const next_of(Table::bits_to_next(bits));
     index_t const cols = w.shape.cols;
     index_t const whole_cols = cols / block_width * block_width;
     index_t const row_of[] = {std::min(row + Row * distance, last)...};
@@ -110,21 +67,20 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
     for (index_t begin = 0; begin < cols; begin += block_width) {
         std::uint8_t const* const bytes[] = {
             (begin < whole_cols ? codes_of[Row] + begin / 8 * bits : last_codes[Row])...};
-        (__builtin_prefetch(bytes[Row] + 2048), ...);
+        (__builtin_prefetch(bytes[Row] + (IntegerTable<Table> ? 1024 : 2048)), ...);
         codes const block[] = {codes(bytes[Row], bits)...};
 
         std::int32_t const* const tiles = x.tiles + begin / 8;
         auto const scale_of = [&](float const* from, index_t r) {
             if constexpr (OneScale) {
-                return from[tiles_of[r] + tiles[0]];
+                return floats(from[tiles_of[r] + tiles[0]]);
             } else { // of each lane
                 auto const index = simd::ints::load_unaligned(tiles) - simd::ints(tiles[0]);
                 return floats(simd::pick(from + tiles_of[r] + tiles[0], w.tiles_per_row - tiles[0], index));
             }
         };
-        using scale = decltype(scale_of(w.scales, 0));
-        scale const scales[] = {scale_of(w.scales, Row)...};
-        scale const zeros[] = {(w.zeros != nullptr ? scale_of(w.zeros, Row) : scale(0.0F))...};
+        floats const scales[] = {scale_of(w.scales, Row)...};
+        floats const zeros[] = {(w.zeros != nullptr ? scale_of(w.zeros, Row) : floats(0.0F))...};
         auto const table_of = [&](index_t r) {
             if constexpr (table_scaled) {
                 return table.scaled(zeros[r], scales[r]);
@@ -134,26 +90,52 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
         };
         decltype(table_of(0)) const tables[] = {table_of(Row)...};
 
-        for (int part = 0; part < codes::parts; ++part) {
-            simd::ints next[] = {block[Row].part(part)...};
-#pragma GCC unroll 2
-            for (int j = 0; j < codes::codes_per_part; ++j) {
-                floats weights[] = {tables[Row](next[Row])...};
-                if constexpr (!table_scaled) {
-                    ((weights[Row] = (weights[Row] - zeros[Row]) * scales[Row]), ...);
+        if constexpr (IntegerTable<Table>) {
+            static_assert(x.steps == 2);
+            simd::ints next[] = {block[Row].part(0)...};
+            simd::byte_weights const first[] = {tables[Row](next[Row])...};
+            ((next[Row] = codes::parts == 2 ? block[Row].part(codes::parts - 1) : next_of(next[Row])), ...);
+            simd::byte_weights const second[] = {tables[Row](next[Row])...};
+            each_token([&](auto t) __attribute__((always_inline)) {
+                float const* const from = input + t * x.ordered_stride;
+                auto const at = [&](index_t i) { return simd::in_register(simd::load_words(from + i * lanes)); };
+                simd::ints const of_first = at(0);
+                simd::ints const of_second = at(1);
+                simd::ints const lacking = at(2);
+                simd::ints const half[] = {simd::add_products(lacking, first[Row], of_first)...};
+                simd::ints const sum[] = {simd::add_products(half[Row], second[Row], of_second)...};
+                floats exact[] = {xsimd::to_float(sum[Row])...}; // below 2^24
+                if (w.zeros != nullptr) {
+                    auto const lane_sums = floats::load_aligned(from + 4 * lanes);
+                    ((exact[Row] = xsimd::fnma(zeros[Row], lane_sums, exact[Row])), ...);
                 }
-                ((next[Row] = next_of(next[Row])), ...);
-                each_token([&](auto t) __attribute__((always_inline)) {
-                    floats const from = floats::load_aligned(input + t * x.ordered_stride + j * lanes);
-                    ((sums[t][Row] = xsimd::fma(weights[Row], from, sums[t][Row])), ...);
-                });
+                auto const lane_scales = floats::load_aligned(from + 3 * lanes);
+                ((sums[t][Row] = xsimd::fma(exact[Row] * lane_scales, scales[Row], sums[t][Row])), ...);
+            });
+        } else {
+            for (int part = 0; part < codes::parts; ++part) {
+                simd::ints next[] = {block[Row].part(part)...};
+#pragma GCC unroll 2
+                for (int j = 0; j < codes::steps_per_part; ++j) {
+                    std::array weights{tables[Row](next[Row])...};
+                    if constexpr (!table_scaled) {
+                        ((weights[Row] = (weights[Row] - zeros[Row]) * scales[Row]), ...);
+                    }
+                    ((next[Row] = next_of(next[Row])), ...);
+                    index_t const step = part * codes::steps_per_part + j;
+                    each_token([&](auto t) __attribute__((always_inline)) {
+                        auto const numbers = floats::load_aligned(input + t * x.ordered_stride + step * lanes);
+                        ((sums[t][Row] = simd::add_products(sums[t][Row], weights[Row], numbers)), ...);
+                    });
+                }
             }
-            input += codes::codes_per_part * lanes;
         }
+        input += x.registers * lanes;
     }
     each_token([&](auto t) __attribute__((always_inline)) {
-        static_assert(rows == 3 || rows == 4);
-        floats const four[] = {sums[t][0], sums[t][1], sums[t][2], rows == 4 ? sums[t][rows - 1] : floats(0.0F)};
+        static_assert(rows <= 4);
+        floats const four[] = {sums[t][0], sums[t][std::min(1, rows - 1)], sums[t][std::min(2, rows - 1)],
+                               sums[t][rows - 1]};
         float totals[4];
         sums_of_four(four, totals);
         ((y[(token + t) * y_stride + row_of[Row]] = totals[Row]), ...);
@@ -163,9 +145,10 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
 /// The same for rows [first, last) and `Tokens` tokens from `token` on. Rows at a time are far apart: each is then the
 /// next bytes of one of a few streams, which memory is read ahead for.
 template <bool OneScale, int Tokens, class Table>
-void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last, block_inputs const& x,
-                     index_t token, float* y, index_t y_stride) noexcept {
-    constexpr int rows = Tokens <= 5 ? 4 : 3; // whose sums fit the registers
+void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
+                     block_inputs<Table> const& x, index_t token, float* y, index_t y_stride) noexcept {
+    // As many as their sums fit the registers; one token with integers waits for memory, and two streams are read best.
+    constexpr int rows = IntegerTable<Table> ? (Tokens == 1 ? 2 : Tokens <= 3 ? 4 : 3) : (Tokens <= 5 ? 4 : 3);
     index_t const distance = ceil_div(last - first, rows);
     for (index_t row = first; row < first + distance; ++row) {
         dot_blocks<OneScale>(w, table, row, distance, last - 1, x, token, y, y_stride,
@@ -173,41 +156,92 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
     }
 }
 
-/// The same for all tokens.
+/// y = x W^T for rows [first, last) of W and all tokens.
 template <class Table>
-void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last, block_inputs const& x,
-                     float* y, index_t y_stride) noexcept {
+void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
+                     block_inputs<Table> const& x, float* y, index_t y_stride) noexcept {
     index_t token = 0;
     auto const next = [&]<bool OneScale, int Tokens> {
         multiply_blocks<OneScale, Tokens>(w, table, first, last, x, token, y, y_stride);
         token += Tokens;
     };
-    bool const one_scale = w.tile.cols % block_width == 0 || w.tile.cols >= w.shape.cols;
+    bool const one_scale = blocks_share_scales(w);
     while (token < x.tokens) {
         index_t const rest = x.tokens - token;
-        index_t const now = ceil_div(rest, ceil_div(rest, most_tokens_at_once)); // about equal parts
+        index_t const now = ceil_div(rest, ceil_div(rest, most_tokens_at_once<Table>)); // about equal parts
         auto const if_now = [&]<int Tokens> {
             if (now == Tokens && one_scale) {
                 next.template operator()<true, Tokens>();
-            } else if (now == Tokens) {
-                next.template operator()<false, Tokens>();
+            } else if constexpr (!Table::one_scale_only) {
+                if (now == Tokens) {
+                    next.template operator()<false, Tokens>();
+                }
             }
             return now == Tokens;
         };
         [&]<int... Less>(std::integer_sequence<int, Less...>) {
             static_cast<void>((if_now.template operator()<Less + 1>() || ...));
-        }(std::make_integer_sequence<int, most_tokens_at_once>{});
+        }(std::make_integer_sequence<int, most_tokens_at_once<Table>>{});
     }
-}
-
-/// y = x W^T for rows [first, last) of W, whose blocks have inputs in this order.
-inline void multiply_blocks(packed_view const& w, index_t first, index_t last, block_inputs const& x, float* y,
-                            index_t y_stride) noexcept {
-    simd::with_table(w.table, w.bits, w.consecutive,
-                     [&](auto const& table) { multiply_blocks(w, table, first, last, x, y, y_stride); });
     for (index_t t = 0; t < x.tokens; ++t) {
         add_weak(w.weak, first, last, x.x + t * x.x_stride, y + t * y_stride);
     }
+}
+
+/// y = x W^T for inputs in this order.
+template <class Table>
+void multiply_blocks(packed_view const& w, Table const& table, block_inputs<Table> const& x, float* y,
+                     index_t y_stride, executor_ref executor) {
+    // Pieces long enough to be read ahead and worth a thread, whose codes stay near while all tokens meet them.
+    index_t const rows = std::max<index_t>(64, (index_t{1} << 20) / std::max<index_t>(w.shape.cols, 1));
+    executor.for_pieces(w.shape.rows, rows, [&](index_t first, index_t last) {
+        multiply_blocks(w, table, first, last, x, y, y_stride);
+    });
+}
+
+/// y = x W^T for floats, for matrices and formats that have blocks.
+inline void multiply_blocks(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
+                            index_t y_stride, input_format format, executor_ref executor) {
+    index_t const most_tokens = 512; // whose inputs are copied
+    with_block_table(w, format, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+        for (index_t t = 0; t < tokens; t += most_tokens) {
+            auto const inputs = block_inputs<Table>::of(w, numbers, x + t * x_stride, x_stride,
+                                                        std::min(most_tokens, tokens - t));
+            multiply_blocks(w, table, inputs, y + t * y_stride, y_stride, executor);
+        }
+    });
+}
+
+/// Whether blocks are the fastest way to the product of these weights without weak columns and activations.
+inline bool has_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x) {
+    return !form.zeros_apart && w.weak.count == 0 && has_blocks(w, x.shape.rows, input_format::int8) &&
+           x.shape.rows <= most_tokens_of_integer_blocks;
+}
+
+/// y = x W^T for activations of bytes in this form; stored column k is feature `order[k]`, or k without an order.
+inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x,
+                            std::int32_t const* order, float* y, index_t y_stride, executor_ref executor) {
+    auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
+        tile_scale const s = x.scale_of(t);
+        auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
+        code const* const codes = x.codes.data() + t * x.shape.cols;
+        for (index_t k = 0; k < x.shape.cols; ++k) {
+            index_t const feature = order != nullptr ? order[k] : k;
+            std::int32_t const integer = form.activations.integers[codes[feature]] - zero;
+            int const times = x.shifts.empty() ? 0 : form.shift - x.shifts[static_cast<std::size_t>(feature)];
+            integers[k] = static_cast<std::int8_t>(integer * (1 << times));
+        }
+        float const scale = std::ldexp(s.scale, -(form.activations.exponent + form.shift)) * unit;
+        std::fill(scales, scales + ceil_div(x.shape.cols, 8), scale);
+    };
+    with_block_table(w, input_format::int8, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+        if constexpr (IntegerTable<Table>) {
+            auto const inputs = block_inputs<Table>::of_integers(
+                w, numbers, x.shape.rows,
+                [&](index_t t, std::int8_t* integers, float* scales) { fill(t, numbers.unit, integers, scales); });
+            multiply_blocks(w, table, inputs, y, y_stride, executor);
+        }
+    });
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

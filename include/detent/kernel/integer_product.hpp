@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -12,7 +13,9 @@
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/kernel/byte_numbers.hpp"
 #include "detent/kernel/floats.hpp"
+#include "detent/kernel/input_format.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
@@ -51,6 +54,7 @@ template <simd::SmallInteger T> struct stored_activations {
     buffer integers;                  ///< (token, place); one token of ones follows if there are bases
     std::vector<std::int32_t> sums;   ///< (token, span)
     std::vector<std::int32_t> bases;  ///< (token), what is to be added to integers; empty for none
+    std::vector<float> scales;        ///< (token, span), of inputs that are rounded by groups; empty for none
     std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
 
     stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
@@ -87,6 +91,30 @@ template <simd::SmallInteger T> struct stored_activations {
                     ordered[k] = codes[order[k]];
                 }
                 store(form, x, t, ordered.empty() ? codes : ordered.data(), times, row);
+            }
+        });
+    }
+
+    /// Inputs (token, in) rounded as `input_format::int8` says; columns that share a scale are a span.
+    stored_activations(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
+                       index_t tokens, executor_ref executor)
+        requires std::same_as<T, std::int8_t>
+        : factors(static_cast<std::size_t>(tokens), numbers.unit) {
+        for_input_groups(w, [&](index_t begin, index_t end) {
+            spans.push_back({begin, end - begin, stride, begin / w.tile.cols, true, true});
+            stride += ceil_div(end - begin, simd::per_word<T>) * simd::per_word<T>;
+        });
+        integers = buffer(tokens * stride);
+        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
+        scales.resize(sums.size());
+        executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
+            for (index_t t = first; t < last; ++t) {
+                auto i = static_cast<std::size_t>(t * std::ssize(spans));
+                for (column_span const& span : spans) {
+                    T* const to = data() + t * stride + span.place;
+                    scales[i] = round_to_bytes(x + t * x_stride + span.begin, span.count, to);
+                    sums[i++] = std::accumulate(to, to + span.count, std::int32_t{0});
+                }
             }
         });
     }
@@ -225,9 +253,9 @@ public:
         std::fill_n(bases_, sum_rows, form.weight_base);
     }
 
-    /// Calls `on_tile(token - begin, tile, scales, sums)` for tokens [begin, end) and all tiles of each, in order, with
-    /// `sum_rows` scales and exact sums, these as two registers of int32 or as an array of double, for the `count` rows
-    /// from `row` on; what follows is of no meaning.
+    /// Calls `on_tile(token - begin, span, scales, sums)` for tokens [begin, end) and all tiles of each, in order, `span`
+    /// the last of the tile, with `sum_rows` scales and exact sums, these as two registers of int32 or as an array of
+    /// double, for the `count` rows from `row` on; what follows is of no meaning.
     template <class OnTile>
     void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
         row_ = row;
@@ -396,7 +424,7 @@ private:
             }
         }
         if (span.first && span.last) {
-            on_tile(t, span.tile, scales_, sums);
+            on_tile(t, s, scales_, sums);
             return;
         }
         alignas(64) std::int32_t part[sum_rows];
@@ -407,7 +435,7 @@ private:
             total[r] = (span.first ? 0.0 : total[r]) + part[r];
         }
         if (span.last) {
-            on_tile(t, span.tile, scales_, total);
+            on_tile(t, s, scales_, total);
         }
     }
 
@@ -435,26 +463,71 @@ inline floats multiply_add(floats a, floats b, floats c) noexcept {
 #endif
 }
 
-/// total[r] += sums[r] scales[r], with two registers of sums.
-inline void add_scaled(floats const* sums, float const* scales, float* total) noexcept {
+/// total[r] += sums[r] x_scale scales[r], with two registers of sums.
+inline void add_scaled(floats const* sums, float x_scale, float const* scales, float* total) noexcept {
     for (index_t i = 0; i < 2; ++i) {
         float* const to = total + i * lanes;
-        multiply_add(sums[i], floats::load_aligned(scales + i * lanes), floats::load_unaligned(to)).store_unaligned(to);
+        multiply_add(sums[i] * x_scale, floats::load_aligned(scales + i * lanes), floats::load_unaligned(to))
+            .store_unaligned(to);
     }
 }
 
 /// The same for exact sums, each rounded to float once.
-inline void add_scaled(simd::ints const* sums, float const* scales, float* total) noexcept {
+inline void add_scaled(simd::ints const* sums, float x_scale, float const* scales, float* total) noexcept {
     floats const rounded[] = {xsimd::to_float(sums[0]), xsimd::to_float(sums[1])};
-    add_scaled(rounded, scales, total);
+    add_scaled(rounded, x_scale, scales, total);
 }
 
 /// The same for exact sums in double.
-inline void add_scaled(double const* sums, float const* scales, float* total) noexcept {
+inline void add_scaled(double const* sums, float x_scale, float const* scales, float* total) noexcept {
     alignas(64) float rounded[sum_rows];
     std::copy(sums, sums + sum_rows, rounded);
     floats const registers[] = {floats::load_aligned(rounded), floats::load_aligned(rounded + lanes)};
-    add_scaled(registers, scales, total);
+    add_scaled(registers, x_scale, scales, total);
+}
+
+/// y = x W^T for `tokens` stored inputs; weak columns, those that `weak` names, meet those of `weak_inputs` (token,
+/// column), rows `weak_stride` floats apart.
+template <simd::SmallInteger T>
+void multiply(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t tokens,
+              weak_view const& weak, float const* weak_inputs, index_t weak_stride, float* y, index_t y_stride,
+              executor_ref executor) {
+    index_t const rows_per_task = 64;
+    index_t const tokens_per_task = std::min<index_t>(256, tokens);
+    index_t const row_tasks = ceil_div(w.shape.rows, rows_per_task);
+    struct workspace {
+        integer_rows<T> rows;
+        std::vector<float> totals; // (token, sum_rows)
+    };
+    auto const make = [&] {
+        return workspace{integer_rows<T>(form, w, x, tokens_per_task),
+                         std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
+    };
+    index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(tokens, tokens_per_task) : 0;
+    executor.for_pieces(tasks, 1, make, [&](workspace& mine, index_t task, index_t) {
+        index_t const first = task % row_tasks * rows_per_task;
+        index_t const last = std::min(w.shape.rows, first + rows_per_task);
+        index_t const begin = task / row_tasks * tokens_per_task;
+        index_t const end = std::min(tokens, begin + tokens_per_task);
+        float* const totals = mine.totals.data();
+        for (index_t row = first; row < last; row += sum_rows) {
+            index_t const count = std::min(sum_rows, last - row);
+            std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
+            mine.rows.sum(row, count, begin, end, [&](index_t t, index_t span, float const* scales, auto const* sums) {
+                auto const at = static_cast<std::size_t>((begin + t) * std::ssize(x.spans) + span);
+                add_scaled(sums, x.scales.empty() ? 1.0F : x.scales[at], scales, totals + t * sum_rows);
+            });
+            for (index_t t = begin; t < end; ++t) {
+                float const factor = x.factors[static_cast<std::size_t>(t)];
+                for (index_t r = 0; r < count; ++r) {
+                    y[t * y_stride + row + r] = totals[(t - begin) * sum_rows + r] * factor;
+                }
+            }
+        }
+        for (index_t t = begin; t < end && weak.count > 0; ++t) {
+            add_weak(weak, first, last, weak_inputs + t * weak_stride, y + t * y_stride);
+        }
+    });
 }
 
 /// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found; stored column k is feature
@@ -475,42 +548,15 @@ void multiply(integer_form const& form, packed_view const& w, quantized_activati
     }
     weak_view weak = w.weak;
     weak.columns = places.data();
+    multiply(form, w, stored, x.shape.rows, weak, weak_inputs.data(), weak.count, y, y_stride, executor);
+}
 
-    index_t const rows_per_task = 64;
-    index_t const tokens_per_task = std::min<index_t>(256, x.shape.rows);
-    index_t const row_tasks = ceil_div(w.shape.rows, rows_per_task);
-    struct workspace {
-        integer_rows<T> rows;
-        std::vector<float> totals; // (token, sum_rows)
-    };
-    auto const make = [&] {
-        return workspace{integer_rows<T>(form, w, stored, tokens_per_task),
-                         std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
-    };
-    index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(x.shape.rows, tokens_per_task) : 0;
-    executor.for_pieces(tasks, 1, make, [&](workspace& mine, index_t task, index_t) {
-        index_t const first = task % row_tasks * rows_per_task;
-        index_t const last = std::min(w.shape.rows, first + rows_per_task);
-        index_t const begin = task / row_tasks * tokens_per_task;
-        index_t const end = std::min(x.shape.rows, begin + tokens_per_task);
-        float* const totals = mine.totals.data();
-        for (index_t row = first; row < last; row += sum_rows) {
-            index_t const count = std::min(sum_rows, last - row);
-            std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
-            mine.rows.sum(row, count, begin, end, [&](index_t t, index_t, float const* scales, auto const* sums) {
-                add_scaled(sums, scales, totals + t * sum_rows);
-            });
-            for (index_t t = begin; t < end; ++t) {
-                float const factor = stored.factors[static_cast<std::size_t>(t)];
-                for (index_t r = 0; r < count; ++r) {
-                    y[t * y_stride + row + r] = totals[(t - begin) * sum_rows + r] * factor;
-                }
-            }
-        }
-        for (index_t t = begin; t < end && weak.count > 0; ++t) {
-            add_weak(weak, first, last, weak_inputs.data() + t * weak.count, y + t * y_stride);
-        }
-    });
+/// y = x W^T for `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart.
+inline void multiply_rounded(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
+                             index_t tokens, float* y, index_t y_stride, executor_ref executor) {
+    stored_activations<std::int8_t> const stored(numbers, w, x, x_stride, tokens, executor);
+    integer_form const form{.weights = numbers.table, .weight_base = numbers.base};
+    multiply(form, w, stored, tokens, w.weak, x, x_stride, y, y_stride, executor);
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

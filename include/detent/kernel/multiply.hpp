@@ -4,11 +4,14 @@
 
 #include <algorithm>
 
+#include "detent/core/buffer.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/kernel/blocks.hpp"
 #include "detent/kernel/decode.hpp"
 #include "detent/kernel/gemm.hpp"
 #include "detent/kernel/gemv.hpp"
+#include "detent/kernel/input_format.hpp"
+#include "detent/kernel/integer_product.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/pack/linear.hpp"
 
@@ -17,18 +20,26 @@ namespace detent::inline DETENT_ABI::kernel {
 /// y = x W^T for `tokens` inputs: x (tokens, in) in the stored order of columns, y (tokens, out), rows `x_stride` and
 /// `y_stride` floats apart. The same bits for any executor.
 inline void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
-                     executor_ref executor = {}) {
-    if (has_blocks(w, tokens)) {
-        // Pieces long enough to be read ahead and worth a thread, whose codes stay near while all tokens meet them.
-        index_t const rows = std::max<index_t>(64, (index_t{1} << 20) / std::max<index_t>(w.shape.cols, 1));
-        index_t const most_tokens = 512; // whose inputs are copied
-        for (index_t t = 0; t < tokens; t += most_tokens) {
-            auto const inputs = block_inputs::of(w, x + t * x_stride, x_stride, std::min(most_tokens, tokens - t));
-            executor.for_pieces(w.shape.rows, rows, [&](index_t first, index_t last) {
-                multiply_blocks(w, first, last, inputs, y + t * y_stride, y_stride);
-            });
+                     executor_ref executor = {}, input_format format = input_format::f32) {
+    if (format == input_format::int8 && tokens > most_tokens_of_integer_blocks && simd::has_byte_dot) {
+        if (auto const numbers = byte_numbers::of(w)) {
+            return multiply_rounded(*numbers, w, x, x_stride, tokens, y, y_stride, executor);
         }
-        return;
+    }
+    if (has_blocks(w, tokens, format)) {
+        return multiply_blocks(w, x, x_stride, tokens, y, y_stride, format, executor);
+    }
+    if (format != input_format::f32) { // the product of rounded inputs
+        thread_local buffer kept;
+        index_t const bytes = tokens * w.shape.cols * static_cast<index_t>(sizeof(float));
+        if (kept.size() < bytes) {
+            kept = buffer(bytes);
+        }
+        auto* const rounded = reinterpret_cast<float*>(kept.data());
+        for (index_t t = 0; t < tokens; ++t) {
+            round_inputs(w, format, x + t * x_stride, rounded + t * w.shape.cols);
+        }
+        return multiply(w, rounded, w.shape.cols, tokens, y, y_stride, executor);
     }
     // From here on decoding into a panel pays. The choice looks at all tokens, so that pieces cannot change it.
     bool const many = tokens >= 16;
@@ -43,6 +54,19 @@ inline void multiply(packed_view const& w, float const* x, index_t x_stride, ind
             product(w, first, std::min(w.shape.rows, first + rows_per_task), x + token * x_stride, x_stride,
                     std::min(tokens_per_task, tokens - token), y + token * y_stride, y_stride);
         });
+    });
+}
+
+/// y = x W^T for activations of integers, x (token, in) of codes; stored column k is feature `order[k]`, or k without an
+/// order. Answers whether there is such a product; if not, y is as it was. The same bits for any executor.
+inline bool multiply(packed_view const& w, quantized_activations const& x, std::int32_t const* order, float* y,
+                     index_t y_stride, executor_ref executor = {}) {
+    if (auto const form = integer_form_of<std::int8_t>(w, x); form && has_blocks(*form, w, x)) {
+        multiply_blocks(*form, w, x, order, y, y_stride, executor);
+        return true;
+    }
+    return with_integer_form(w, x, [&]<class T>(integer_form const& form, T) {
+        multiply<T>(form, w, x, order, y, y_stride, executor);
     });
 }
 

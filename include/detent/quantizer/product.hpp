@@ -12,22 +12,25 @@
 #include "detent/kernel/multiply.hpp"
 #include "detent/kernel/transposed.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/quantized_activations.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// y = x W^T from the packed bytes: x (token, in), y (token, out).
-inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
+/// y = x W^T from the packed bytes: x (token, in), y (token, out). Another format than floats is faster and rounds x, as
+/// `input_format` says.
+inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
+                     input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
     stopwatch::section const timed(executor.watch(), work::products);
     if (w.order.empty()) {
-        kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
+        kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor, format);
     } else { // the bytes are in the order of the sweep
         matrix const ordered = take_columns(x, w.order);
         kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(),
-                         executor);
+                         executor, format);
     }
 }
 
@@ -38,19 +41,18 @@ inline bool runs_on_integers(packed_matrix const& w, quantized_activations const
 }
 
 /// y = x W^T from the packed bytes and the codes of activations: x (token, in), y (token, out). Where it runs on
-/// integers the only rounding is that of each tile's sum, its scale and the token's; elsewhere it is the product of
-/// floats.
+/// integers, sums of products within a tile, or within eight columns of it, are exact, and the only rounding is that of
+/// these sums, of their scales and of the token's; elsewhere it is the product of floats.
 inline void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
-    packed_view const view = w.view();
-    bool const done = kernel::with_integer_form(view, x, [&]<class T>(kernel::integer_form const& form, T) {
+    {
         stopwatch::section const timed(executor.watch(), work::products);
-        kernel::multiply<T>(form, view, x, w.order.empty() ? nullptr : w.order.data(), y.data(), y.outerStride(),
-                            executor);
-    });
-    if (!done) {
-        multiply(w, dequantize(x), y, executor);
+        auto const* const order = w.order.empty() ? nullptr : w.order.data();
+        if (kernel::multiply(w.view(), x, order, y.data(), y.outerStride(), executor)) {
+            return;
+        }
     }
+    multiply(w, dequantize(x), y, executor);
 }
 
 /// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).

@@ -19,9 +19,25 @@
 
 namespace detent::inline DETENT_ABI::simd {
 
+/// `sums` plus the products of a weight and an input in each lane.
+inline floats add_products(floats sums, floats weights, floats inputs) noexcept {
+    return xsimd::fma(weights, inputs, sums);
+}
+
+/// A table of a float for each code: a step looks one up in each lane.
+struct float_table {
+    static constexpr int codes_per_step = 1;
+    /// Whether the columns of a block must share a scale.
+    static constexpr bool one_scale_only = false;
+    /// How far the codes of the next step are.
+    static constexpr int bits_to_next(int bits) { return bits; }
+    /// Which of the eight columns of a lane the `i`-th number of a step is.
+    static constexpr index_t column(index_t step, index_t) { return step; }
+};
+
 #if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
 /// A table of as many floats as a register has, or fewer.
-class table_in_register {
+class table_in_register : public float_table {
 public:
     static constexpr int fewest_bits = 1;
     static constexpr int most_bits = lanes == 16 ? 4 : 3;
@@ -43,7 +59,7 @@ public:
     }
 
     /// The table of (number - zero) * scale.
-    table_in_register scaled(float zero, float scale) const noexcept {
+    table_in_register scaled(floats zero, floats scale) const noexcept {
         table_in_register result(*this);
         result.numbers_ = (numbers_ - zero) * scale;
         return result;
@@ -54,7 +70,7 @@ private:
 };
 
 /// A table of as many floats as two registers have.
-class table_in_two_registers {
+class table_in_two_registers : public float_table {
 public:
     static constexpr int fewest_bits = table_in_register::most_bits + 1;
     static constexpr int most_bits = fewest_bits;
@@ -73,7 +89,7 @@ public:
     }
 
     /// The table of (number - zero) * scale.
-    table_in_two_registers scaled(float zero, float scale) const noexcept {
+    table_in_two_registers scaled(floats zero, floats scale) const noexcept {
         table_in_two_registers result(*this);
         result.low_ = (low_ - zero) * scale;
         result.high_ = (high_ - zero) * scale;
@@ -95,7 +111,7 @@ inline constexpr int bits_in_memory =
 #endif
 
 /// A table of any size in memory.
-class table_in_memory {
+class table_in_memory : public float_table {
 public:
     static constexpr int fewest_bits = bits_in_memory;
     static constexpr int most_bits = 8;
@@ -126,17 +142,26 @@ private:
 
 #if defined(__AVX2__)
 /// A table whose numbers are computed, table[c] = table[0] + c.
-class consecutive_numbers {
+class consecutive_numbers : public float_table {
 public:
     static constexpr int fewest_bits = bits_in_memory;
     static constexpr int most_bits = 8;
 
     consecutive_numbers(float const* table, int bits) noexcept : first_(table[0]), mask_((1 << bits) - 1) {}
 
-    floats operator()(ints codes) const noexcept { return xsimd::to_float(codes & mask_) + first_; }
+    floats operator()(ints codes) const noexcept { return (xsimd::to_float(codes & mask_) + first_) * scale_; }
+
+    /// The table of (number - zero) * scale.
+    consecutive_numbers scaled(floats zero, floats scale) const noexcept {
+        consecutive_numbers result(*this);
+        result.first_ = first_ - zero;
+        result.scale_ = scale;
+        return result;
+    }
 
 private:
     floats first_;
+    floats scale_ = floats(1.0F);
     ints mask_;
 };
 #endif
@@ -162,15 +187,19 @@ template <class F> void with_table(float const* table, int bits, bool consecutiv
 }
 
 /// Eight consecutive codes of a little-endian bit stream in each lane, those of lane l from 8 l on, for the numbers of
-/// bits that `Table` is for: in one part, or in two of four codes. The lowest bits of a part are its first code;
-/// `next_code` brings the others there.
+/// bits that `Table` is for: in one part, or in two of four codes. The lowest bits of a part are those of the codes
+/// that the table looks up first; `next_code` brings the others there.
 template <class Table> class code_lanes {
 public:
     static constexpr int parts = Table::most_bits <= 4 ? 1 : 2;
-    static constexpr int codes_per_part = 8 / parts;
+    static constexpr int steps_per_part = 8 / parts / Table::codes_per_step;
 
     /// The stream begins on a byte; 64 bytes from there on may be read, with 5 and more bits 128.
     code_lanes(std::uint8_t const* bytes, int bits) noexcept {
+        if constexpr (Table::fewest_bits == 4 && Table::most_bits == 4) { // they are in place
+            parts_[0] = ints::load_unaligned(reinterpret_cast<std::int32_t const*>(bytes));
+            return;
+        }
 #if defined(__AVX512VBMI__)
         byte_places const& from = places[static_cast<std::size_t>(bits - 1)];
         if constexpr (parts == 1) {
@@ -239,7 +268,7 @@ private:
     ints parts_[parts];
 };
 
-/// Brings the next code of each lane to its lowest bits.
+/// Brings the codes of each lane that are `bits` further to its lowest bits.
 class next_code {
 public:
     explicit next_code(int bits) noexcept : bits_(bits) {

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
+
+#include "detent/core/buffer.hpp"
+#include "detent/core/half.hpp"
+#include "detent/core/index.hpp"
+#include "detent/kernel/byte_numbers.hpp"
+#include "detent/kernel/floats.hpp"
+#include "detent/kernel/input_format.hpp"
+#include "detent/matrix/packed_view.hpp"
+#include "detent/simd/code_lanes.hpp"
+#include "detent/simd/small_tables.hpp"
+
+namespace detent::inline DETENT_ABI::kernel {
+
+/// Columns of a block of codes: eight to each lane.
+inline constexpr index_t block_width = 8 * lanes;
+
+/// A table whose weights are integers: their products are summed exactly in each block.
+template <class Table>
+concept IntegerTable = requires(Table const& table, simd::ints v) { simd::add_products(v, table(v), v); };
+
+/// Whether all columns of any block share a scale.
+inline bool blocks_share_scales(packed_view const& w) noexcept {
+    return w.tile.cols % block_width == 0 || w.tile.cols >= w.shape.cols;
+}
+
+/// Calls `f(table, numbers)` with the fastest kind of table for these weights and this format of inputs, and answers
+/// whether there is one; `numbers` are of meaning to a table of integers.
+template <class F> bool with_block_table(packed_view const& w, input_format format, F const& f) {
+    if (format == input_format::f32) {
+        simd::with_table(w.table, w.bits, w.consecutive, [&](auto const& table) { f(table, byte_numbers{}); });
+        return true;
+    }
+#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
+    if (format == input_format::bf16 && w.bits <= simd::bfloats_in_register::most_bits && blocks_share_scales(w)) {
+        f(simd::bfloats_in_register(w.table, w.bits), byte_numbers{});
+        return true;
+    }
+#endif
+    if (format == input_format::int8) {
+        auto const numbers = byte_numbers::of(w);
+        auto const use = [&](auto const& table) {
+            f(table, *numbers);
+            return true;
+        };
+        if constexpr (simd::nibble_bytes::exists) {
+            if (numbers && w.bits == 4) {
+                return use(simd::nibble_bytes(numbers->bytes, w.bits));
+            }
+        }
+#if defined(__AVX512VBMI__)
+        if (numbers && w.bits <= 4) {
+            return use(simd::bytes_in_register<1, 4>(numbers->bytes, w.bits));
+        }
+        if (numbers && w.bits <= 6) {
+            return use(simd::bytes_in_register<5, 6>(numbers->bytes, w.bits));
+        }
+        if (numbers && w.bits == 8) {
+            return use(simd::codes_as_bytes{});
+        }
+#endif
+    }
+    return false;
+}
+
+/// Whether blocks are the fastest way to this product. Eight columns from a multiple of eight on must share a scale.
+/// Where registers are short or few, blocks are best for one token; for many, sums along few inputs take too long to
+/// add up.
+inline bool has_blocks(packed_view const& w, index_t tokens, input_format format = input_format::f32) {
+    bool const lanes_share_scales = w.tile.cols % 8 == 0 || w.tile.cols >= w.shape.cols;
+    bool const few = format == input_format::int8 || tokens < 64 || w.shape.cols >= 1024;
+    bool const pays = lanes >= 16 ? few : tokens == 1 && (lanes >= 8 || format == input_format::int8);
+    return lanes_share_scales && pays &&
+           (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
+}
+
+/// Inputs, also in the order in which blocks of codes meet them, in memory that a thread keeps.
+template <class Table> struct block_inputs {
+    static constexpr index_t steps = 8 / Table::codes_per_step;
+    /// Registers of a block: the inputs of each step; of integers also what their products with bytes lack to those
+    /// with numbers of the grid, their scale, and their sum for zero points, in each lane.
+    static constexpr index_t registers = steps + (IntegerTable<Table> ? 3 : 0);
+
+    float const* x; ///< (token, in)
+    index_t x_stride;
+    index_t tokens;
+    float* ordered;         ///< (token, block, register, lane); columns after the last are 0
+    index_t ordered_stride; ///< from a token to the next
+    std::int32_t* tiles;    ///< (block, lane), the tile in its row that the columns of a lane are of
+
+    /// Of floats (token, in).
+    static block_inputs of(packed_view const& w, byte_numbers const& numbers, float const* x, index_t x_stride,
+                           index_t tokens) {
+        if constexpr (IntegerTable<Table>) {
+            block_inputs result = of_integers(w, numbers, tokens, [&](index_t t, std::int8_t* integers, float* scales) {
+                float const* const row = x + t * x_stride;
+                for_input_groups(w, [&](index_t begin, index_t end) {
+                    float const scale = round_to_bytes(row + begin, end - begin, integers + begin);
+                    std::fill(scales + begin / 8, scales + ceil_div(end, 8), scale * numbers.unit);
+                });
+            });
+            result.x = x;
+            result.x_stride = x_stride;
+            return result;
+        } else {
+            index_t const padded = ceil_div(w.shape.cols, block_width) * block_width;
+            block_inputs const result = in_kept_memory(w, tokens, 0);
+            for (index_t t = 0; t < tokens; ++t) {
+                float const* const row = x + t * x_stride;
+                float* const to = result.ordered + t * result.ordered_stride;
+                index_t const whole = w.shape.cols / 8 * 8;
+                put_in_order(row, whole, to);
+                float last[8] = {};
+                std::copy(row + whole, row + w.shape.cols, last);
+                for (index_t k = whole; k < padded; k += 8) {
+                    put_lane(last, k, to);
+                    std::fill(last, last + 8, 0.0F);
+                }
+            }
+            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles};
+        }
+    }
+
+    /// Of integers that `fill(token, integers, scales)` writes, and a scale for each lane of eight. There are no floats
+    /// for weak columns.
+    template <class Fill>
+    static block_inputs of_integers(packed_view const& w, byte_numbers const& numbers, index_t tokens,
+                                    Fill const& fill) {
+        index_t const blocks = ceil_div(w.shape.cols, block_width);
+        index_t const padded = blocks * block_width; // columns
+        block_inputs const result = in_kept_memory(w, tokens, padded + padded / 2);
+        auto* const scales = reinterpret_cast<float*>(result.tiles + padded / 8);
+        auto* const integers = reinterpret_cast<std::int8_t*>(scales + padded / 8);
+        std::fill(integers + w.shape.cols, integers + padded, std::int8_t{0});
+        std::fill(scales, scales + padded / 8, 0.0F);
+        for (index_t t = 0; t < tokens; ++t) {
+            fill(t, integers, scales);
+            float* const to = result.ordered + t * result.ordered_stride;
+            put_in_order(integers, padded, to);
+            put_sums_and_scales(numbers, integers, scales, blocks, to);
+        }
+        return result;
+    }
+
+private:
+    /// With tiles, without inputs, and so many bytes more.
+    static block_inputs in_kept_memory(packed_view const& w, index_t tokens, index_t more) {
+        thread_local buffer kept;
+        index_t const blocks = ceil_div(w.shape.cols, block_width);
+        index_t const stride = blocks * registers * lanes;
+        index_t const bytes = (tokens * stride + blocks * lanes) * static_cast<index_t>(sizeof(float)) + more;
+        if (kept.size() < bytes) {
+            kept = buffer(bytes);
+        }
+        auto* const ordered = reinterpret_cast<float*>(kept.data());
+        auto* const tiles = reinterpret_cast<std::int32_t*>(ordered + tokens * stride);
+        for (index_t lane = 0; lane < blocks * lanes; ++lane) {
+            tiles[lane] = static_cast<std::int32_t>(std::min(8 * lane, w.shape.cols - 1) / w.tile.cols);
+        }
+        return {nullptr, 0, tokens, ordered, stride, tiles};
+    }
+
+    /// Puts the eight inputs of the columns from `k` on into their lane.
+    template <class T> static void put_lane(T const* from, index_t k, float* to) noexcept {
+        to += k / block_width * registers * lanes + k % block_width / 8;
+        for (index_t step = 0; step < steps; ++step) {
+            if constexpr (Table::codes_per_step == 1) {
+                to[step * lanes] = from[Table::column(step, 0)];
+            } else if constexpr (Table::codes_per_step == 2) {
+                bfloat16 const pair[] = {bfloat16(from[Table::column(step, 0)]), bfloat16(from[Table::column(step, 1)])};
+                std::memcpy(to + step * lanes, pair, sizeof pair);
+            } else {
+                T const four[] = {from[Table::column(step, 0)], from[Table::column(step, 1)],
+                                  from[Table::column(step, 2)], from[Table::column(step, 3)]};
+                std::memcpy(to + step * lanes, four, sizeof four);
+            }
+        }
+    }
+
+    /// The same for the first `n` columns.
+    template <class T> static void put_in_order(T const* from, index_t n, float* to) noexcept {
+        for (index_t k = 0; k < n; k += 8) {
+            put_lane(from + k, k, to);
+        }
+    }
+
+    static void put_sums_and_scales(byte_numbers const& numbers, std::int8_t const* integers, float const* scales,
+                                    index_t blocks, float* to) noexcept {
+        for (index_t b = 0; b < blocks; ++b) {
+            float* const sums = to + (b * registers + steps) * lanes;
+            for (index_t lane = 0; lane < lanes; ++lane) {
+                std::int8_t const* const from = integers + b * block_width + lane * 8;
+                std::int32_t const sum = std::accumulate(from, from + 8, std::int32_t{0});
+                std::int32_t const lacking = numbers.base * sum;
+                std::memcpy(sums + lane, &lacking, sizeof lacking);
+                sums[lanes + lane] = scales[b * lanes + lane];
+                sums[2 * lanes + lane] = std::ldexp(static_cast<float>(sum), numbers.table.exponent);
+            }
+        }
+    }
+};
+
+} // namespace detent::inline DETENT_ABI::kernel
