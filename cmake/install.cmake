@@ -14,6 +14,12 @@ if(DETENT_MODEL)
     install(EXPORT detent_modelTargets NAMESPACE detent:: DESTINATION ${package_dir})
 endif()
 
+# Compiled, so of one architecture.
+if(DETENT_KERNELS)
+    install(TARGETS detent_kernels EXPORT detent_kernelsTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    install(EXPORT detent_kernelsTargets NAMESPACE detent:: DESTINATION ${package_dir})
+endif()
+
 configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(detentConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/detentConfig.cmake ${PROJECT_BINARY_DIR}/detentConfigVersion.cmake

@@ -64,6 +64,15 @@
 #define DETENT_ABI_PRODUCTS own
 #endif
 
-#define DETENT_ABI_JOIN(set, bytes, threads, products) abi_##set##_##bytes##_##threads##_##products
-#define DETENT_ABI_NAME(set, bytes, threads, products) DETENT_ABI_JOIN(set, bytes, threads, products)
-#define DETENT_ABI DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_BYTES, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS)
+// With the target detent::kernels, products are its own.
+#if defined(DETENT_KERNELS)
+#define DETENT_ABI_KERNELS compiled
+#else
+#define DETENT_ABI_KERNELS inlined
+#endif
+
+#define DETENT_ABI_JOIN(set, bytes, threads, products, kernels)                                                      \
+    abi_##set##_##bytes##_##threads##_##products##_##kernels
+#define DETENT_ABI_NAME(set, bytes, threads, products, kernels) DETENT_ABI_JOIN(set, bytes, threads, products, kernels)
+#define DETENT_ABI                                                                                                   \
+    DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_BYTES, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS, DETENT_ABI_KERNELS)

@@ -82,6 +82,15 @@ inline bool has_blocks(packed_view const& w, index_t tokens, input_format format
            (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
 }
 
+/// So many bytes that a thread keeps for the inputs of one product.
+inline std::uint8_t* memory_for_inputs(index_t bytes) {
+    thread_local buffer kept;
+    if (kept.size() < bytes) {
+        kept = buffer(bytes);
+    }
+    return kept.data();
+}
+
 /// Inputs, also in the order in which blocks of codes meet them, in memory that a thread keeps.
 template <class Table> struct block_inputs {
     static constexpr index_t steps = 8 / Table::codes_per_step;
@@ -153,14 +162,10 @@ template <class Table> struct block_inputs {
 private:
     /// With tiles, without inputs, and so many bytes more.
     static block_inputs in_kept_memory(packed_view const& w, index_t tokens, index_t more) {
-        thread_local buffer kept;
         index_t const blocks = ceil_div(w.shape.cols, block_width);
         index_t const stride = blocks * registers * lanes;
         index_t const bytes = (tokens * stride + blocks * lanes) * static_cast<index_t>(sizeof(float)) + more;
-        if (kept.size() < bytes) {
-            kept = buffer(bytes);
-        }
-        auto* const ordered = reinterpret_cast<float*>(kept.data());
+        auto* const ordered = reinterpret_cast<float*>(memory_for_inputs(bytes));
         auto* const tiles = reinterpret_cast<std::int32_t*>(ordered + tokens * stride);
         for (index_t lane = 0; lane < blocks * lanes; ++lane) {
             tiles[lane] = static_cast<std::int32_t>(std::min(8 * lane, w.shape.cols - 1) / w.tile.cols);

@@ -28,9 +28,10 @@ namespace detent::inline DETENT_ABI::kernel {
 /// From more tokens on, panels of integers that many inputs meet are faster than blocks.
 inline constexpr index_t most_tokens_of_integer_blocks = 8;
 
-/// Tokens that a register of weights meets: their sums for three rows fit the registers.
+/// Tokens that a register of weights meets: their sums for three rows fit the registers. Tables for long codes are
+/// slower by themselves and not worth the time to compile for more.
 template <class Table>
-inline constexpr int most_tokens_at_once = lanes < 16 ? 1 : IntegerTable<Table> ? 4 : 7;
+inline constexpr int most_tokens_at_once = lanes < 16 ? 1 : IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
 
 /// y[t][r] = <x[t], w[r]> without weak columns, for rows r = row, row + distance, ... up to `last` and tokens t =
 /// token, token + 1, ..., as many as numbers in the two sequences; after the last row, that again. `OneScale` says that

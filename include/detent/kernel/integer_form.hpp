@@ -75,8 +75,8 @@ inline std::optional<integer_table> integers_of(float const* table, int bits, bo
 ///     (stored + base of its token) 2^-(activations.exponent + shift) scale,
 /// `stored` having been multiplied by 2^(shift - the shift of its feature).
 struct integer_form {
-    integer_table weights;
-    integer_table activations;
+    integer_table weights = {};
+    integer_table activations = {};
     std::int32_t weight_base = 0;
     bool zeros_apart = false;         ///< whether the base of a token is `activation_base` less its zero point, else 0
     std::int32_t activation_base = 0;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "detent/core/executor.hpp"
+#include "detent/core/index.hpp"
+#include "detent/kernel/compiled.hpp"
+#include "detent/matrix/input_format.hpp"
+#include "detent/matrix/packed_view.hpp"
+#include "detent/matrix/quantized_activations.hpp"
+
+#if !defined(DETENT_KERNELS)
+#include "detent/kernel/multiply.hpp"
+#include "detent/kernel/transposed.hpp"
+#endif
+
+// The products of packed matrices: those of the target detent::kernels, chosen at run time, where a program links it,
+// and else those for the instruction set that a translation unit is compiled for.
+
+namespace detent::inline DETENT_ABI::kernel {
+
+#if defined(DETENT_KERNELS)
+static_assert(std::is_trivially_copyable_v<packed_view> && std::is_standard_layout_v<packed_view>);
+
+/// The loops of an executor, which must outlive them.
+inline compiled::loop loop_of(executor_ref const& executor) {
+    return {&executor, executor.workers(),
+            [](void const* e, std::int64_t n, void (*body)(void*, std::int64_t), void* data) {
+                static_cast<executor_ref const*>(e)->for_each(n, [&](index_t i) { body(data, i); });
+            }};
+}
+
+/// y = x W^T, as `multiply` in kernel/multiply.hpp says.
+inline void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
+                     executor_ref executor = {}, input_format format = input_format::f32) {
+    compiled::chosen().multiply(&w, x, x_stride, tokens, y, y_stride, loop_of(executor), static_cast<int>(format));
+}
+
+/// y = x W^T for activations of integers, as `multiply` in kernel/multiply.hpp says.
+inline bool multiply(packed_view const& w, quantized_activations const& x, std::int32_t const* order, float* y,
+                     index_t y_stride, executor_ref executor = {}) {
+    static_assert(sizeof(tile_scale) == 2 * sizeof(float) && std::is_same_v<code, std::uint8_t>);
+    compiled::activation_codes const codes{x.shape.rows,
+                                           x.shape.cols,
+                                           x.bits,
+                                           x.table.data(),
+                                           reinterpret_cast<float const*>(x.scales.data()),
+                                           std::ssize(x.scales),
+                                           x.shifts.empty() ? nullptr : x.shifts.data(),
+                                           x.codes.data()};
+    return compiled::chosen().multiply_codes(&w, codes, order, y, y_stride, loop_of(executor));
+}
+
+/// y = g W, as `multiply_transposed` in kernel/transposed.hpp says.
+inline void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
+                                index_t y_stride, executor_ref executor = {}) {
+    compiled::chosen().multiply_transposed(&w, g, g_stride, tokens, y, y_stride, loop_of(executor));
+}
+#endif
+
+} // namespace detent::inline DETENT_ABI::kernel

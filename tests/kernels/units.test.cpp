@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/fp_grid.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/kernel/dispatch.hpp"
+#include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/product.hpp"
+#include "kernels/of_headers.hpp"
+#include "matrix/random_activations.hpp"
+#include "matrix/random_solution.hpp"
+#include "nn/random_matrix.hpp"
+
+namespace {
+
+using namespace detent;
+using test::random_matrix;
+
+std::vector<packed_matrix> random_weights(extents shape) {
+    auto const on = [&](auto... grids) {
+        return std::vector<packed_matrix>{pack(grids, test::random_solution(grids, shape, {1, 64}, 1))...};
+    };
+    return on(int_grid<2>{}, int_grid<3>{}, int_grid<4>{}, int_grid<8>{}, int_grid<4, zero::none>{}, e2m1{}, nf4{},
+              e4m3{});
+}
+
+/// y (token, out) by a unit.
+matrix product_of(compiled::unit const& unit, packed_matrix const& w, matrix const& x, input_format format) {
+    packed_view const view = w.view();
+    matrix y(x.rows(), w.shape().rows);
+    unit.multiply(&view, x.data(), x.cols(), x.rows(), y.data(), y.cols(), kernel::loop_of({}),
+                  static_cast<int>(format));
+    return y;
+}
+
+TEST(units, have_different_names_and_end_with_the_one_for_all) {
+    std::set<std::string> names;
+    for (compiled::unit const* const unit : compiled::available()) {
+        EXPECT_TRUE(names.insert(unit->name).second);
+    }
+    EXPECT_STREQ(compiled::available().back()->name, "baseline");
+}
+
+TEST(units, multiply_as_the_dequantized_matrix_does) {
+    for (packed_matrix const& w : random_weights({37, 300})) {
+        matrix const dense = dequantize(w);
+        for (index_t const tokens : {1, 5, 40}) {
+            matrix const x = random_matrix(tokens, 300, 2);
+            matrix const exact = (x.cast<double>() * dense.cast<double>().transpose()).cast<float>();
+            float const size = (x.cwiseAbs() * dense.cwiseAbs().transpose()).maxCoeff();
+            for (compiled::unit const* const unit : compiled::available()) {
+                float const f32 = (product_of(*unit, w, x, input_format::f32) - exact).cwiseAbs().maxCoeff();
+                EXPECT_LE(f32, 1e-6F * size) << unit->name;
+                for (input_format const format : {input_format::bf16, input_format::int8}) {
+                    float const rounded = (product_of(*unit, w, x, format) - exact).cwiseAbs().maxCoeff();
+                    EXPECT_LE(rounded, 4e-3F * size) << unit->name;
+                    EXPECT_GT(rounded, 0) << unit->name;
+                }
+            }
+        }
+    }
+}
+
+TEST(units, multiply_codes_of_activations) {
+    packed_matrix const w = random_weights({37, 300})[2];
+    for (index_t const tokens : {1, 20}) {
+        for (int const most_shift : {0, 3}) {
+            auto const x = test::random_activations(e2m1{}, {tokens, 300}, true, most_shift, 2);
+            matrix const inputs = dequantize(x);
+            matrix const exact = inputs * dequantize(w).transpose();
+            float const size = (inputs.cwiseAbs() * dequantize(w).cwiseAbs().transpose()).maxCoeff();
+            matrix y(tokens, 37);
+            multiply(w, x, y); // by that which is chosen
+            EXPECT_LE((y - exact).cwiseAbs().maxCoeff(), 2e-6F * size);
+        }
+    }
+}
+
+TEST(units, multiply_transposed) {
+    packed_matrix const w = random_weights({37, 300})[2];
+    matrix const g = random_matrix(9, 37, 3);
+    matrix x(9, 300);
+    multiply_transposed(w, g, x);
+    EXPECT_LE((x - g * dequantize(w)).cwiseAbs().maxCoeff(), 1e-4F * x.cwiseAbs().maxCoeff());
+}
+
+#if defined(__x86_64__) && !defined(__SSE3__) && !defined(__FAST_MATH__)
+TEST(units, have_the_bits_of_headers_for_the_same_instructions) {
+    for (packed_matrix const& w : random_weights({37, 300})) {
+        packed_view const view = w.view();
+        for (index_t const tokens : {1, 5, 40}) {
+            matrix const x = random_matrix(tokens, 300, 2);
+            for (input_format const format : {input_format::f32, input_format::bf16, input_format::int8}) {
+                matrix y(tokens, 37);
+                test::multiply_of_headers(&view, x.data(), 300, tokens, y.data(), 37, static_cast<int>(format));
+                EXPECT_EQ(product_of(*compiled::available().back(), w, x, format), y);
+            }
+        }
+    }
+}
+#endif
+
+#if defined(_OPENMP)
+TEST(units, threads_change_no_bit) {
+    packed_matrix const w = random_weights({150, 1100})[2];
+    threads two(2);
+    for (index_t const tokens : {1, 40}) {
+        matrix const x = random_matrix(tokens, 1100, 2);
+        matrix serially(tokens, 150);
+        matrix y(tokens, 150);
+        multiply(w, x, serially);
+        multiply(w, x, y, two);
+        EXPECT_EQ(y, serially);
+    }
+}
+#endif
+
+TEST(dispatch, finds_the_fastest_unit_unless_told_another) {
+    auto const units = compiled::available();
+    EXPECT_NE(std::ranges::find(units, &compiled::chosen()), units.end());
+    packed_matrix const w = random_weights({37, 300})[2];
+    matrix const x = random_matrix(1, 300, 2);
+    matrix y(1, 37);
+    multiply(w, x, y);
+    EXPECT_EQ(y, product_of(compiled::chosen(), w, x, input_format::f32));
+}
+
+} // namespace
