@@ -90,7 +90,10 @@ TEST(input_format, bf16_is_the_product_of_rounded_inputs) {
             }
         }
     }
-    expect_product_of_rounded(random_packed(nf4{}, {5, 1100}, {1, 128}), 2, input_format::bf16, 4e-3);
+    for (index_t const tokens : {1, 2, 31, 32, 33, 35, 44}) {
+        expect_product_of_rounded(random_packed(nf4{}, {7, 1100}, {1, 128}), tokens, input_format::bf16, 4e-3);
+        expect_product_of_rounded(random_packed(int_grid<2>{}, {9, 300}, {2, 0}), tokens, input_format::bf16, 4e-3);
+    }
 }
 
 TEST(input_format, tails_of_rows_and_tokens) {

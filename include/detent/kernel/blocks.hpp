@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "detent/core/buffer.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/block_inputs.hpp"
@@ -157,11 +158,108 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
     }
 }
 
+/// Writes the registers of weights of a row, in the order in which inputs are: (block, step, lane). All columns of a
+/// block share a scale.
+template <class Table>
+void decode_blocks(packed_view const& w, Table const& table, index_t row, std::int32_t const* tiles,
+                   float* to) noexcept {
+    using codes = simd::code_lanes<Table>;
+    simd::next_code const next_of(Table::bits_to_next(w.bits));
+    std::uint8_t const* const bytes = w.codes + row * w.row_bytes;
+    index_t const scales = row / w.tile.rows * w.tiles_per_row;
+    for (index_t begin = 0; begin < w.shape.cols; begin += block_width) {
+        std::uint8_t last[128] = {}; // of the last block, if it has fewer columns: what follows may be anything
+        bool const whole = begin + block_width <= w.shape.cols;
+        if (!whole) {
+            std::memcpy(last, bytes + begin / 8 * w.bits, static_cast<std::size_t>(w.row_bytes - begin / 8 * w.bits));
+        }
+        codes const block(whole ? bytes + begin / 8 * w.bits : last, w.bits);
+        index_t const tile = scales + tiles[begin / 8];
+        auto const scaled = table.scaled(floats(w.zeros != nullptr ? w.zeros[tile] : 0.0F), floats(w.scales[tile]));
+        for (int part = 0; part < codes::parts; ++part) {
+            simd::ints next = block.part(part);
+            for (int j = 0; j < codes::steps_per_part; ++j, next = next_of(next), to += lanes) {
+                auto const weights = scaled(next);
+                static_assert(sizeof weights == sizeof(floats));
+                std::memcpy(to, &weights, sizeof weights);
+            }
+        }
+    }
+}
+
+/// y[t][r] = <x[t], w[r]> for four rows, of which `count` are written, from `row` on, decoded so, and tokens from `token`
+/// on, as many as numbers in the sequence.
+template <class Table, int... Token>
+void dot_decoded(float const* weights, block_inputs<Table> const& x, index_t row, index_t count, index_t token,
+                 float* y, index_t y_stride, std::integer_sequence<int, Token...>) noexcept {
+    using weight = decltype(std::declval<Table const&>()(simd::ints()));
+    floats sums[sizeof...(Token)][4];
+    ((std::fill(sums[Token], sums[Token] + 4, floats(0.0F))), ...);
+    float const* const inputs = x.ordered + token * x.ordered_stride;
+    for (index_t i = 0; i < x.ordered_stride; i += lanes) {
+        weight of_rows[4];
+        for (int r = 0; r < 4; ++r) {
+            std::memcpy(&of_rows[r], weights + r * x.ordered_stride + i, sizeof of_rows[r]);
+        }
+        auto const add = [&](int t) __attribute__((always_inline)) {
+            auto const numbers = floats::load_aligned(inputs + t * x.ordered_stride + i);
+            for (int r = 0; r < 4; ++r) {
+                sums[t][r] = simd::add_products(sums[t][r], of_rows[r], numbers);
+            }
+        };
+        (add(Token), ...);
+    }
+    auto const put = [&](int t) {
+        float totals[4];
+        sums_of_four(sums[t], totals);
+        std::copy_n(totals, count, y + (token + t) * y_stride + row);
+    };
+    (put(Token), ...);
+}
+
+/// y = x W^T for rows [first, last) of W, of which four at a time are decoded for all tokens.
+template <class Table>
+void multiply_decoded(packed_view const& w, Table const& table, index_t first, index_t last,
+                      block_inputs<Table> const& x, float* y, index_t y_stride) {
+    thread_local buffer kept;
+    index_t const bytes = 4 * x.ordered_stride * static_cast<index_t>(sizeof(float));
+    if (kept.size() < bytes) {
+        kept = buffer(bytes);
+    }
+    auto* const weights = reinterpret_cast<float*>(kept.data());
+    for (index_t row = first; row < last; row += 4) {
+        for (index_t r = 0; r < 4; ++r) {
+            decode_blocks(w, table, std::min(row + r, last - 1), x.tiles, weights + r * x.ordered_stride);
+        }
+        constexpr int most = 6; // whose sums fit the registers
+        auto const multiply = [&]<int Tokens>(index_t token) {
+            dot_decoded(weights, x, row, std::min<index_t>(4, last - row), token, y, y_stride,
+                        std::make_integer_sequence<int, Tokens>{});
+        };
+        index_t token = 0;
+        for (; token + most <= x.tokens; token += most) {
+            multiply.template operator()<most>(token);
+        }
+        for (; token + 2 <= x.tokens; token += 2) {
+            multiply.template operator()<2>(token);
+        }
+        if (token < x.tokens) {
+            multiply.template operator()<1>(token);
+        }
+    }
+}
+
 /// y = x W^T for rows [first, last) of W and all tokens.
 template <class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
-                     block_inputs<Table> const& x, float* y, index_t y_stride) noexcept {
+                     block_inputs<Table> const& x, float* y, index_t y_stride) {
     index_t token = 0;
+    if constexpr (Table::one_scale_only) {
+        if (x.tokens >= 32) {
+            multiply_decoded(w, table, first, last, x, y, y_stride);
+            token = x.tokens;
+        }
+    }
     auto const next = [&]<bool OneScale, int Tokens> {
         multiply_blocks<OneScale, Tokens>(w, table, first, last, x, token, y, y_stride);
         token += Tokens;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "detent/core/executor.hpp"
+#include "detent/core/half.hpp"
+#include "detent/core/index.hpp"
+#include "detent/kernel/floats.hpp"
+#include "detent/kernel/weak_columns.hpp"
+#include "detent/simd/product.hpp"
+
+// Products of dense matrices whose numbers take 16 or 32 bits: what those of packed matrices are measured against.
+
+namespace detent::inline DETENT_ABI::kernel {
+
+/// A borrowed dense matrix (out, in), row after row; 64 bytes after the last may be read.
+struct dense_view {
+    std::uint8_t const* numbers;
+    float_format format;
+    extents shape;
+};
+
+/// y[t][r] = <x[t], w[r]> for rows r = row, row + distance, ... up to `last`, after which that again, and tokens t =
+/// token, ..., as many as numbers in the two sequences.
+template <float_format Format, int... Row, int... Token>
+void dot_dense(dense_view const& w, index_t row, index_t distance, index_t last, float const* x, index_t x_stride,
+               index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
+               std::integer_sequence<int, Token...>) noexcept {
+    constexpr index_t width = bits_of(Format) / 8;
+    index_t const cols = w.shape.cols;
+    index_t const row_of[] = {std::min(row + Row * distance, last)...};
+    std::uint8_t const* const numbers[] = {(w.numbers + row_of[Row] * cols * width)...};
+    floats sums[sizeof...(Token)][sizeof...(Row)];
+    ((std::fill(sums[Token], sums[Token] + sizeof...(Row), floats(0.0F))), ...);
+    auto const add = [&](index_t k, auto const& input) {
+        floats const weights[] = {load_weak<Format>(numbers[Row] + k * width)...};
+        auto const add_token = [&](int t, floats from) {
+            ((sums[t][Row] = xsimd::fma(weights[Row], from, sums[t][Row])), ...);
+        };
+        (add_token(Token, input(x + (token + Token) * x_stride + k)), ...);
+    };
+    index_t k = 0;
+    for (; k + lanes <= cols; k += lanes) {
+        add(k, [](float const* from) { return floats::load_unaligned(from); });
+    }
+    float rests[sizeof...(Token)][sizeof...(Row)] = {};
+    for (; k < cols; ++k) {
+        auto const weight = [&](index_t r) { return weak_number<Format>(numbers[r], k); };
+        auto const add_token = [&](int t, float from) { ((rests[t][Row] += weight(Row) * from), ...); };
+        (add_token(Token, x[(token + Token) * x_stride + k]), ...);
+    }
+    auto const put = [&](int t) {
+        float totals[4];
+        sums_of_four(sums[t], totals);
+        ((y[(token + t) * y_stride + row_of[Row]] = totals[Row] + rests[t][Row]), ...);
+    };
+    (put(Token), ...);
+}
+
+/// y = x W^T for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart. The same
+/// bits for any executor.
+template <float_format Format>
+void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
+                    executor_ref executor) {
+    constexpr index_t most_at_once = 4;
+    if (tokens <= 2 * most_at_once) {
+        index_t const rows = std::max<index_t>(64, (index_t{1} << 19) / std::max<index_t>(w.shape.cols, 1));
+        executor.for_pieces(w.shape.rows, rows, [&](index_t first, index_t last) {
+            index_t const distance = ceil_div(last - first, 4);
+            auto const multiply = [&]<int Tokens>(index_t token) {
+                for (index_t row = first; row < first + distance; ++row) {
+                    dot_dense<Format>(w, row, distance, last - 1, x, x_stride, token, y, y_stride,
+                                      std::make_integer_sequence<int, 4>{},
+                                      std::make_integer_sequence<int, Tokens>{});
+                }
+            };
+            index_t token = 0;
+            for (; token + most_at_once <= tokens; token += most_at_once) {
+                multiply.template operator()<most_at_once>(token);
+            }
+            for (; token < tokens; ++token) {
+                multiply.template operator()<1>(token);
+            }
+        });
+        return;
+    }
+    constexpr index_t width = bits_of(Format) / 8;
+    constexpr index_t block = 256; // rows and columns; as floats they fit the second-level cache
+    auto const make = [] { return std::vector<float>(block * block + lanes); };
+    executor.for_pieces(w.shape.rows, block, make, [&](std::vector<float>& part, index_t first, index_t last) {
+        for (index_t t = 0; t < tokens; ++t) {
+            std::fill(y + t * y_stride + first, y + t * y_stride + last, 0.0F);
+        }
+        for (index_t k = 0; k < w.shape.cols; k += block) {
+            index_t const n = std::min(block, w.shape.cols - k);
+            for (index_t r = first; r < last; ++r) {
+                for (index_t i = 0; i < n; i += lanes) { // what follows is overwritten or of no meaning
+                    load_weak<Format>(w.numbers + (r * w.shape.cols + k + i) * width)
+                        .store_unaligned(part.data() + (r - first) * block + i);
+                }
+            }
+            simd::products<float>::add(tokens, last - first, n, 1.0F, {x + k, x_stride},
+                                       simd::strided<float>{part.data(), block}.transpose(), y + first, y_stride);
+        }
+    });
+}
+
+/// The same for any format.
+inline void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
+                           index_t y_stride, executor_ref executor = {}) {
+    switch (w.format) {
+    case float_format::f16:
+        return multiply_dense<float_format::f16>(w, x, x_stride, tokens, y, y_stride, executor);
+    case float_format::bf16:
+        return multiply_dense<float_format::bf16>(w, x, x_stride, tokens, y, y_stride, executor);
+    case float_format::f32:
+        return multiply_dense<float_format::f32>(w, x, x_stride, tokens, y, y_stride, executor);
+    }
+}
+
+} // namespace detent::inline DETENT_ABI::kernel
