@@ -36,7 +36,8 @@ inline bool blocks_share_scales(packed_view const& w) noexcept {
 /// whether there is one; `numbers` are of meaning to a table of integers.
 template <class F> bool with_block_table(packed_view const& w, input_format format, F const& f) {
     if (format == input_format::f32) {
-        simd::with_table(w.table, w.bits, w.consecutive, [&](auto const& table) { f(table, byte_numbers{}); });
+        simd::with_table(w.table, w.bits, w.consecutive, w.zeros != nullptr,
+                         [&](auto const& table) { f(table, byte_numbers{}); });
         return true;
     }
 #if defined(__AVX512VBMI__) && defined(__AVX512BF16__)

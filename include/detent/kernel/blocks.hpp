@@ -115,9 +115,10 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
                 ((sums[t][Row] = xsimd::fma(exact[Row] * lane_scales, scales[Row], sums[t][Row])), ...);
             });
         } else {
+#pragma GCC unroll 2
             for (int part = 0; part < codes::parts; ++part) {
                 simd::ints next[] = {block[Row].part(part)...};
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (int j = 0; j < codes::steps_per_part; ++j) {
                     std::array weights{tables[Row](next[Row])...};
                     if constexpr (!table_scaled) {

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <array>
+#include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "detent/core/index.hpp"
 #include "detent/simd/nearest.hpp"
@@ -141,6 +144,63 @@ private:
 };
 
 #if defined(__AVX2__)
+/// A table whose numbers are computed as they are floats with fewer bits: a sign, an exponent and a mantissa that make
+/// up the code in this order, with subnormals.
+class floating_numbers : public float_table {
+public:
+    static constexpr int fewest_bits = bits_in_memory;
+    static constexpr int most_bits = 8;
+
+    /// If the table is of such numbers; those that are not finite do not count.
+    static std::optional<floating_numbers> of(float const* table, int bits) noexcept {
+        int const half = 1 << (bits - 1);
+        for (int mantissa = 0; mantissa < bits - 1; ++mantissa) {
+            floating_numbers const numbers(bits, mantissa, table[1]);
+            bool same = std::isfinite(numbers.factor_) && numbers.factor_ > 0;
+            for (int c = 0; c < half && same; ++c) {
+                float const number = numbers.subnormal(c) * numbers.factor_;
+                same = (table[c] == number || !std::isfinite(table[c])) &&
+                       (table[half + c] == -number || !std::isfinite(table[half + c]));
+            }
+            if (same) {
+                return numbers;
+            }
+        }
+        return {};
+    }
+
+    floats operator()(ints codes) const noexcept {
+        // The sign comes to its place, and is copied below it while the rest comes to its own.
+        ints const placed = ((codes << to_sign_) >> exponents_lacking_) & magnitude_and_sign_;
+        return std::bit_cast<floats>(placed) * floats(factor_) * scale_;
+    }
+
+    /// The table of number * scale; such numbers have no zero points.
+    floating_numbers scaled(floats, floats scale) const noexcept {
+        floating_numbers result(*this);
+        result.scale_ = scale;
+        return result;
+    }
+
+private:
+    floating_numbers(int bits, int mantissa, float smallest) noexcept
+        : to_sign_(32 - bits), exponents_lacking_(9 + mantissa - bits), mantissa_(mantissa),
+          magnitude_and_sign_(static_cast<std::int32_t>(0x80000000U | ((1U << (bits - 1)) - 1) << (23 - mantissa))),
+          factor_(smallest / subnormal(1)) {}
+
+    /// The float whose exponent and mantissa are those of the code.
+    float subnormal(int code) const noexcept {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(code) << (23 - mantissa_));
+    }
+
+    int to_sign_;
+    int exponents_lacking_; // bits of the exponent of a float that the code does not have
+    int mantissa_;
+    ints magnitude_and_sign_;
+    float factor_;
+    floats scale_ = floats(1.0F);
+};
+
 /// A table whose numbers are computed, table[c] = table[0] + c.
 class consecutive_numbers : public float_table {
 public:
@@ -149,7 +209,15 @@ public:
 
     consecutive_numbers(float const* table, int bits) noexcept : first_(table[0]), mask_((1 << bits) - 1) {}
 
-    floats operator()(ints codes) const noexcept { return (xsimd::to_float(codes & mask_) + first_) * scale_; }
+    floats operator()(ints codes) const noexcept {
+#if defined(__AVX512F__)
+        // The float of 2^23 + code, in one step, as exact as the difference that follows.
+        __m512i const bits = _mm512_ternarylogic_epi32(codes, mask_, _mm512_set1_epi32(0x4B000000), 0xEA);
+        return (floats(_mm512_castsi512_ps(bits)) - (8388608.0F - first_)) * scale_;
+#else
+        return (xsimd::to_float(codes & mask_) + first_) * scale_;
+#endif
+    }
 
     /// The table of (number - zero) * scale.
     consecutive_numbers scaled(floats zero, floats scale) const noexcept {
@@ -166,8 +234,9 @@ private:
 };
 #endif
 
-/// Calls `f(table)` with the fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c.
-template <class F> void with_table(float const* table, int bits, bool consecutive, F const& f) {
+/// Calls `f(table)` with the fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c,
+/// `has_zeros` that there are zero points, which are integers.
+template <class F> void with_table(float const* table, int bits, bool consecutive, bool has_zeros, F const& f) {
 #if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
     if (bits <= table_in_register::most_bits) {
         return f(table_in_register(table, bits));
@@ -177,11 +246,17 @@ template <class F> void with_table(float const* table, int bits, bool consecutiv
     }
 #endif
 #if defined(__AVX2__)
-    if (consecutive) {
+    if (consecutive && table[0] == std::nearbyint(table[0])) {
         return f(consecutive_numbers(table, bits));
+    }
+    if (!has_zeros) {
+        if (auto const numbers = floating_numbers::of(table, bits)) {
+            return f(*numbers);
+        }
     }
 #else
     static_cast<void>(consecutive);
+    static_cast<void>(has_zeros);
 #endif
     f(table_in_memory(table, bits));
 }
