@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <numeric>
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/half.hpp"
@@ -177,18 +176,41 @@ private:
     /// Puts the eight inputs of the columns from `k` on into their lane.
     template <class T> static void put_lane(T const* from, index_t k, float* to) noexcept {
         to += k / block_width * registers * lanes + k % block_width / 8;
-        for (index_t step = 0; step < steps; ++step) {
-            if constexpr (Table::codes_per_step == 1) {
-                to[step * lanes] = from[Table::column(step, 0)];
-            } else if constexpr (Table::codes_per_step == 2) {
-                bfloat16 const pair[] = {bfloat16(from[Table::column(step, 0)]), bfloat16(from[Table::column(step, 1)])};
-                std::memcpy(to + step * lanes, pair, sizeof pair);
-            } else {
-                T const four[] = {from[Table::column(step, 0)], from[Table::column(step, 1)],
-                                  from[Table::column(step, 2)], from[Table::column(step, 3)]};
-                std::memcpy(to + step * lanes, four, sizeof four);
+        if constexpr (IntegerTable<Table>) {
+            std::uint64_t eight;
+            std::memcpy(&eight, from, sizeof eight);
+            constexpr bool in_turns = Table::column(0, 1) == 2; // even columns, then odd ones
+            std::uint32_t const steps_of_lane[] = {in_turns ? every_second(eight) : static_cast<std::uint32_t>(eight),
+                                                   in_turns ? every_second(eight >> 8)
+                                                            : static_cast<std::uint32_t>(eight >> 32)};
+            std::memcpy(to, &steps_of_lane[0], sizeof(float));
+            std::memcpy(to + lanes, &steps_of_lane[1], sizeof(float));
+        } else {
+            for (index_t step = 0; step < steps; ++step) {
+                if constexpr (Table::codes_per_step == 1) {
+                    to[step * lanes] = from[step];
+                } else {
+                    bfloat16 const pair[] = {bfloat16(from[2 * step]), bfloat16(from[2 * step + 1])};
+                    std::memcpy(to + step * lanes, pair, sizeof pair);
+                }
             }
         }
+    }
+
+    /// The four bytes at even places.
+    static std::uint32_t every_second(std::uint64_t bytes) noexcept {
+        bytes &= 0x00FF00FF00FF00FF;
+        bytes = (bytes | bytes >> 8) & 0x0000FFFF0000FFFF;
+        return static_cast<std::uint32_t>(bytes | bytes >> 16);
+    }
+
+    /// The sum of eight signed bytes.
+    static std::int32_t sum_of_eight(std::int8_t const* from) noexcept {
+        std::uint64_t eight;
+        std::memcpy(&eight, from, sizeof eight);
+        eight ^= 0x8080808080808080; // each plus 128
+        std::uint64_t const pairs = (eight & 0x00FF00FF00FF00FF) + (eight >> 8 & 0x00FF00FF00FF00FF);
+        return static_cast<std::int32_t>(pairs * 0x0001000100010001 >> 48) - 8 * 128;
     }
 
     /// The same for the first `n` columns.
@@ -200,15 +222,15 @@ private:
 
     static void put_sums_and_scales(byte_numbers const& numbers, std::int8_t const* integers, float const* scales,
                                     index_t blocks, float* to) noexcept {
+        float const per_unit = std::ldexp(1.0F, numbers.table.exponent);
         for (index_t b = 0; b < blocks; ++b) {
             float* const sums = to + (b * registers + steps) * lanes;
             for (index_t lane = 0; lane < lanes; ++lane) {
-                std::int8_t const* const from = integers + b * block_width + lane * 8;
-                std::int32_t const sum = std::accumulate(from, from + 8, std::int32_t{0});
+                std::int32_t const sum = sum_of_eight(integers + b * block_width + lane * 8);
                 std::int32_t const lacking = numbers.base * sum;
                 std::memcpy(sums + lane, &lacking, sizeof lacking);
                 sums[lanes + lane] = scales[b * lanes + lane];
-                sums[2 * lanes + lane] = std::ldexp(static_cast<float>(sum), numbers.table.exponent);
+                sums[2 * lanes + lane] = static_cast<float>(sum) * per_unit;
             }
         }
     }

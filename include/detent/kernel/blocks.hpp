@@ -38,20 +38,19 @@ inline constexpr int most_tokens_at_once = lanes < 16 ? 1 : IntegerTable<Table> 
 /// token, token + 1, ..., as many as numbers in the two sequences; after the last row, that again. `OneScale` says that
 /// the columns of a block share a scale.
 template <bool OneScale, class Table, int... Row, int... Token>
-void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t distance, index_t last,
-                block_inputs<Table> const& x, index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
+void dot_blocks(packed_view const& w, Table const& table, simd::next_code const& next_of, index_t row,
+                index_t distance, index_t last, block_inputs<Table> const& x, index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
                 std::integer_sequence<int, Token...>) noexcept {
     constexpr int rows = sizeof...(Row);
     constexpr int tokens = sizeof...(Token);
     constexpr bool table_scaled = OneScale && requires(floats v) { table.scaled(v, v); };
     using codes = simd::code_lanes<Table>;
     int const bits = w.bits;
-    simd::next_code const next_of(Table::bits_to_next(bits));
     index_t const cols = w.shape.cols;
     index_t const whole_cols = cols / block_width * block_width;
     index_t const row_of[] = {std::min(row + Row * distance, last)...};
     std::uint8_t const* const codes_of[] = {(w.codes + row_of[Row] * w.row_bytes)...};
-    index_t const tiles_of[] = {(row_of[Row] / w.tile.rows * w.tiles_per_row)...};
+    index_t const tiles_of[] = {((w.tile.rows == 1 ? row_of[Row] : row_of[Row] / w.tile.rows) * w.tiles_per_row)...};
     // Of the last block, if it has fewer columns: what follows may be anything.
     std::uint8_t last_codes[rows][128];
     for (index_t r = 0; r < (whole_cols < cols ? rows : 0); ++r) {
@@ -69,7 +68,7 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
     for (index_t begin = 0; begin < cols; begin += block_width) {
         std::uint8_t const* const bytes[] = {
             (begin < whole_cols ? codes_of[Row] + begin / 8 * bits : last_codes[Row])...};
-        (__builtin_prefetch(bytes[Row] + (IntegerTable<Table> ? 1024 : 2048)), ...);
+        (__builtin_prefetch(bytes[Row] + 2048, 0, 2), ...); // into the second-level cache
         codes const block[] = {codes(bytes[Row], bits)...};
 
         std::int32_t const* const tiles = x.tiles + begin / 8;
@@ -150,11 +149,11 @@ void dot_blocks(packed_view const& w, Table const& table, index_t row, index_t d
 template <bool OneScale, int Tokens, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
                      block_inputs<Table> const& x, index_t token, float* y, index_t y_stride) noexcept {
-    // As many as their sums fit the registers; one token with integers waits for memory, and two streams are read best.
-    constexpr int rows = IntegerTable<Table> ? (Tokens == 1 ? 2 : Tokens <= 3 ? 4 : 3) : (Tokens <= 5 ? 4 : 3);
+    constexpr int rows = Tokens <= (IntegerTable<Table> ? 3 : 5) ? 4 : 3; // whose sums fit the registers
     index_t const distance = ceil_div(last - first, rows);
+    simd::next_code const next_of(Table::bits_to_next(w.bits));
     for (index_t row = first; row < first + distance; ++row) {
-        dot_blocks<OneScale>(w, table, row, distance, last - 1, x, token, y, y_stride,
+        dot_blocks<OneScale>(w, table, next_of, row, distance, last - 1, x, token, y, y_stride,
                              std::make_integer_sequence<int, rows>{}, std::make_integer_sequence<int, Tokens>{});
     }
 }

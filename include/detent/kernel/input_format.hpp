@@ -4,13 +4,17 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdint>
+#include <cstring>
+
+#include <xsimd/xsimd.hpp>
 
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
+#include "detent/kernel/floats.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_view.hpp"
+#include "detent/simd/nearest.hpp"
 
 namespace detent::inline DETENT_ABI::kernel {
 
@@ -26,17 +30,34 @@ template <class F> void for_input_groups(packed_view const& w, F const& f) {
 
 /// Writes `n` inputs that share a scale as integers and returns the scale; not a number if an input is not finite.
 inline float round_to_bytes(float const* x, index_t n, std::int8_t* integers) noexcept {
-    float largest = 0;
-    float not_finite = 0; // or not a number
-    for (index_t i = 0; i < n; ++i) {
-        largest = std::max(largest, std::abs(x[i]));
-        not_finite += x[i] * 0;
+    floats most(0.0F);
+    floats not_finite(0.0F); // or not a number
+    index_t const whole = n / lanes * lanes;
+    alignas(64) float last[lanes] = {};
+    std::copy(x + whole, x + n, last);
+    auto const see = [&](floats v) {
+        most = xsimd::max(most, xsimd::abs(v));
+        not_finite = xsimd::fma(v, floats(0.0F), not_finite);
+    };
+    for (index_t i = 0; i < whole; i += lanes) {
+        see(floats::load_unaligned(x + i));
     }
-    float const inverse = largest > 0 && not_finite == 0 ? 127 / largest : 0;
-    for (index_t i = 0; i < n; ++i) { // 1.5 * 2^23: the lowest bits of the sum are the rounded integer
-        integers[i] = static_cast<std::int8_t>(std::bit_cast<std::int32_t>(x[i] * inverse + 12582912.0F));
+    see(floats::load_aligned(last));
+    alignas(64) float lane[lanes];
+    most.store_aligned(lane);
+    float const largest = *std::max_element(lane, lane + lanes);
+    float const bad = sum(not_finite);
+    float const inverse = largest > 0 && bad == 0 ? 127 / largest : 0;
+    auto const rounded = [&](floats v) { // 1.5 * 2^23: the lowest bits of the sum are those of the rounded integer
+        return std::bit_cast<simd::ints>(xsimd::fma(v, floats(inverse), floats(12582912.0F))) & simd::ints(0xFF);
+    };
+    for (index_t i = 0; i < whole; i += lanes) {
+        simd::store_codes(rounded(floats::load_unaligned(x + i)), reinterpret_cast<code*>(integers + i));
     }
-    return largest / 127 + not_finite;
+    code bytes[lanes];
+    simd::store_codes(rounded(floats::load_aligned(last)), bytes);
+    std::memcpy(integers + whole, bytes, static_cast<std::size_t>(n - whole));
+    return largest / 127 + bad;
 }
 
 /// Writes the numbers (in) that a product takes those of an input for.
