@@ -116,10 +116,10 @@ TEST(input_format, weak_columns) {
 }
 
 TEST(input_format, integers_are_the_nearest_and_their_scale_is_the_largest_input) {
-    float const x[] = {-3.0F, 0.0F, 1.5F, 2.99F, 0.011F};
+    float const x[] = {-3.0F, 0.0F, 1.6F, 2.99F, 0.011F};
     std::int8_t integers[5];
     EXPECT_FLOAT_EQ(kernel::round_to_bytes(x, 5, integers), 3.0F / 127);
-    int const expected[] = {-127, 0, 64, 127, 0};
+    int const expected[] = {-127, 0, 68, 127, 0};
     for (int i = 0; i < 5; ++i) {
         EXPECT_EQ(integers[i], expected[i]);
     }

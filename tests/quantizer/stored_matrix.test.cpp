@@ -23,6 +23,7 @@ TEST(stored_matrix, product_is_that_of_its_numbers) {
             matrix const w = random_matrix(shape.rows, shape.cols, 1);
             stored_matrix const packed(w, format);
             matrix const numbers = w.unaryExpr([&](float x) { return stored(x, format); });
+            EXPECT_EQ(packed.numbers(), numbers);
             for (index_t const tokens : {0, 1, 3, 4, 8, 9, 30}) {
                 matrix const x = random_matrix(tokens + 1, shape.cols + 2, 2);
                 matrix y = matrix::Constant(tokens, shape.rows + 3, -7);

@@ -44,6 +44,18 @@ public:
 
     extents shape() const { return shape_; }
     float_format format() const { return format_; }
+    /// The numbers as they are stored.
+    matrix numbers() const {
+        matrix w(shape_.rows, shape_.cols);
+        for (index_t i = 0; i < w.size(); ++i) {
+            std::uint8_t const* const from = numbers_.data();
+            w.data()[i] = format_ == float_format::f16    ? kernel::weak_number<float_format::f16>(from, i)
+                          : format_ == float_format::bf16 ? kernel::weak_number<float_format::bf16>(from, i)
+                                                          : kernel::weak_number<float_format::f32>(from, i);
+        }
+        return w;
+    }
+
     kernel::dense_view view() const { return {numbers_.data(), format_, shape_}; }
 
 private:
