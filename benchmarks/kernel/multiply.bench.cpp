@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 // The packed product against Eigen's product with the same matrix as floats and against reading memory, in turns:
-// multiply/<grid>/<out>/<in>/<tokens>/<threads>. Each product takes the next of as many copies of the matrix as no cache
-// holds. `GB/s` are of codes, scales and zero points as files have them, `of reading` their share of the rate at which as
-// many threads read memory.
+// multiply/<grid>/<out>/<in>/<tokens>/<threads>. Each product takes the next of as many copies of the matrix as no
+// cache holds. `GB/s` are of codes, scales and zero points as files have them, `of reading` their share of the rate at
+// which as many threads read memory.
 
 #include "detent/kernel/multiply.hpp"
 

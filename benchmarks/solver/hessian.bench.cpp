@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Accumulating a Hessian, tokens in^2 flops, against the rate of Eigen's float product on as many threads as OpenMP has:
-// add/<tokens>/<in>; `of product` is the share of that rate.
+// Accumulating a Hessian, tokens in^2 flops, against the rate of Eigen's float product on as many threads as OpenMP
+// has: add/<tokens>/<in>; `of product` is the share of that rate.
 
 #include "detent/solver/hessian.hpp"
 
@@ -29,5 +29,11 @@ void add(benchmark::State& state) {
 
 } // namespace
 
-BENCHMARK(add)->Args({4096, 1024})->Args({4096, 4096})->Args({2048, 11008})->UseManualTime()->Iterations(5)->Unit(benchmark::kMillisecond);
+BENCHMARK(add)
+    ->Args({4096, 1024})
+    ->Args({4096, 4096})
+    ->Args({2048, 11008})
+    ->UseManualTime()
+    ->Iterations(5)
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK_MAIN();

@@ -42,7 +42,8 @@ void expect_exception_reaches_caller(executor_ref executor) {
 
 /// Every iteration fails, and the caller sees one failure.
 void expect_one_exception_of_many(executor_ref executor) {
-    EXPECT_THROW(executor.for_each(50, [](index_t i) { throw std::out_of_range(std::to_string(i)); }), std::out_of_range);
+    auto const fail = [](index_t i) { throw std::out_of_range(std::to_string(i)); };
+    EXPECT_THROW(executor.for_each(50, fail), std::out_of_range);
 }
 
 /// A sum whose rounding depends on how it is cut.

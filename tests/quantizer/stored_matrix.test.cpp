@@ -32,7 +32,8 @@ TEST(stored_matrix, product_is_that_of_its_numbers) {
                 Eigen::MatrixXd const exact = inputs.cast<double>() * numbers.cast<double>().transpose();
                 Eigen::MatrixXd const size =
                     inputs.cast<double>().cwiseAbs() * numbers.cast<double>().cwiseAbs().transpose();
-                EXPECT_TRUE(((y.leftCols(shape.rows).cast<double>() - exact).array().abs() <= 2e-6 * size.array()).all())
+                auto const error = (y.leftCols(shape.rows).cast<double>() - exact).cwiseAbs();
+                EXPECT_TRUE((error.array() <= 2e-6 * size.array()).all())
                     << shape.rows << " x " << shape.cols << ", " << tokens << " tokens";
                 EXPECT_EQ(y.rightCols(3), matrix::Constant(tokens, 3, -7));
             }

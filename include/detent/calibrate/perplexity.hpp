@@ -37,7 +37,8 @@ inline double perplexity(decoder const& model, std::span<nn::token_id const> tok
     for (index_t first = 0; first < windows; first += batch) {
         advance(report, "perplexity", static_cast<double>(first) / static_cast<double>(windows));
         index_t const count = std::min(batch, windows - first);
-        auto const ids = tokens.subspan(static_cast<std::size_t>(first * window), static_cast<std::size_t>(count * window));
+        auto const ids =
+            tokens.subspan(static_cast<std::size_t>(first * window), static_cast<std::size_t>(count * window));
         loss += nn::next_token_loss(model.forward(ids, count, executor), ids, count, executor);
     }
     advance(report, "perplexity", 1);

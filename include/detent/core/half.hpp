@@ -24,7 +24,8 @@ struct half {
             bits = static_cast<std::uint16_t>(sign | (magnitude > 0x7F800000U ? 0x7E00U : 0x7C00U));
         } else if (magnitude >= 0x38800000U) { // normal: drop 13 bits; a carry may reach infinity, as it should
             std::uint32_t const rounded = magnitude + 0x0FFFU + ((magnitude >> 13) & 1U);
-            bits = static_cast<std::uint16_t>(sign | (rounded >= 0x47800000U ? 0x7C00U : (rounded - 0x38000000U) >> 13));
+            bits = static_cast<std::uint16_t>(sign |
+                                              (rounded >= 0x47800000U ? 0x7C00U : (rounded - 0x38000000U) >> 13));
         } else { // subnormal: adding 0.5 lets the float adder round at 2^-24
             float const aligned = std::bit_cast<float>(magnitude) + 0.5F;
             bits = static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(aligned) - 0x3F000000U));

@@ -69,7 +69,8 @@ struct per_tile {
     index_t cols = 0;
     constexpr extents tile(extents shape) const {
         DETENT_EXPECTS(rows >= 0 && cols >= 0);
-        return {rows == 0 ? shape.rows : std::min(rows, shape.rows), cols == 0 ? shape.cols : std::min(cols, shape.cols)};
+        return {rows == 0 ? shape.rows : std::min(rows, shape.rows),
+                cols == 0 ? shape.cols : std::min(cols, shape.cols)};
     }
     friend constexpr bool operator==(per_tile, per_tile) = default;
 };

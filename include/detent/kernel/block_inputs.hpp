@@ -24,11 +24,42 @@ inline constexpr index_t block_width = 8 * lanes;
 
 /// A table whose weights are integers: their products are summed exactly in each block.
 template <class Table>
-concept IntegerTable = requires(Table const& table, simd::ints v) { simd::add_products(v, table(v), v); };
+concept IntegerTable = requires(Table const& table, simd::ints v) { simd::byte_weights(table(v)); };
+
+/// A table of integers for inputs that are integers of several bytes.
+template <class Table>
+concept WideInputsTable = IntegerTable<Table> && Table::input_bytes > 1;
 
 /// Whether all columns of any block share a scale.
 inline bool blocks_share_scales(packed_view const& w) noexcept {
     return w.tile.cols % block_width == 0 || w.tile.cols >= w.shape.cols;
+}
+
+/// Calls `f(table, numbers)` with the fastest kind of table of bytes for these weights, and answers whether there is
+/// one.
+template <class F> bool with_byte_table(packed_view const& w, F const& f) {
+    auto const numbers = byte_numbers::of(w);
+    [[maybe_unused]] auto const use = [&](auto const& table) {
+        f(table, *numbers);
+        return true;
+    };
+    if constexpr (simd::nibble_bytes::exists) {
+        if (numbers && w.bits == 4) {
+            return use(simd::nibble_bytes(numbers->bytes, w.bits));
+        }
+    }
+#if defined(__AVX512VBMI__)
+    if (numbers && w.bits <= 4) {
+        return use(simd::bytes_in_register<1, 4>(numbers->bytes, w.bits));
+    }
+    if (numbers && w.bits <= 6) {
+        return use(simd::bytes_in_register<5, 6>(numbers->bytes, w.bits));
+    }
+    if (numbers && w.bits == 8) {
+        return use(simd::codes_as_bytes{});
+    }
+#endif
+    return false;
 }
 
 /// Calls `f(table, numbers)` with the fastest kind of table for these weights and this format of inputs, and answers
@@ -45,30 +76,32 @@ template <class F> bool with_block_table(packed_view const& w, input_format form
         return true;
     }
 #endif
-    if (format == input_format::int8) {
-        auto const numbers = byte_numbers::of(w);
-        auto const use = [&](auto const& table) {
-            f(table, *numbers);
-            return true;
-        };
-        if constexpr (simd::nibble_bytes::exists) {
-            if (numbers && w.bits == 4) {
-                return use(simd::nibble_bytes(numbers->bytes, w.bits));
+    return format == input_format::int8 && with_byte_table(w, f);
+}
+
+/// The same for floats as integers of three bytes: a table of integers, for small numbers.
+template <class F> bool with_wide_table(packed_view const& w, F const& f) {
+    bool found = false;
+    if (w.bits <= 5) {
+        with_byte_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+            if constexpr (Table::fewest_bits <= 5) {
+                found = numbers.meet_wide_inputs();
+                if (found) {
+                    f(simd::for_wide_inputs<Table>{table}, numbers);
+                }
             }
-        }
-#if defined(__AVX512VBMI__)
-        if (numbers && w.bits <= 4) {
-            return use(simd::bytes_in_register<1, 4>(numbers->bytes, w.bits));
-        }
-        if (numbers && w.bits <= 6) {
-            return use(simd::bytes_in_register<5, 6>(numbers->bytes, w.bits));
-        }
-        if (numbers && w.bits == 8) {
-            return use(simd::codes_as_bytes{});
-        }
-#endif
+        });
     }
-    return false;
+    return found;
+}
+
+/// Up to so many tokens, floats as integers of three bytes are faster than as floats.
+inline constexpr index_t most_tokens_of_wide_inputs = 2;
+
+/// Whether floats as integers of three bytes are faster than as floats, if there is a table for them, and their sums
+/// long enough that the errors are not larger.
+inline bool wide_inputs_pay(packed_view const& w, index_t tokens) {
+    return tokens <= most_tokens_of_wide_inputs && w.shape.cols >= 256;
 }
 
 /// Whether blocks are the fastest way to this product. Eight columns from a multiple of eight on must share a scale.
@@ -77,7 +110,8 @@ template <class F> bool with_block_table(packed_view const& w, input_format form
 inline bool has_blocks(packed_view const& w, index_t tokens, input_format format = input_format::f32) {
     bool const lanes_share_scales = w.tile.cols % 8 == 0 || w.tile.cols >= w.shape.cols;
     bool const few = format == input_format::int8 || tokens < 64 || w.shape.cols >= 1024;
-    bool const pays = lanes >= 16 ? few : tokens == 1 && (lanes >= 8 || format == input_format::int8);
+    auto const wide = [&] { return wide_inputs_pay(w, tokens) && with_wide_table(w, [](auto const&...) {}); };
+    bool const pays = lanes >= 16 ? few : tokens == 1 && (lanes >= 8 || format == input_format::int8 || wide());
     return lanes_share_scales && pays &&
            (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
 }
@@ -95,8 +129,14 @@ inline std::uint8_t* memory_for_inputs(index_t bytes) {
 template <class Table> struct block_inputs {
     static constexpr index_t steps = 8 / Table::codes_per_step;
     /// Registers of a block: the inputs of each step; of integers also what their products with bytes lack to those
-    /// with numbers of the grid, their scale, and their sum for zero points, in each lane.
-    static constexpr index_t registers = steps + (IntegerTable<Table> ? 3 : 0);
+    /// with numbers of the grid, their scale, and minus their sum for zero points, in each lane.
+    static constexpr index_t registers = [] {
+        if constexpr (IntegerTable<Table>) {
+            return steps * Table::input_bytes + 3;
+        } else {
+            return steps;
+        }
+    }();
 
     float const* x; ///< (token, in)
     index_t x_stride;
@@ -108,7 +148,16 @@ template <class Table> struct block_inputs {
     /// Of floats (token, in).
     static block_inputs of(packed_view const& w, byte_numbers const& numbers, float const* x, index_t x_stride,
                            index_t tokens) {
-        if constexpr (IntegerTable<Table>) {
+        if constexpr (WideInputsTable<Table>) {
+            block_inputs const result = in_kept_memory(w, tokens, 0);
+            for (index_t t = 0; t < tokens; ++t) {
+                float* to = result.ordered + t * result.ordered_stride;
+                for (index_t begin = 0; begin < w.shape.cols; begin += block_width, to += registers * lanes) {
+                    put_wide(numbers, x + t * x_stride + begin, std::min(block_width, w.shape.cols - begin), to);
+                }
+            }
+            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles};
+        } else if constexpr (IntegerTable<Table>) {
             block_inputs result = of_integers(w, numbers, tokens, [&](index_t t, std::int8_t* integers, float* scales) {
                 float const* const row = x + t * x_stride;
                 for_input_groups(w, [&](index_t begin, index_t end) {
@@ -220,6 +269,52 @@ private:
         }
     }
 
+    /// Puts `n` inputs of a block as integers of 24 bits times a power of two for each lane.
+    static void put_wide(byte_numbers const& numbers, float const* from, index_t n, float* to) noexcept {
+        alignas(64) float columns[8][lanes] = {};
+        for (index_t k = 0; k < n; ++k) {
+            columns[k % 8][k / 8] = from[k];
+        }
+        floats most(0.0F);
+        for (auto const& column : columns) {
+            most = xsimd::max(most, xsimd::abs(floats::load_aligned(column)));
+        }
+        // The largest power of two times which all are at most 0x7F7F7F, whose bytes have signs; no more than 2^126.
+        auto const exponent_bits = [](int exponent) { return simd::ints(static_cast<int>(unsigned(exponent) << 23)); };
+        simd::ints const exponent = xsimd::max(std::bit_cast<simd::ints>(most * floats(1.004F)) & exponent_bits(255),
+                                               exponent_bits(23));
+        auto const times = std::bit_cast<floats>(exponent_bits(127 + 127 + 22) - exponent);
+        auto const unit = std::bit_cast<floats>(exponent - exponent_bits(22));
+        simd::ints words[Table::input_bytes][steps];
+        for (auto& of_byte : words) {
+            std::fill(of_byte, of_byte + steps, simd::ints(0));
+        }
+        simd::ints sum(0);
+        for (index_t i = 0; i < Table::codes_per_step; ++i) {
+            for (index_t step = 0; step < steps; ++step) {
+                auto const column = floats::load_aligned(columns[Table::column(step, i)]);
+                simd::ints integer = xsimd::to_int(xsimd::nearbyint(column * times));
+                sum += integer;
+                for (int byte = Table::input_bytes - 1; byte >= 0; --byte) {
+                    words[byte][step] |= (integer & simd::ints(0xFF)) << static_cast<int>(8 * i);
+                    integer = (integer + simd::ints(0x80)) >> 8; // as lower bytes have signs
+                }
+            }
+        }
+        auto const put = [&](floats v) {
+            v.store_aligned(to);
+            to += lanes;
+        };
+        for (auto const& of_byte : words) {
+            for (simd::ints const& word : of_byte) {
+                put(std::bit_cast<floats>(word));
+            }
+        }
+        put(std::bit_cast<floats>(sum * simd::ints(numbers.base)));
+        put(unit * floats(numbers.unit));
+        put(xsimd::to_float(sum) * floats(-std::ldexp(1.0F, numbers.table.exponent)));
+    }
+
     static void put_sums_and_scales(byte_numbers const& numbers, std::int8_t const* integers, float const* scales,
                                     index_t blocks, float* to) noexcept {
         float const per_unit = std::ldexp(1.0F, numbers.table.exponent);
@@ -230,7 +325,7 @@ private:
                 std::int32_t const lacking = numbers.base * sum;
                 std::memcpy(sums + lane, &lacking, sizeof lacking);
                 sums[lanes + lane] = scales[b * lanes + lane];
-                sums[2 * lanes + lane] = static_cast<float>(sum) * per_unit;
+                sums[2 * lanes + lane] = static_cast<float>(sum) * -per_unit;
             }
         }
     }

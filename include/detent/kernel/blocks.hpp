@@ -32,15 +32,23 @@ inline constexpr index_t most_tokens_of_integer_blocks = 8;
 /// Tokens that a register of weights meets: their sums for three rows fit the registers. Tables for long codes are
 /// slower by themselves and not worth the time to compile for more.
 template <class Table>
-inline constexpr int most_tokens_at_once = lanes < 16 ? 1 : IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
+inline constexpr int most_tokens_at_once = [] {
+    if (lanes < 16) {
+        return 1;
+    }
+    if (WideInputsTable<Table>) {
+        return int{most_tokens_of_wide_inputs};
+    }
+    return IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
+}();
 
 /// y[t][r] = <x[t], w[r]> without weak columns, for rows r = row, row + distance, ... up to `last` and tokens t =
 /// token, token + 1, ..., as many as numbers in the two sequences; after the last row, that again. `OneScale` says that
 /// the columns of a block share a scale.
 template <bool OneScale, class Table, int... Row, int... Token>
 void dot_blocks(packed_view const& w, Table const& table, simd::next_code const& next_of, index_t row,
-                index_t distance, index_t last, block_inputs<Table> const& x, index_t token, float* y, index_t y_stride, std::integer_sequence<int, Row...>,
-                std::integer_sequence<int, Token...>) noexcept {
+                index_t distance, index_t last, block_inputs<Table> const& x, index_t token, float* y,
+                index_t y_stride, std::integer_sequence<int, Row...>, std::integer_sequence<int, Token...>) noexcept {
     constexpr int rows = sizeof...(Row);
     constexpr int tokens = sizeof...(Token);
     constexpr bool table_scaled = OneScale && requires(floats v) { table.scaled(v, v); };
@@ -51,6 +59,12 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
     index_t const row_of[] = {std::min(row + Row * distance, last)...};
     std::uint8_t const* const codes_of[] = {(w.codes + row_of[Row] * w.row_bytes)...};
     index_t const tiles_of[] = {((w.tile.rows == 1 ? row_of[Row] : row_of[Row] / w.tile.rows) * w.tiles_per_row)...};
+    for (index_t i = w.tiles_per_row; i < 2 * w.tiles_per_row; i += 16) { // of the next rows
+        (__builtin_prefetch(w.scales + tiles_of[Row] + i), ...);
+        if (w.zeros != nullptr) {
+            (__builtin_prefetch(w.zeros + tiles_of[Row] + i), ...);
+        }
+    }
     // Of the last block, if it has fewer columns: what follows may be anything.
     std::uint8_t last_codes[rows][128];
     for (index_t r = 0; r < (whole_cols < cols ? rows : 0); ++r) {
@@ -93,24 +107,32 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
 
         if constexpr (IntegerTable<Table>) {
             static_assert(x.steps == 2);
-            simd::ints next[] = {block[Row].part(0)...};
-            simd::byte_weights const first[] = {tables[Row](next[Row])...};
-            ((next[Row] = codes::parts == 2 ? block[Row].part(codes::parts - 1) : next_of(next[Row])), ...);
-            simd::byte_weights const second[] = {tables[Row](next[Row])...};
+            constexpr index_t after_inputs = 2 * Table::input_bytes;
+            simd::byte_weights const first[] = {tables[Row](block[Row].part(0))...};
+            simd::byte_weights const second[] = {tables[Row].second(block[Row].part(codes::parts - 1))...};
             each_token([&](auto t) __attribute__((always_inline)) {
                 float const* const from = input + t * x.ordered_stride;
                 auto const at = [&](index_t i) { return simd::in_register(simd::load_words(from + i * lanes)); };
-                simd::ints const of_first = at(0);
-                simd::ints const of_second = at(1);
-                simd::ints const lacking = at(2);
-                simd::ints const half[] = {simd::add_products(lacking, first[Row], of_first)...};
-                simd::ints const sum[] = {simd::add_products(half[Row], second[Row], of_second)...};
-                floats exact[] = {xsimd::to_float(sum[Row])...}; // below 2^24
-                if (w.zeros != nullptr) {
-                    auto const lane_sums = floats::load_aligned(from + 4 * lanes);
-                    ((exact[Row] = xsimd::fnma(zeros[Row], lane_sums, exact[Row])), ...);
+                simd::ints const lacking = at(after_inputs);
+                simd::ints sum[] = {(static_cast<void>(Row), Table::input_bytes == 1 ? lacking : simd::ints(0))...};
+#pragma GCC unroll 3
+                for (index_t byte = 0; byte < Table::input_bytes; ++byte) {
+                    simd::ints const of_first = at(2 * byte);
+                    simd::ints const of_second = at(2 * byte + 1);
+                    if (byte > 0) {
+                        ((sum[Row] = sum[Row] << 8), ...);
+                    }
+                    ((sum[Row] = simd::add_products(sum[Row], first[Row], of_first, second[Row], of_second)), ...);
                 }
-                auto const lane_scales = floats::load_aligned(from + 3 * lanes);
+                if constexpr (Table::input_bytes > 1) {
+                    ((sum[Row] = sum[Row] + lacking), ...);
+                }
+                floats exact[] = {xsimd::to_float(sum[Row])...}; // of inputs of a byte, below 2^24
+                if (w.zeros != nullptr) {
+                    auto const lane_sums = floats::load_aligned(from + (after_inputs + 2) * lanes);
+                    ((exact[Row] = xsimd::fma(zeros[Row], lane_sums, exact[Row])), ...);
+                }
+                auto const lane_scales = floats::load_aligned(from + (after_inputs + 1) * lanes);
                 ((sums[t][Row] = xsimd::fma(exact[Row] * lane_scales, scales[Row], sums[t][Row])), ...);
             });
         } else {
@@ -187,8 +209,8 @@ void decode_blocks(packed_view const& w, Table const& table, index_t row, std::i
     }
 }
 
-/// y[t][r] = <x[t], w[r]> for four rows, of which `count` are written, from `row` on, decoded so, and tokens from `token`
-/// on, as many as numbers in the sequence.
+/// y[t][r] = <x[t], w[r]> for four rows, of which `count` are written, from `row` on, decoded so, and tokens from
+/// `token` on, as many as numbers in the sequence.
 template <class Table, int... Token>
 void dot_decoded(float const* weights, block_inputs<Table> const& x, index_t row, index_t count, index_t token,
                  float* y, index_t y_stride, std::integer_sequence<int, Token...>) noexcept {
@@ -298,9 +320,30 @@ void multiply_blocks(packed_view const& w, Table const& table, block_inputs<Tabl
     });
 }
 
+/// Whether no number of x (token, in) is infinite or none.
+inline bool all_finite(float const* x, index_t x_stride, index_t tokens, index_t cols) noexcept {
+    floats zeros(0.0F);
+    index_t const whole = cols / lanes * lanes;
+    bool finite = true;
+    for (index_t t = 0; t < tokens; ++t, x += x_stride) {
+        for (index_t k = 0; k < whole; k += lanes) {
+            zeros = xsimd::fma(floats::load_unaligned(x + k), floats(0.0F), zeros);
+        }
+        finite &= std::all_of(x + whole, x + cols, [](float v) { return std::isfinite(v); });
+    }
+    return finite && sum(zeros) == 0;
+}
+
 /// y = x W^T for floats, for matrices and formats that have blocks.
 inline void multiply_blocks(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
                             index_t y_stride, input_format format, executor_ref executor) {
+    if (format == input_format::f32 && wide_inputs_pay(w, tokens) && all_finite(x, x_stride, tokens, w.shape.cols) &&
+        with_wide_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+            auto const inputs = block_inputs<Table>::of(w, numbers, x, x_stride, tokens);
+            multiply_blocks(w, table, inputs, y, y_stride, executor);
+        })) {
+        return;
+    }
     index_t const most_tokens = 512; // whose inputs are copied
     with_block_table(w, format, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         for (index_t t = 0; t < tokens; t += most_tokens) {

@@ -21,6 +21,10 @@ struct byte_numbers {
     std::uint8_t bytes[256] = {};
     std::int32_t base = 0;
     float unit = 1;
+    bool exact = true; ///< whether those are the numbers of the grid and not rounded
+
+    /// Whether eight products with integers of three bytes can be summed in 32 bits.
+    bool meet_wide_inputs() const { return exact && std::max(-table.lowest, table.highest) <= 32; }
 
     /// For grids of up to 6 bits, rounded if they are no small integers times a power of two, and for consecutive
     /// numbers of 8 bits, whose codes must be the bytes; nothing where the machine cannot multiply such bytes.
@@ -32,7 +36,8 @@ struct byte_numbers {
         auto const count = index_t{1} << w.bits;
         auto table = integers_of(w.table, w.bits, w.zeros != nullptr);
         float unit = table ? std::ldexp(1.0F, -table->exponent) : 0;
-        if (!table || table->highest - table->lowest > 255) {
+        bool const exact = table && table->highest - table->lowest <= 255;
+        if (!exact) {
             float numbers[256];
             float largest = 0;
             for (index_t c = 0; c < count; ++c) {
@@ -48,7 +53,10 @@ struct byte_numbers {
         if (table->highest - table->lowest > simd::widest_byte_span) {
             return {};
         }
-        byte_numbers result{.table = *table, .base = table->lowest - simd::lowest_weight_byte, .unit = unit};
+        byte_numbers result{.table = *table,
+                            .base = table->lowest - simd::lowest_weight_byte,
+                            .unit = unit,
+                            .exact = exact};
         for (std::size_t c = 0; c < static_cast<std::size_t>(count); ++c) {
             result.bytes[c] = static_cast<std::uint8_t>(table->integers[c] - result.base);
         }

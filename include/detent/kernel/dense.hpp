@@ -62,8 +62,8 @@ void dot_dense(dense_view const& w, index_t row, index_t distance, index_t last,
     (put(Token), ...);
 }
 
-/// y = x W^T for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart. The same
-/// bits for any executor.
+/// y = x W^T for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart. The
+/// same bits for any executor.
 template <float_format Format>
 void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
                     executor_ref executor) {

@@ -46,8 +46,8 @@ float dot_row(packed_view const& w, simd::lookup_table<Bits> const& table, index
             floats odd(0.0F);
             for (; i + 2 * lanes <= end; i += 2 * lanes) {
                 even = xsimd::fma(look_up(table, codes + i) - zero, floats::load_unaligned(x + begin + i), even);
-                odd = xsimd::fma(look_up(table, codes + i + lanes) - zero, floats::load_unaligned(x + begin + i + lanes),
-                                 odd);
+                odd = xsimd::fma(look_up(table, codes + i + lanes) - zero,
+                                 floats::load_unaligned(x + begin + i + lanes), odd);
             }
             total = xsimd::fma(even + odd, floats(scale), total);
             for (; i < end; ++i) {

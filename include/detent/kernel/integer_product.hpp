@@ -253,9 +253,9 @@ public:
         std::fill_n(bases_, sum_rows, form.weight_base);
     }
 
-    /// Calls `on_tile(token - begin, span, scales, sums)` for tokens [begin, end) and all tiles of each, in order, `span`
-    /// the last of the tile, with `sum_rows` scales and exact sums, these as two registers of int32 or as an array of
-    /// double, for the `count` rows from `row` on; what follows is of no meaning.
+    /// Calls `on_tile(token - begin, span, scales, sums)` for tokens [begin, end) and all tiles of each, in order,
+    /// `span` the last of the tile, with `sum_rows` scales and exact sums, these as two registers of int32 or as an
+    /// array of double, for the `count` rows from `row` on; what follows is of no meaning.
     template <class OnTile>
     void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
         row_ = row;

@@ -19,6 +19,9 @@ namespace detent::inline DETENT_ABI::kernel {
 
 /// y = x W^T for `tokens` inputs: x (tokens, in) in the stored order of columns, y (tokens, out), rows `x_stride` and
 /// `y_stride` floats apart. The same bits for any executor.
+///
+/// One or two inputs of 256 features and more may be taken as integers of 24 bits times a power of two for each eight
+/// consecutive stored columns, and their products with small integers are summed exactly, as `input_format::f32` says.
 inline void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
                      executor_ref executor = {}, input_format format = input_format::f32) {
     if (format == input_format::int8 && tokens > most_tokens_of_integer_blocks && simd::has_byte_dot) {
@@ -57,8 +60,8 @@ inline void multiply(packed_view const& w, float const* x, index_t x_stride, ind
     });
 }
 
-/// y = x W^T for activations of integers, x (token, in) of codes; stored column k is feature `order[k]`, or k without an
-/// order. Answers whether there is such a product; if not, y is as it was. The same bits for any executor.
+/// y = x W^T for activations of integers, x (token, in) of codes; stored column k is feature `order[k]`, or k without
+/// an order. Answers whether there is such a product; if not, y is as it was. The same bits for any executor.
 inline bool multiply(packed_view const& w, quantized_activations const& x, std::int32_t const* order, float* y,
                      index_t y_stride, executor_ref executor = {}) {
     if (auto const form = integer_form_of<std::int8_t>(w, x); form && has_blocks(*form, w, x)) {

@@ -8,7 +8,9 @@ namespace detent::inline DETENT_ABI {
 
 /// What a product takes the numbers of its inputs for.
 enum class input_format {
-    f32, ///< what they are
+    /// What they are, or with one or two tokens what differs from that by 2^-23 of the largest of eight consecutive
+    /// columns at most: the error of a long sum of floats is not smaller.
+    f32,
     /// Inputs and weights may be rounded to bfloat16, each by a relative 2^-8 at most; sums are those of floats.
     bf16,
     /// Inputs are rounded to integers of -127 to 127 times a scale for each token and `input_group` columns of a tile:

@@ -18,8 +18,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// y = x W^T from the packed bytes: x (token, in), y (token, out). Another format than floats is faster and rounds x, as
-/// `input_format` says.
+/// y = x W^T from the packed bytes: x (token, in), y (token, out). Another format than floats is faster and rounds x,
+/// as `input_format` says.
 inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
                      input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());

@@ -14,8 +14,8 @@
 namespace detent::inline DETENT_ABI::simd {
 
 #if defined(__AVX512F__)
-/// A table of 2^Bits floats, held in registers up to 5 bits. Larger ones that are `consecutive`, table[c] = table[0] + c,
-/// are computed; the rest is gathered from memory.
+/// A table of 2^Bits floats, held in registers up to 5 bits. Larger ones that are `consecutive`, table[c] = table[0] +
+/// c, are computed; the rest is gathered from memory.
 template <int Bits> class lookup_table {
 public:
     static constexpr index_t width = 16;
@@ -54,8 +54,8 @@ private:
     __m512 high_ = _mm512_setzero_ps();
 };
 #elif defined(__AVX2__)
-/// A table of 2^Bits floats, held in registers up to 4 bits. Larger ones that are `consecutive`, table[c] = table[0] + c,
-/// are computed; the rest is gathered from memory.
+/// A table of 2^Bits floats, held in registers up to 4 bits. Larger ones that are `consecutive`, table[c] = table[0] +
+/// c, are computed; the rest is gathered from memory.
 template <int Bits> class lookup_table {
 public:
     static constexpr index_t width = 8;

@@ -37,42 +37,58 @@ struct byte_weights {
 };
 
 /// Whether registers of bytes can be looked up and multiplied with signed ones, and the span of bytes, largest less
-/// smallest, up to which that is exact. Instructions that add pairs of products in 16 bits hold 2 * 127 * 128.
+/// smallest, up to which that is exact. Instructions that add products in 16 bits hold 4 * 63 * 128.
 inline constexpr std::int32_t widest_byte_span =
 #if (defined(__AVX512VNNI__) && defined(__AVX512BW__)) || (defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD))
     255;
 #elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__)) || (defined(__SSSE3__) && !defined(__AVX__))
-    127;
+    63;
 #else
     -1; // no instructions
 #endif
 
-/// `sums` plus the products of four weights and four inputs of a byte in each lane; weights are stored from
-/// `lowest_weight_byte` on and span at most `widest_byte_span`.
-inline ints add_products(ints sums, byte_weights weights, ints inputs) noexcept {
+/// `sums` plus the products of four weights and four inputs of a byte, and of four more, in each lane; weights are
+/// stored from `lowest_weight_byte` on and span at most `widest_byte_span`.
+inline ints add_products(ints sums, byte_weights first, ints of_first, byte_weights second, ints of_second) noexcept {
 #if defined(__AVX512BW__) && !defined(__AVX512VNNI__)
-    __m512i const pairs = _mm512_maddubs_epi16(weights.words, inputs);
+    __m512i const pairs = _mm512_add_epi16(_mm512_maddubs_epi16(first.words, of_first),
+                                           _mm512_maddubs_epi16(second.words, of_second));
     return sums + ints(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 #elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
-    __m256i const pairs = _mm256_maddubs_epi16(weights.words, inputs);
+    __m256i const pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first.words, of_first),
+                                           _mm256_maddubs_epi16(second.words, of_second));
     return sums + ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #elif defined(__SSSE3__) && !defined(__AVX__)
-    __m128i const pairs = _mm_maddubs_epi16(weights.words, inputs);
+    __m128i const pairs =
+        _mm_add_epi16(_mm_maddubs_epi16(first.words, of_first), _mm_maddubs_epi16(second.words, of_second));
     return sums + ints(_mm_madd_epi16(pairs, _mm_set1_epi16(1)));
 #else
-    return add_products<std::int8_t>(sums, weights.words, inputs);
+    ints const half = add_products<std::int8_t>(sums, first.words, of_first);
+    return add_products<std::int8_t>(half, second.words, of_second);
 #endif
 }
 
-/// Bytes for codes of 4 bits. Its first step takes the even codes of a lane, its second the odd ones.
-class nibble_bytes {
+/// A table of a byte for each code: the first of two steps looks up four in each lane, `second` the others.
+struct table_of_bytes {
+    static constexpr int codes_per_step = 4;
+    static constexpr int bits_to_next(int) { return 0; }
+    static constexpr bool one_scale_only = false;
+    /// Of how many bytes an input is, the highest first.
+    static constexpr int input_bytes = 1;
+    static constexpr index_t column(index_t step, index_t i) { return 4 * step + i; }
+};
+
+/// The same table for inputs of three bytes.
+template <class Table> struct for_wide_inputs : Table {
+    static constexpr int input_bytes = 3;
+};
+
+/// Bytes for codes of 4 bits. The first step takes the even codes of a lane, the second the odd ones.
+class nibble_bytes : public table_of_bytes {
 public:
     static constexpr int fewest_bits = 4;
     static constexpr int most_bits = 4;
-    static constexpr int codes_per_step = 4;
-    static constexpr bool one_scale_only = false;
     static constexpr bool exists = widest_byte_span > 0;
-    static constexpr int bits_to_next(int) { return 4; }
     static constexpr index_t column(index_t step, index_t i) { return 2 * i + step; }
 
     /// `bytes` has 16.
@@ -102,20 +118,21 @@ public:
 #endif
 #endif
     }
+    byte_weights second(ints codes) const noexcept { return (*this)(codes >> 4); }
 
 private:
     ints table_;
 };
 
 #if defined(__AVX512VBMI__)
-/// The codes of a register that begin at every `bits`-th bit of each lane, `N` to a lane: each in the lowest bits of a
-/// byte if N is 4, of 16 bits if it is 2.
+/// The codes of a register that begin at every `bits`-th bit of each lane from the `first`-th on, `N` to a lane: each
+/// in the lowest bits of a byte if N is 4, of 16 bits if it is 2.
 template <int N> class apart {
 public:
-    explicit apart(int bits) noexcept {
+    explicit apart(int bits, int first = 0) noexcept {
         alignas(64) std::uint8_t begins[64];
         for (int i = 0; i < 64; ++i) {
-            begins[i] = static_cast<std::uint8_t>(i % 8 / 4 * 32 + i % 4 * N / 4 * bits);
+            begins[i] = static_cast<std::uint8_t>(i % 8 / 4 * 32 + first + i % 4 * N / 4 * bits);
         }
         begins_ = _mm512_load_si512(begins);
     }
@@ -126,17 +143,14 @@ private:
 };
 
 /// Bytes for codes of up to 6 bits.
-template <int Fewest, int Most> class bytes_in_register {
+template <int Fewest, int Most> class bytes_in_register : public table_of_bytes {
 public:
     static constexpr int fewest_bits = Fewest;
     static constexpr int most_bits = Most;
-    static constexpr int codes_per_step = 4;
-    static constexpr bool one_scale_only = false;
-    static constexpr int bits_to_next(int bits) { return 4 * bits; }
-    static constexpr index_t column(index_t step, index_t i) { return 4 * step + i; }
 
     /// `bytes` has 2^bits.
-    bytes_in_register(std::uint8_t const* bytes, int bits) noexcept : apart_(bits) {
+    bytes_in_register(std::uint8_t const* bytes, int bits) noexcept
+        : first_(bits), second_(bits, Most <= 4 ? 4 * bits : 0) {
         alignas(64) std::uint8_t repeated[64]; // so that no bit above the code's matters
         for (int i = 0; i < 64; ++i) {
             repeated[i] = bytes[i % (1 << bits)];
@@ -145,25 +159,26 @@ public:
     }
 
     byte_weights operator()(ints codes) const noexcept {
-        return {ints(_mm512_permutexvar_epi8(apart_(codes), table_))};
+        return {ints(_mm512_permutexvar_epi8(first_(codes), table_))};
+    }
+    byte_weights second(ints codes) const noexcept {
+        return {ints(_mm512_permutexvar_epi8(second_(codes), table_))};
     }
 
 private:
-    apart<4> apart_;
+    apart<4> first_;
+    apart<4> second_; // of the same register, or of the second one
     __m512i table_;
 };
 
 /// Codes of 8 bits that are the bytes themselves.
-class codes_as_bytes {
+class codes_as_bytes : public table_of_bytes {
 public:
     static constexpr int fewest_bits = 8;
     static constexpr int most_bits = 8;
-    static constexpr int codes_per_step = 4;
-    static constexpr bool one_scale_only = false;
-    static constexpr int bits_to_next(int) { return 0; }
-    static constexpr index_t column(index_t step, index_t i) { return 4 * step + i; }
 
     byte_weights operator()(ints codes) const noexcept { return {codes}; }
+    byte_weights second(ints codes) const noexcept { return {codes}; }
 };
 #endif
 

@@ -26,9 +26,9 @@ enum class weak_rule {
     published ///< OWQ's: blocks have 12 times as many weights as their attention's query, as in OPT
 };
 
-/// How many columns of each layer shall be weak, so that a weight takes `target` bits on average: `bits` in a code, 16 in
-/// a weak column, not counting scales. Rounded to even numbers, as the published code does, which makes small models
-/// exceed the target. With `exact` the share r of weak inputs (times `ratio`) solves
+/// How many columns of each layer shall be weak, so that a weight takes `target` bits on average: `bits` in a code, 16
+/// in a weak column, not counting scales. Rounded to even numbers, as the published code does, which makes small
+/// models exceed the target. With `exact` the share r of weak inputs (times `ratio`) solves
 ///     sum over layers of (16 - bits) r ratio in out = (target - bits) sum of in out.
 /// @throws error where `target` is less than `bits` or there is no place for so many.
 inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_share const> layers,
