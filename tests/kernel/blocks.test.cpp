@@ -154,6 +154,9 @@ TEST(wide_inputs, match_the_reference_for_every_width_and_tile) {
             EXPECT_EQ(expect_wide(random_packed(int_grid<4>{}, {9, cols}, tile), x, 3), simd::nibble_bytes::exists);
             expect_wide(random_packed(int_grid<4, zero::none>{}, {9, cols}, tile), x, 1);
             expect_wide(random_packed(int_grid<5>{}, {9, cols}, tile), x, 1);
+            expect_wide(random_packed(int_grid<6, zero::none>{}, {9, cols}, tile), x, 2);
+            expect_wide(random_packed(int_grid<8>{}, {9, cols}, tile), x, 2);
+            expect_wide(random_packed(int_grid<8, zero::none>{}, {9, cols}, tile), x, 1);
             EXPECT_EQ(expect_wide(random_packed(e2m1{}, {9, cols}, tile), x, 1), simd::nibble_bytes::exists);
             ASSERT_FALSE(HasFailure());
         }

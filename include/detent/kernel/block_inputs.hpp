@@ -82,16 +82,14 @@ template <class F> bool with_block_table(packed_view const& w, input_format form
 /// The same for floats as integers of three bytes: a table of integers, for small numbers.
 template <class F> bool with_wide_table(packed_view const& w, F const& f) {
     bool found = false;
-    if (w.bits <= 5) {
-        with_byte_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
-            if constexpr (Table::fewest_bits <= 5) {
-                found = numbers.meet_wide_inputs();
-                if (found) {
-                    f(simd::for_wide_inputs<Table>{table}, numbers);
-                }
-            }
-        });
-    }
+    with_byte_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+        using wide = simd::for_wide_inputs<Table>;
+        std::int32_t const largest = std::max(-numbers.table.lowest, numbers.table.highest);
+        found = numbers.exact && (wide::two_sums || largest <= wide::largest_number);
+        if (found) {
+            f(wide{table}, numbers);
+        }
+    });
     return found;
 }
 
@@ -129,7 +127,8 @@ inline std::uint8_t* memory_for_inputs(index_t bytes) {
 template <class Table> struct block_inputs {
     static constexpr index_t steps = 8 / Table::codes_per_step;
     /// Registers of a block: the inputs of each step; of integers also what their products with bytes lack to those
-    /// with numbers of the grid, their scale, and minus their sum for zero points, in each lane.
+    /// with numbers of the grid (a float where there are two sums), their scale, and minus their sum for zero points,
+    /// in each lane.
     static constexpr index_t registers = [] {
         if constexpr (IntegerTable<Table>) {
             return steps * Table::input_bytes + 3;
@@ -310,7 +309,11 @@ private:
                 put(std::bit_cast<floats>(word));
             }
         }
-        put(std::bit_cast<floats>(sum * simd::ints(numbers.base)));
+        if constexpr (Table::two_sums) {
+            put(xsimd::to_float(sum) * floats(static_cast<float>(numbers.base)));
+        } else {
+            put(std::bit_cast<floats>(sum * simd::ints(numbers.base)));
+        }
         put(unit * floats(numbers.unit));
         put(xsimd::to_float(sum) * floats(-std::ldexp(1.0F, numbers.table.exponent)));
     }

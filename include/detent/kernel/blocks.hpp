@@ -82,7 +82,9 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
     for (index_t begin = 0; begin < cols; begin += block_width) {
         std::uint8_t const* const bytes[] = {
             (begin < whole_cols ? codes_of[Row] + begin / 8 * bits : last_codes[Row])...};
-        (__builtin_prefetch(bytes[Row] + 2048, 0, 2), ...); // into the second-level cache
+        for (index_t line = 0; line < codes::parts; ++line) { // into the second-level cache
+            (__builtin_prefetch(bytes[Row] + 2048 + 64 * line, 0, 2), ...);
+        }
         codes const block[] = {codes(bytes[Row], bits)...};
 
         std::int32_t const* const tiles = x.tiles + begin / 8;
@@ -115,19 +117,33 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 auto const at = [&](index_t i) { return simd::in_register(simd::load_words(from + i * lanes)); };
                 simd::ints const lacking = at(after_inputs);
                 simd::ints sum[] = {(static_cast<void>(Row), Table::input_bytes == 1 ? lacking : simd::ints(0))...};
-#pragma GCC unroll 3
-                for (index_t byte = 0; byte < Table::input_bytes; ++byte) {
+                auto const add_byte = [&](index_t byte) __attribute__((always_inline)) {
                     simd::ints const of_first = at(2 * byte);
                     simd::ints const of_second = at(2 * byte + 1);
-                    if (byte > 0) {
-                        ((sum[Row] = sum[Row] << 8), ...);
-                    }
                     ((sum[Row] = simd::add_products(sum[Row], first[Row], of_first, second[Row], of_second)), ...);
+                };
+                add_byte(0);
+                floats exact[rows];
+                if constexpr (Table::input_bytes == 1) {
+                    ((exact[Row] = xsimd::to_float(sum[Row])), ...); // below 2^24
+                } else {
+                    auto const add_next_byte = [&](index_t byte) __attribute__((always_inline)) {
+                        ((sum[Row] = sum[Row] << 8), ...);
+                        add_byte(byte);
+                    };
+                    if constexpr (Table::two_sums) {
+                        floats const high[] = {xsimd::to_float(sum[Row])...};
+                        ((sum[Row] = simd::ints(Row - Row)), ...);
+                        add_byte(1);
+                        add_next_byte(2);
+                        auto const rest = std::bit_cast<floats>(lacking);
+                        ((exact[Row] = xsimd::fma(high[Row], floats(65536), xsimd::to_float(sum[Row]) + rest)), ...);
+                    } else {
+                        add_next_byte(1);
+                        add_next_byte(2);
+                        ((exact[Row] = xsimd::to_float(sum[Row] + lacking)), ...);
+                    }
                 }
-                if constexpr (Table::input_bytes > 1) {
-                    ((sum[Row] = sum[Row] + lacking), ...);
-                }
-                floats exact[] = {xsimd::to_float(sum[Row])...}; // of inputs of a byte, below 2^24
                 if (w.zeros != nullptr) {
                     auto const lane_sums = floats::load_aligned(from + (after_inputs + 2) * lanes);
                     ((exact[Row] = xsimd::fma(zeros[Row], lane_sums, exact[Row])), ...);

@@ -23,9 +23,6 @@ struct byte_numbers {
     float unit = 1;
     bool exact = true; ///< whether those are the numbers of the grid and not rounded
 
-    /// Whether eight products with integers of three bytes can be summed in 32 bits.
-    bool meet_wide_inputs() const { return exact && std::max(-table.lowest, table.highest) <= 32; }
-
     /// For grids of up to 6 bits, rounded if they are no small integers times a power of two, and for consecutive
     /// numbers of 8 bits, whose codes must be the bytes; nothing where the machine cannot multiply such bytes.
     static std::optional<byte_numbers> of(packed_view const& w) {

@@ -38,6 +38,7 @@ void dot_dense(dense_view const& w, index_t row, index_t distance, index_t last,
     floats sums[sizeof...(Token)][sizeof...(Row)];
     ((std::fill(sums[Token], sums[Token] + sizeof...(Row), floats(0.0F))), ...);
     auto const add = [&](index_t k, auto const& input) {
+        (__builtin_prefetch(numbers[Row] + k * width + 2048, 0, 2), ...); // into the second-level cache
         floats const weights[] = {load_weak<Format>(numbers[Row] + k * width)...};
         auto const add_token = [&](int t, floats from) {
             ((sums[t][Row] = xsimd::fma(weights[Row], from, sums[t][Row])), ...);

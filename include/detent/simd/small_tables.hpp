@@ -81,6 +81,10 @@ struct table_of_bytes {
 /// The same table for inputs of three bytes.
 template <class Table> struct for_wide_inputs : Table {
     static constexpr int input_bytes = 3;
+    /// The largest size of a number whose products with eight inputs are summed in 32 bits.
+    static constexpr std::int32_t largest_number = 32;
+    /// Whether products with the first bytes are summed apart, as numbers may be larger.
+    static constexpr bool two_sums = Table::most_bits > 4;
 };
 
 /// Bytes for codes of 4 bits. The first step takes the even codes of a lane, the second the odd ones.
