@@ -2,12 +2,12 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/index.hpp"
+#include "detent/simd/unpack.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -23,21 +23,22 @@ struct linear_packing {
 
     /// Writes `n` codes (each below 2^Bits) to `row_bytes(n)` bytes.
     static void pack(code const* codes, index_t n, std::uint8_t* bytes) {
-        for (index_t i = 0; i < n; i += 8) { // eight codes fill Bits whole bytes
+        for (index_t i = 0; i < n; i += 8, bytes += Bits) { // eight codes fill Bits whole bytes
             std::uint64_t word = 0;
-            index_t const count = std::min<index_t>(8, n - i);
-            for (index_t j = 0; j < count; ++j) {
-                word |= std::uint64_t{codes[i + j]} << (j * Bits);
-            }
-            for (index_t j = 0; j < row_bytes(count); ++j) {
-                bytes[i / 8 * Bits + j] = static_cast<std::uint8_t>(word >> (8 * j));
-            }
+            auto const put = [&](index_t count) {
+                std::memcpy(&word, codes + i, static_cast<std::size_t>(count));
+                word = simd::squeeze<Bits>(word);
+                std::memcpy(bytes, &word, static_cast<std::size_t>(row_bytes(count)));
+            };
+            i + 8 <= n ? put(8) : put(n - i);
         }
     }
 
     /// Reads `n` codes from `row_bytes(n)` bytes.
     static void unpack(std::uint8_t const* bytes, index_t n, code* codes) {
-        for (index_t i = 0; i < n; ++i) {
+        index_t const eights = row_bytes(n) < 8 ? 0 : (row_bytes(n) - 8) / Bits + 1; // from eight bytes each
+        simd::unpack<Bits>(bytes, 8 * eights, codes);
+        for (index_t i = 8 * eights; i < n; ++i) {
             codes[i] = get(bytes, i);
         }
     }

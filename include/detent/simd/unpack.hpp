@@ -33,6 +33,17 @@ template <int Bits> std::uint64_t spread(std::uint64_t word) noexcept {
 #endif
 }
 
+/// Puts eight codes of a byte each, below 2^Bits, one after the other into the lowest bits.
+template <int Bits> std::uint64_t squeeze(std::uint64_t codes) noexcept {
+#if defined(__BMI2__) && defined(__x86_64__)
+    return _pext_u64(codes, low_bits<Bits>);
+#else
+    codes = (codes & 0x00FF00FF00FF00FF) | (codes & 0xFF00FF00FF00FF00) >> (8 - Bits);
+    codes = (codes & 0x0000FFFF0000FFFF) | (codes & 0xFFFF0000FFFF0000) >> (16 - 2 * Bits);
+    return (codes & 0xFFFFFFFF) | codes >> 32 << (4 * Bits);
+#endif
+}
+
 /// Reads `n` codes of a little-endian bit stream. May read up to 8 bytes past the last code.
 template <int Bits> void unpack(std::uint8_t const* bytes, index_t n, code* codes) noexcept {
     index_t i = 0;
