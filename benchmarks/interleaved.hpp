@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include <Eigen/Core>
@@ -22,6 +24,16 @@ template <class F> double seconds(F const& f) {
 inline double median(std::vector<double> v) {
     std::ranges::nth_element(v, v.begin() + std::ssize(v) / 2);
     return v[v.size() / 2];
+}
+
+/// Reads memory from four places at once: one is slower.
+inline void read_memory(std::uint64_t const* words, std::ptrdiff_t n) {
+    std::ptrdiff_t const quarter = n / 4;
+    std::uint64_t sum = 0;
+    for (std::ptrdiff_t i = 0; i < quarter; ++i) {
+        sum += words[i] + words[i + quarter] + words[i + 2 * quarter] + words[i + 3 * quarter];
+    }
+    benchmark::DoNotOptimize(sum);
 }
 
 /// Flops per second of Eigen's product of square matrices, on as many threads as OpenMP has.

@@ -8,7 +8,6 @@
 #include "detent/kernel/multiply.hpp"
 
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 #include "detent/detent.hpp"
@@ -21,12 +20,11 @@ using namespace detent;
 /// Bytes per second at which `executor` reads memory.
 double reading_rate(executor_ref executor) {
     static std::vector<std::uint64_t> const memory(std::size_t{1} << 25, 1); // 256 MB
-    index_t const pieces = 64;
+    index_t const pieces = 16;
     index_t const words = std::ssize(memory) / pieces;
     return static_cast<double>(std::ssize(memory) * 8) / seconds([&] {
                executor.for_each(pieces, [&](index_t i) {
-                   auto const* const first = memory.data() + i * words;
-                   benchmark::DoNotOptimize(std::accumulate(first, first + words, std::uint64_t{0}));
+                   read_memory(memory.data() + i * words, words);
                });
            });
 }

@@ -56,13 +56,12 @@ std::vector<packed_matrix> const& decoder() {
     return all;
 }
 
-/// Reads all codes, scales and zero points, as many threads at once as there are workers.
+/// Reads all codes, scales and zero points, each thread one matrix after the other.
 void read_all(executor_ref executor) {
     executor.for_each(std::ssize(decoder()), [&](index_t i) {
         packed_matrix const& w = decoder()[static_cast<std::size_t>(i)];
         auto const read = [](void const* from, std::size_t bytes) {
-            auto const* const words = static_cast<std::uint64_t const*>(from);
-            benchmark::DoNotOptimize(std::accumulate(words, words + bytes / 8, std::uint64_t{0}));
+            read_memory(static_cast<std::uint64_t const*>(from), static_cast<index_t>(bytes / 8));
         };
         read(w.codes.data(), static_cast<std::size_t>(w.codes.size()));
         read(w.scales.scales.data(), w.scales.scales.size() * sizeof(float));

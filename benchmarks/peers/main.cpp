@@ -72,19 +72,15 @@ matrix64 product64(matrix const& x, matrix const& w) {
     return y;
 }
 
-/// Bytes per second at which so many threads read memory, each from four places at once: one is slower.
+/// Bytes per second at which so many threads read memory.
 double reading_rate(int threads) {
     static detent::buffer const memory(index_t{1} << 27);
     auto const* const words = reinterpret_cast<std::uint64_t const*>(memory.data());
-    index_t const quarter = memory.size() / index_t{sizeof(std::uint64_t)} / 4;
+    index_t const count = memory.size() / index_t{sizeof(std::uint64_t)};
     class detent::threads several(threads);
     return static_cast<double>(memory.size()) / seconds([&] {
-               detent::executor_ref(several).for_pieces(quarter, 1 << 16, [&](index_t begin, index_t end) {
-                   std::uint64_t sum = 0;
-                   for (auto const* word = words + begin; word != words + end; ++word) {
-                       sum += word[0] + word[quarter] + word[2 * quarter] + word[3 * quarter];
-                   }
-                   benchmark::DoNotOptimize(sum);
+               detent::executor_ref(several).for_pieces(count, 1 << 20, [&](index_t begin, index_t end) {
+                   read_memory(words + begin, end - begin);
                });
            });
 }

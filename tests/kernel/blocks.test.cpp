@@ -73,6 +73,18 @@ TEST(blocks, match_the_reference_for_all_tails_of_rows_and_tokens) {
     }
 }
 
+TEST(blocks, match_the_reference_for_long_codes_and_many_tokens) {
+    for (per_tile const tile : {per_tile{1, 128}, {2, 0}, {1, 16}}) {
+        for (index_t const tokens : {31, 32, 33, 38, 47}) {
+            expect_product(all_blocks, random_packed(int_grid<8>{}, {7, 300}, tile), tokens);
+            expect_product(all_blocks, random_packed(int_grid<5, zero::none>{}, {4, 256}, tile), tokens);
+            expect_product(all_blocks, random_packed(fp_grid<2, 2>{}, {9, 129}, tile), tokens);
+            expect_product(all_blocks, random_packed(e4m3{}, {6, 200}, tile), tokens);
+            ASSERT_FALSE(HasFatalFailure());
+        }
+    }
+}
+
 TEST(blocks, match_the_reference_with_weak_columns) {
     for (float_format const format : {float_format::f16, float_format::bf16, float_format::f32}) {
         solution s = random_solution(int_grid<3>{}, {33, 600}, per_tile{1, 64}.tile({33, 600}), 1);

@@ -42,6 +42,11 @@ inline constexpr int most_tokens_at_once = [] {
     return IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
 }();
 
+/// Whether rows are decoded once for many tokens: if the table is slow, or its pairs of weights meet as many tokens.
+template <class Table>
+inline constexpr bool rows_pay_decoding = lanes >= 16 && (Table::most_bits > 4 || Table::one_scale_only) &&
+                                          requires(Table const& table, floats v) { table.scaled(v, v); };
+
 /// y[t][r] = <x[t], w[r]> without weak columns, for rows r = row, row + distance, ... up to `last` and tokens t =
 /// token, token + 1, ..., as many as numbers in the two sequences; after the last row, that again. `OneScale` says that
 /// the columns of a block share a scale.
@@ -292,8 +297,8 @@ template <class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
                      block_inputs<Table> const& x, float* y, index_t y_stride) {
     index_t token = 0;
-    if constexpr (Table::one_scale_only) {
-        if (x.tokens >= 32) {
+    if constexpr (rows_pay_decoding<Table>) {
+        if (x.tokens >= 32 && blocks_share_scales(w)) {
             multiply_decoded(w, table, first, last, x, y, y_stride);
             token = x.tokens;
         }
