@@ -27,7 +27,7 @@
 namespace detent::inline DETENT_ABI::kernel {
 
 /// From more tokens on, panels of integers that many inputs meet are faster than blocks.
-inline constexpr index_t most_tokens_of_integer_blocks = 8;
+inline constexpr index_t most_tokens_of_integer_blocks = 16;
 
 /// Tokens that a register of weights meets: their sums for three rows fit the registers. Tables for long codes are
 /// slower by themselves and not worth the time to compile for more.
@@ -192,7 +192,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
 template <bool OneScale, int Tokens, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
                      block_inputs<Table> const& x, index_t token, float* y, index_t y_stride) noexcept {
-    constexpr int rows = Tokens <= (IntegerTable<Table> ? 3 : 5) ? 4 : 3; // whose sums fit the registers
+    constexpr int rows = Tokens <= 5 ? 4 : 3; // whose sums fit the registers
     index_t const distance = ceil_div(last - first, rows);
     simd::next_code const next_of(Table::bits_to_next(w.bits));
     for (index_t row = first; row < first + distance; ++row) {
