@@ -113,7 +113,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
         decltype(table_of(0)) const tables[] = {table_of(Row)...};
 
         if constexpr (IntegerTable<Table>) {
-            static_assert(x.steps == 2);
+            static_assert(block_inputs<Table>::steps == 2);
             constexpr index_t after_inputs = 2 * Table::input_bytes;
             simd::byte_weights const first[] = {tables[Row](block[Row].part(0))...};
             simd::byte_weights const second[] = {tables[Row].second(block[Row].part(codes::parts - 1))...};
