@@ -114,13 +114,17 @@ inline bool has_blocks(packed_view const& w, index_t tokens, input_format format
            (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
 }
 
-/// So many bytes that a thread keeps for the inputs of one product.
-inline std::uint8_t* memory_for_inputs(index_t bytes) {
+/// What a thread keeps memory for.
+enum class uses { ordered_inputs, decoded_weights, rounded_inputs };
+
+/// Memory for so many floats, the same at every call for one use.
+template <uses> float* kept_floats(index_t n) {
     thread_local buffer kept;
+    index_t const bytes = n * static_cast<index_t>(sizeof(float));
     if (kept.size() < bytes) {
         kept = buffer(bytes);
     }
-    return kept.data();
+    return reinterpret_cast<float*>(kept.data());
 }
 
 /// Inputs, also in the order in which blocks of codes meet them, in memory that a thread keeps.
@@ -212,8 +216,7 @@ private:
     static block_inputs in_kept_memory(packed_view const& w, index_t tokens, index_t more) {
         index_t const blocks = ceil_div(w.shape.cols, block_width);
         index_t const stride = blocks * registers * lanes;
-        index_t const bytes = (tokens * stride + blocks * lanes) * static_cast<index_t>(sizeof(float)) + more;
-        auto* const ordered = reinterpret_cast<float*>(memory_for_inputs(bytes));
+        float* const ordered = kept_floats<uses::ordered_inputs>(tokens * stride + blocks * lanes + ceil_div(more, 4));
         auto* const tiles = reinterpret_cast<std::int32_t*>(ordered + tokens * stride);
         for (index_t lane = 0; lane < blocks * lanes; ++lane) {
             tiles[lane] = static_cast<std::int32_t>(std::min(8 * lane, w.shape.cols - 1) / w.tile.cols);

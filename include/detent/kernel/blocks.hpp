@@ -10,7 +10,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "detent/core/buffer.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/block_inputs.hpp"
@@ -264,12 +263,7 @@ void dot_decoded(float const* weights, block_inputs<Table> const& x, index_t row
 template <class Table>
 void multiply_decoded(packed_view const& w, Table const& table, index_t first, index_t last,
                       block_inputs<Table> const& x, float* y, index_t y_stride) {
-    thread_local buffer kept;
-    index_t const bytes = 4 * x.ordered_stride * static_cast<index_t>(sizeof(float));
-    if (kept.size() < bytes) {
-        kept = buffer(bytes);
-    }
-    auto* const weights = reinterpret_cast<float*>(kept.data());
+    float* const weights = kept_floats<uses::decoded_weights>(4 * x.ordered_stride);
     for (index_t row = first; row < last; row += 4) {
         for (index_t r = 0; r < 4; ++r) {
             decode_blocks(w, table, std::min(row + r, last - 1), x.tiles, weights + r * x.ordered_stride);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "detent/core/buffer.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/kernel/blocks.hpp"
 #include "detent/kernel/decode.hpp"
@@ -33,12 +32,7 @@ inline void multiply(packed_view const& w, float const* x, index_t x_stride, ind
         return multiply_blocks(w, x, x_stride, tokens, y, y_stride, format, executor);
     }
     if (format != input_format::f32) { // the product of rounded inputs
-        thread_local buffer kept;
-        index_t const bytes = tokens * w.shape.cols * static_cast<index_t>(sizeof(float));
-        if (kept.size() < bytes) {
-            kept = buffer(bytes);
-        }
-        auto* const rounded = reinterpret_cast<float*>(kept.data());
+        float* const rounded = kept_floats<uses::rounded_inputs>(tokens * w.shape.cols);
         for (index_t t = 0; t < tokens; ++t) {
             round_inputs(w, format, x + t * x_stride, rounded + t * w.shape.cols);
         }
