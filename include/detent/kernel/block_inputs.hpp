@@ -93,8 +93,9 @@ template <class F> bool with_wide_table(packed_view const& w, F const& f) {
     return found;
 }
 
-/// Up to so many tokens, floats as integers of three bytes are faster than as floats.
-inline constexpr index_t most_tokens_of_wide_inputs = 2;
+/// Up to so many tokens, floats as integers of three bytes are faster than as floats: registers of 512 bits look floats
+/// up, too.
+inline constexpr index_t most_tokens_of_wide_inputs = lanes >= 16 ? 2 : 8;
 
 /// Whether floats as integers of three bytes are faster than as floats, if there is a table for them, and their sums
 /// long enough that the errors are not larger.
@@ -103,15 +104,19 @@ inline bool wide_inputs_pay(packed_view const& w, index_t tokens) {
 }
 
 /// Whether blocks are the fastest way to this product. Eight columns from a multiple of eight on must share a scale.
-/// Where registers are short or few, blocks are best for one token; for many, sums along few inputs take too long to
-/// add up.
+/// For many tokens, floats are faster in panels of W^T: where registers are short or few, and where rows are, as sums
+/// along few inputs take too long to add up.
 inline bool has_blocks(packed_view const& w, index_t tokens, input_format format = input_format::f32) {
-    bool const lanes_share_scales = w.tile.cols % 8 == 0 || w.tile.cols >= w.shape.cols;
-    bool const few = format == input_format::int8 || tokens < 64 || w.shape.cols >= 1024;
-    auto const wide = [&] { return wide_inputs_pay(w, tokens) && with_wide_table(w, [](auto const&...) {}); };
-    bool const pays = lanes >= 16 ? few : tokens == 1 && (lanes >= 8 || format == input_format::int8 || wide());
-    return lanes_share_scales && pays &&
-           (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
+    if (w.tile.cols % 8 != 0 && w.tile.cols < w.shape.cols) {
+        return false;
+    }
+    if (format == input_format::int8) {
+        return with_block_table(w, format, [](auto const&...) {});
+    }
+    index_t const most_floats = lanes >= 16 ? (w.shape.cols >= 1024 ? tokens : 63) : w.bits <= 4 ? 16 : 4;
+    bool const pays = (lanes >= 8 && tokens <= most_floats) ||
+                      (wide_inputs_pay(w, tokens) && with_wide_table(w, [](auto const&...) {}));
+    return pays && (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
 }
 
 /// What a thread keeps memory for.
@@ -206,7 +211,7 @@ template <class Table> struct block_inputs {
             fill(t, integers, scales);
             float* const to = result.ordered + t * result.ordered_stride;
             put_in_order(integers, padded, to);
-            put_sums_and_scales(numbers, integers, scales, blocks, to);
+            put_sums_and_scales(numbers, integers, scales, blocks, blocks_share_scales(w), to);
         }
         return result;
     }
@@ -322,7 +327,7 @@ private:
     }
 
     static void put_sums_and_scales(byte_numbers const& numbers, std::int8_t const* integers, float const* scales,
-                                    index_t blocks, float* to) noexcept {
+                                    index_t blocks, bool in_quads, float* to) noexcept {
         float const per_unit = std::ldexp(1.0F, numbers.table.exponent);
         for (index_t b = 0; b < blocks; ++b) {
             float* const sums = to + (b * registers + steps) * lanes;
@@ -332,6 +337,11 @@ private:
                 std::memcpy(sums + lane, &lacking, sizeof lacking);
                 sums[lanes + lane] = scales[b * lanes + lane];
                 sums[2 * lanes + lane] = static_cast<float>(sum) * -per_unit;
+            }
+            for (index_t lane = 0; lane < (in_quads ? lanes : 0); lane += 4) { // which columns there are tells the first
+                std::fill_n(sums + lanes + lane, 4, sums[lanes + lane]);
+                float* const quad = sums + 2 * lanes + lane;
+                std::fill_n(quad, 4, quad[0] + quad[1] + quad[2] + quad[3]);
             }
         }
     }

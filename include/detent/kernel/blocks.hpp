@@ -28,17 +28,27 @@ namespace detent::inline DETENT_ABI::kernel {
 /// From more tokens on, panels of integers that many inputs meet are faster than blocks.
 inline constexpr index_t most_tokens_of_integer_blocks = 16;
 
+/// Whether the sums of four rows with a token are in the lanes of one register: those of integers with one scale for
+/// all columns of a block.
+template <bool OneScale, class Table> inline constexpr bool rows_share_register = [] {
+    if constexpr (IntegerTable<Table>) {
+        return OneScale && Table::input_bytes == 1;
+    } else {
+        return false;
+    }
+}();
+
 /// Tokens that a register of weights meets: their sums for three rows fit the registers. Tables for long codes are
 /// slower by themselves and not worth the time to compile for more.
-template <class Table>
+template <bool OneScale, class Table>
 inline constexpr int most_tokens_at_once = [] {
-    if (lanes < 16) {
-        return 1;
-    }
     if (WideInputsTable<Table>) {
-        return int{most_tokens_of_wide_inputs};
+        return 2;
     }
-    return IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
+    if (rows_share_register<OneScale, Table>) {
+        return 8;
+    }
+    return lanes < 16 || IntegerTable<Table> || Table::most_bits > 4 ? 4 : 7;
 }();
 
 /// Whether rows are decoded once for many tokens: if the table is slow, or its pairs of weights meet as many tokens.
@@ -56,10 +66,13 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
     constexpr int rows = sizeof...(Row);
     constexpr int tokens = sizeof...(Token);
     constexpr bool table_scaled = OneScale && requires(floats v) { table.scaled(v, v); };
+    constexpr bool in_quads = rows_share_register<OneScale, Table>;
+    constexpr int sum_registers = in_quads ? 1 : rows; // of a token
     using codes = simd::code_lanes<Table>;
     int const bits = w.bits;
     index_t const cols = w.shape.cols;
     index_t const whole_cols = cols / block_width * block_width;
+    float const* const zeros_or_scales = w.zeros != nullptr ? w.zeros : w.scales; // branches take longer than loads
     index_t const row_of[] = {std::min(row + Row * distance, last)...};
     std::uint8_t const* const codes_of[] = {(w.codes + row_of[Row] * w.row_bytes)...};
     index_t const tiles_of[] = {((w.tile.rows == 1 ? row_of[Row] : row_of[Row] / w.tile.rows) * w.tiles_per_row)...};
@@ -77,11 +90,11 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                     static_cast<std::size_t>(w.row_bytes - whole_cols / 8 * bits));
     }
     // All indices below are constants, so that registers hold the sums.
-    floats sums[tokens][rows];
+    floats sums[tokens][sum_registers];
     auto const each_token = [&](auto const& f) __attribute__((always_inline)) {
         (f(std::integral_constant<int, Token>{}), ...);
     };
-    each_token([&](auto t) __attribute__((always_inline)) { ((sums[t][Row] = floats(0.0F)), ...); });
+    each_token([&](auto t) __attribute__((always_inline)) { ((sums[t][Row % sum_registers] = floats(0.0F)), ...); });
     float const* input = x.ordered + token * x.ordered_stride;
     for (index_t begin = 0; begin < cols; begin += block_width) {
         std::uint8_t const* const bytes[] = {
@@ -100,62 +113,72 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 return floats(simd::pick(from + tiles_of[r] + tiles[0], w.tiles_per_row - tiles[0], index));
             }
         };
-        floats const scales[] = {scale_of(w.scales, Row)...};
-        floats const zeros[] = {(w.zeros != nullptr ? scale_of(w.zeros, Row) : floats(0.0F))...};
-        auto const table_of = [&](index_t r) {
-            if constexpr (table_scaled) {
-                return table.scaled(zeros[r], scales[r]);
+        auto const scales_of_rows = [&](float const* from) __attribute__((always_inline)) {
+            if constexpr (in_quads) {
+                return std::array{kernel::in_quads(from[tiles_of[Row] + tiles[0]]...)};
             } else {
-                return table;
+                return std::array{scale_of(from, Row)...};
             }
         };
-        decltype(table_of(0)) const tables[] = {table_of(Row)...};
+        auto const scales = scales_of_rows(w.scales);
+        auto const zeros = scales_of_rows(zeros_or_scales);
 
         if constexpr (IntegerTable<Table>) {
             static_assert(block_inputs<Table>::steps == 2);
             constexpr index_t after_inputs = 2 * Table::input_bytes;
-            simd::byte_weights const first[] = {tables[Row](block[Row].part(0))...};
-            simd::byte_weights const second[] = {tables[Row].second(block[Row].part(codes::parts - 1))...};
+            simd::byte_weights const first[] = {table(block[Row].part(0))...};
+            simd::byte_weights const second[] = {table.second(block[Row].part(codes::parts - 1))...};
             each_token([&](auto t) __attribute__((always_inline)) {
                 float const* const from = input + t * x.ordered_stride;
                 auto const at = [&](index_t i) { return simd::in_register(simd::load_words(from + i * lanes)); };
-                simd::ints const lacking = at(after_inputs);
-                simd::ints sum[] = {(static_cast<void>(Row), Table::input_bytes == 1 ? lacking : simd::ints(0))...};
-                auto const add_byte = [&](index_t byte) __attribute__((always_inline)) {
+                auto const sums_with_byte = [&](index_t byte, simd::ints const& start) __attribute__((always_inline)) {
                     simd::ints const of_first = at(2 * byte);
                     simd::ints const of_second = at(2 * byte + 1);
-                    ((sum[Row] = simd::add_products(sum[Row], first[Row], of_first, second[Row], of_second)), ...);
+                    return std::array{simd::add_products(start, first[Row], of_first, second[Row], of_second)...};
                 };
-                add_byte(0);
-                floats exact[rows];
-                if constexpr (Table::input_bytes == 1) {
-                    ((exact[Row] = xsimd::to_float(sum[Row])), ...); // below 2^24
+                simd::ints const none(0);
+                simd::ints const lacking = at(after_inputs);
+                std::array<floats, sum_registers> exact; // but for one rounding
+                if constexpr (in_quads) {
+                    exact[0] = xsimd::to_float(simd::sums_in_quads(sums_with_byte(0, lacking).data()));
+                } else if constexpr (Table::input_bytes == 1) {
+                    auto const sum = sums_with_byte(0, lacking);
+                    ((exact[Row] = xsimd::to_float(sum[Row])), ...);
+                } else if constexpr (Table::two_sums) {
+                    auto const high = sums_with_byte(0, none);
+                    auto const middle = sums_with_byte(1, none);
+                    auto const low = sums_with_byte(2, none);
+                    auto const rest = std::bit_cast<floats>(lacking);
+                    ((exact[Row] = xsimd::fma(xsimd::to_float(high[Row]), floats(65536),
+                                              xsimd::to_float((middle[Row] << 8) + low[Row]) + rest)),
+                     ...);
                 } else {
-                    auto const add_next_byte = [&](index_t byte) __attribute__((always_inline)) {
-                        ((sum[Row] = sum[Row] << 8), ...);
-                        add_byte(byte);
-                    };
-                    if constexpr (Table::two_sums) {
-                        floats const high[] = {xsimd::to_float(sum[Row])...};
-                        ((sum[Row] = simd::ints(Row - Row)), ...);
-                        add_byte(1);
-                        add_next_byte(2);
-                        auto const rest = std::bit_cast<floats>(lacking);
-                        ((exact[Row] = xsimd::fma(high[Row], floats(65536), xsimd::to_float(sum[Row]) + rest)), ...);
-                    } else {
-                        add_next_byte(1);
-                        add_next_byte(2);
-                        ((exact[Row] = xsimd::to_float(sum[Row] + lacking)), ...);
-                    }
+                    auto const high = sums_with_byte(0, none);
+                    auto const middle = sums_with_byte(1, none);
+                    auto const low = sums_with_byte(2, lacking);
+                    ((exact[Row] = xsimd::to_float((((high[Row] << 8) + middle[Row]) << 8) + low[Row])), ...);
                 }
                 if (w.zeros != nullptr) {
-                    auto const lane_sums = floats::load_aligned(from + (after_inputs + 2) * lanes);
-                    ((exact[Row] = xsimd::fma(zeros[Row], lane_sums, exact[Row])), ...);
+                    auto const lane_sums = std::bit_cast<floats>(at(after_inputs + 2));
+                    for (int i = 0; i < sum_registers; ++i) {
+                        exact[i] = xsimd::fma(zeros[i], lane_sums, exact[i]);
+                    }
                 }
-                auto const lane_scales = floats::load_aligned(from + (after_inputs + 1) * lanes);
-                ((sums[t][Row] = xsimd::fma(exact[Row] * lane_scales, scales[Row], sums[t][Row])), ...);
+                auto const lane_scales = std::bit_cast<floats>(at(after_inputs + 1));
+                for (int i = 0; i < sum_registers; ++i) {
+                    sums[t][i] = xsimd::fma(exact[i] * lane_scales, scales[i], sums[t][i]);
+                }
             });
         } else {
+            auto const zero_of = [&](index_t r) { return w.zeros != nullptr ? zeros[r] : floats(0.0F); };
+            auto const table_of = [&](index_t r) {
+                if constexpr (table_scaled) {
+                    return table.scaled(zero_of(r), scales[r]);
+                } else {
+                    return table;
+                }
+            };
+            decltype(table_of(0)) const tables[] = {table_of(Row)...};
 #pragma GCC unroll 2
             for (int part = 0; part < codes::parts; ++part) {
                 simd::ints next[] = {block[Row].part(part)...};
@@ -163,7 +186,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 for (int j = 0; j < codes::steps_per_part; ++j) {
                     std::array weights{tables[Row](next[Row])...};
                     if constexpr (!table_scaled) {
-                        ((weights[Row] = (weights[Row] - zeros[Row]) * scales[Row]), ...);
+                        ((weights[Row] = (weights[Row] - zero_of(Row)) * scales[Row]), ...);
                     }
                     ((next[Row] = next_of(next[Row])), ...);
                     index_t const step = part * codes::steps_per_part + j;
@@ -177,11 +200,15 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
         input += x.registers * lanes;
     }
     each_token([&](auto t) __attribute__((always_inline)) {
-        static_assert(rows <= 4);
-        floats const four[] = {sums[t][0], sums[t][std::min(1, rows - 1)], sums[t][std::min(2, rows - 1)],
-                               sums[t][rows - 1]};
         float totals[4];
-        sums_of_four(four, totals);
+        if constexpr (in_quads) {
+            sums_over_quads(sums[t][0], totals);
+        } else {
+            static_assert(rows <= 4);
+            floats const four[] = {sums[t][0], sums[t][std::min(1, rows - 1)], sums[t][std::min(2, rows - 1)],
+                                   sums[t][rows - 1]};
+            sums_of_four(four, totals);
+        }
         ((y[(token + t) * y_stride + row_of[Row]] = totals[Row]), ...);
     });
 }
@@ -191,7 +218,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
 template <bool OneScale, int Tokens, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
                      block_inputs<Table> const& x, index_t token, float* y, index_t y_stride) noexcept {
-    constexpr int rows = Tokens <= 5 ? 4 : 3; // whose sums fit the registers
+    constexpr int rows = Tokens <= 5 || IntegerTable<Table> ? 4 : 3; // whose sums fit the registers
     index_t const distance = ceil_div(last - first, rows);
     simd::next_code const next_of(Table::bits_to_next(w.bits));
     for (index_t row = first; row < first + distance; ++row) {
@@ -297,27 +324,23 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
             token = x.tokens;
         }
     }
-    auto const next = [&]<bool OneScale, int Tokens> {
-        multiply_blocks<OneScale, Tokens>(w, table, first, last, x, token, y, y_stride);
-        token += Tokens;
+    auto const multiply_rest = [&]<bool OneScale> {
+        constexpr int most = most_tokens_at_once<OneScale, Table>;
+        while (token < x.tokens) {
+            index_t const rest = x.tokens - token;
+            index_t const now = ceil_div(rest, ceil_div(rest, index_t{most})); // about equal parts
+            [&]<int... Less>(std::integer_sequence<int, Less...>) {
+                ((now == Less + 1 ? multiply_blocks<OneScale, Less + 1>(w, table, first, last, x, token, y, y_stride)
+                                  : void()),
+                 ...);
+            }(std::make_integer_sequence<int, most>{});
+            token += now;
+        }
     };
-    bool const one_scale = blocks_share_scales(w);
-    while (token < x.tokens) {
-        index_t const rest = x.tokens - token;
-        index_t const now = ceil_div(rest, ceil_div(rest, most_tokens_at_once<Table>)); // about equal parts
-        auto const if_now = [&]<int Tokens> {
-            if (now == Tokens && one_scale) {
-                next.template operator()<true, Tokens>();
-            } else if constexpr (!Table::one_scale_only) {
-                if (now == Tokens) {
-                    next.template operator()<false, Tokens>();
-                }
-            }
-            return now == Tokens;
-        };
-        [&]<int... Less>(std::integer_sequence<int, Less...>) {
-            static_cast<void>((if_now.template operator()<Less + 1>() || ...));
-        }(std::make_integer_sequence<int, most_tokens_at_once<Table>>{});
+    if (blocks_share_scales(w)) {
+        multiply_rest.template operator()<true>();
+    } else if constexpr (!Table::one_scale_only) {
+        multiply_rest.template operator()<false>();
     }
     for (index_t t = 0; t < x.tokens; ++t) {
         add_weak(w.weak, first, last, x.x + t * x.x_stride, y + t * y_stride);

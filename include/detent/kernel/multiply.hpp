@@ -19,7 +19,7 @@ namespace detent::inline DETENT_ABI::kernel {
 /// y = x W^T for `tokens` inputs: x (tokens, in) in the stored order of columns, y (tokens, out), rows `x_stride` and
 /// `y_stride` floats apart. The same bits for any executor.
 ///
-/// One or two inputs of 256 features and more may be taken as integers of 24 bits times a power of two for each eight
+/// A few inputs of 256 features and more may be taken as integers of 24 bits times a power of two for each eight
 /// consecutive stored columns, and their products with small integers are summed exactly, as `input_format::f32` says.
 inline void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
                      executor_ref executor = {}, input_format format = input_format::f32) {

@@ -8,7 +8,7 @@ namespace detent::inline DETENT_ABI {
 
 /// What a product takes the numbers of its inputs for.
 enum class input_format {
-    /// What they are, or with one or two tokens what differs from that by 2^-23 of the largest of eight consecutive
+    /// What they are, or with up to eight tokens what differs from that by 2^-23 of the largest of eight consecutive
     /// columns at most: the error of a long sum of floats is not smaller.
     f32,
     /// Inputs and weights may be rounded to bfloat16, each by a relative 2^-8 at most; sums are those of floats.

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
@@ -140,40 +141,56 @@ template <SmallInteger T> ints load_part(T const* from, index_t n) noexcept {
 #endif
 }
 
-/// The sums of all lanes of four registers.
-inline void sums_of_four(ints const* v, std::int32_t* sums) noexcept {
-#if defined(__SSE2__)
+/// Lane 4 q + r is the sum of lanes 4 q to 4 q + 3 of the r-th of four registers.
+inline ints sums_in_quads(ints const* v) noexcept {
 #if defined(__AVX512F__)
     auto const pairs = [](__m512i a, __m512i b) {
         return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     };
     __m512i const low = pairs(v[0], v[1]);
     __m512i const high = pairs(v[2], v[3]);
-    __m512i const all = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
-    __m256i const half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    __m128i const total = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    return ints(_mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high)));
 #elif defined(__AVX2__)
-    __m256i const all = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    __m128i const total = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    return ints(_mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3])));
+#elif defined(__SSE2__) && !defined(__AVX__)
+    auto const pairs = [](__m128i a, __m128i b) {
+        return _mm_add_epi32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+    };
+    __m128i const low = pairs(v[0], v[1]);
+    __m128i const high = pairs(v[2], v[3]);
+    return ints(_mm_add_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high)));
+#elif defined(__aarch64__)
+    return ints(vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3])));
 #else
-    __m128i x[4];
-    for (int i = 0; i < 4; ++i) {
-#if defined(__AVX__)
-        x[i] = _mm_add_epi32(_mm256_castsi256_si128(v[i]), _mm256_extractf128_si256(v[i], 1));
-#else
-        x[i] = v[i];
-#endif
+    alignas(64) std::int32_t quads[lanes];
+    for (index_t r = 0; r < 4; ++r) {
+        alignas(64) std::int32_t lane[lanes];
+        v[r].store_aligned(lane);
+        for (index_t q = 0; q < lanes; q += 4) {
+            quads[q + r] = std::accumulate(lane + q, lane + q + 4, std::int32_t{0});
+        }
     }
-    __m128i const low = _mm_add_epi32(_mm_unpacklo_epi32(x[0], x[1]), _mm_unpackhi_epi32(x[0], x[1]));
-    __m128i const high = _mm_add_epi32(_mm_unpacklo_epi32(x[2], x[3]), _mm_unpackhi_epi32(x[2], x[3]));
-    __m128i const total = _mm_add_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+    return ints::load_aligned(quads);
 #endif
+}
+
+/// The sums of all lanes of four registers.
+inline void sums_of_four(ints const* v, std::int32_t* sums) noexcept {
+    ints const quads = sums_in_quads(v);
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    __m256i const half = _mm256_add_epi32(_mm512_castsi512_si256(quads), _mm512_extracti64x4_epi64(quads, 1));
+#else
+    __m256i const half = quads;
+#endif
+    __m128i const total = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), total);
 #else
-    for (int i = 0; i < 4; ++i) {
-        std::int32_t lane[lanes];
-        v[i].store_unaligned(lane);
-        sums[i] = std::accumulate(lane, lane + lanes, std::int32_t{0});
+    alignas(64) std::int32_t lane[lanes];
+    quads.store_aligned(lane);
+    std::copy_n(lane, 4, sums);
+    for (index_t l = 4; l < lanes; ++l) {
+        sums[l % 4] += lane[l];
     }
 #endif
 }
