@@ -84,26 +84,29 @@ template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::
     auto const rows = w.shape.rows;
     kernel::stored_activations<T> const x(form, w, o.x, o.order(), {});
     std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * w.tiles_per_row), -7);
-    auto const sum = []<class Sum>(Sum const* s, index_t r) {
-        if constexpr (std::is_same_v<Sum, double>) {
+    auto const sum = []<class Sums>(Sums const& s, index_t r) {
+        if constexpr (std::is_pointer_v<Sums>) {
             return static_cast<std::int64_t>(s[r]);
         } else {
             std::int32_t lanes[simd::lanes];
-            s[r / simd::lanes].store_unaligned(lanes);
+            s[static_cast<std::size_t>(r / simd::lanes)].store_unaligned(lanes);
             return std::int64_t{lanes[r % simd::lanes]};
         }
     };
     kernel::integer_rows<T> summed(form, w, x, o.x.shape.rows);
     for (index_t row = 0; row < rows; row += kernel::sum_rows) {
         index_t const count = std::min(kernel::sum_rows, rows - row);
-        summed.sum(row, count, 0, o.x.shape.rows, [&](index_t t, index_t span, float const* scales, auto const* s) {
+        auto const put = [&](index_t first, index_t tokens, index_t span, float const* scales, auto const& sums_of) {
             index_t const tile = x.spans[static_cast<std::size_t>(span)].tile;
-            for (index_t r = 0; r < count; ++r) {
-                sums[static_cast<std::size_t>((t * rows + row + r) * w.tiles_per_row + tile)] =
-                    sum(s, r);
-                EXPECT_EQ(scales[r], o.w.scales.at((row + r) / o.w.tile.rows, tile).scale);
+            for (index_t i = 0; i < tokens; ++i) {
+                auto const s = sums_of(i);
+                for (index_t r = 0; r < count; ++r) {
+                    sums[static_cast<std::size_t>(((first + i) * rows + row + r) * w.tiles_per_row + tile)] = sum(s, r);
+                    EXPECT_EQ(scales[r], o.w.scales.at((row + r) / o.w.tile.rows, tile).scale);
+                }
             }
-        });
+        };
+        summed.sum(row, count, 0, o.x.shape.rows, put);
     }
     return sums;
 }

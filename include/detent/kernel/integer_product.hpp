@@ -233,8 +233,8 @@ void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_
         simd::ints const w_high = simd::ints::load_aligned(panel + k * sum_rows + simd::lanes);
         for (int t = 0; t < Tokens; ++t) {
             simd::ints const a(simd::load_word(x + t * x_stride + k * simd::per_word<T>));
-            low[t] = simd::add_products<T>(low[t], w_low, a);
-            high[t] = simd::add_products<T>(high[t], w_high, a);
+            simd::add_products_to<T>(low[t], w_low, a);
+            simd::add_products_to<T>(high[t], w_high, a);
         }
     }
     for (int t = 0; t < Tokens; ++t) {
@@ -253,9 +253,10 @@ public:
         std::fill_n(bases_, sum_rows, form.weight_base);
     }
 
-    /// Calls `on_tile(token - begin, span, scales, sums)` for tokens [begin, end) and all tiles of each, in order,
-    /// `span` the last of the tile, with `sum_rows` scales and exact sums, these as two registers of int32 or as an
-    /// array of double, for the `count` rows from `row` on; what follows is of no meaning.
+    /// Calls `on_tile(token - begin, tokens, span, scales, sums_of)` for tokens [begin, end), a few at a time, and all
+    /// tiles of each, in order: `span` is the last of the tile, and `sums_of(i)` gives the exact sums of the i-th of
+    /// these tokens, two registers of int32 or an array of double. There are `sum_rows` scales and sums, for the
+    /// `count` rows from `row` on; what follows is of no meaning.
     template <class OnTile>
     void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
         row_ = row;
@@ -306,9 +307,7 @@ private:
         for (index_t s = 0; s < spans; ++s) {
             auto const at = [&](index_t t) { return row_sums_.data() + (t * spans + s) * sum_rows; };
             enter(s, at(tokens));
-            for (index_t t = 0; t < tokens; ++t) {
-                finish(s, begin, t, at(t), on_tile);
-            }
+            finish(s, begin, 0, tokens, at(0), spans * sum_rows, on_tile);
         }
     }
 
@@ -332,9 +331,7 @@ private:
                 enter(s, sums);
                 auto const multiply = [&]<int Tokens>(index_t t) {
                     multiply_panel<T, Tokens>(part, words_of(s), x_.token(t) + span(s).place, x_.stride, sums);
-                    for (index_t i = 0; i < Tokens; ++i) {
-                        finish(s, begin, t - begin + i, sums + i * sum_rows, on_tile);
-                    }
+                    finish(s, begin, t - begin, Tokens, sums, sum_rows, on_tile);
                 };
                 index_t t = begin;
                 for (; t + token_block <= end; t += token_block) {
@@ -407,35 +404,49 @@ private:
         }
     }
 
-    /// Makes of a span's sums of stored integers those of the integers meant; modulo 2^32, but the result is an int32.
+    /// Makes of a span's sums of stored integers those of the integers meant, for `count` tokens from `begin + t` on,
+    /// `stride` sums apart; modulo 2^32, but the result is an int32.
     template <class OnTile>
-    void finish(index_t s, index_t begin, index_t t, std::int32_t const* stored, OnTile const& on_tile) noexcept {
+    void finish(index_t s, index_t begin, index_t t, index_t count, std::int32_t const* stored, index_t stride,
+                OnTile const& on_tile) noexcept {
         column_span const& span = x_.spans[static_cast<std::size_t>(s)];
-        simd::ints const x_sum(x_.sums[static_cast<std::size_t>((begin + t) * std::ssize(x_.spans) + s)]);
-        simd::ints sums[2];
-        for (index_t i = 0; i < 2; ++i) {
-            sums[i] = simd::ints::load_unaligned(stored + i * simd::lanes) +
-                      simd::ints::load_aligned(bases_ + i * simd::lanes) * x_sum;
-        }
-        if (with_bases()) {
-            simd::ints const x_base(x_.bases[static_cast<std::size_t>(begin + t)]);
-            for (index_t i = 0; i < 2; ++i) {
-                sums[i] = sums[i] + simd::ints::load_aligned(weight_sums_ + i * simd::lanes) * x_base;
+        auto const load = [](std::int32_t const* from) {
+            return std::array{simd::ints::load_aligned(from), simd::ints::load_aligned(from + simd::lanes)};
+        };
+        auto const add_product = [](std::array<simd::ints, 2>& sums, std::array<simd::ints, 2> const& a, simd::ints b) {
+            sums[0] += a[0] * b;
+            sums[1] += a[1] * b;
+        };
+        // Copies, as what is written between the tokens might else be these.
+        index_t const spans = std::ssize(x_.spans);
+        std::int32_t const* const x_sums = x_.sums.data() + (begin + t) * spans + s;
+        std::int32_t const* const x_bases = with_bases() ? x_.bases.data() + begin + t : nullptr;
+        auto const bases = load(bases_);
+        auto const sums_of = [=, this](index_t i) __attribute__((always_inline)) {
+            auto sums = load(stored + i * stride);
+            add_product(sums, bases, simd::ints(x_sums[i * spans]));
+            if (x_bases != nullptr) {
+                add_product(sums, load(weight_sums_), simd::ints(x_bases[i]));
             }
-        }
+            return sums;
+        };
         if (span.first && span.last) {
-            on_tile(t, s, scales_, sums);
+            on_tile(t, count, s, scales_, sums_of);
             return;
         }
-        alignas(64) std::int32_t part[sum_rows];
-        sums[0].store_aligned(part);
-        sums[1].store_aligned(part + simd::lanes);
-        double* const total = tile_sums_.data() + t * sum_rows;
-        for (index_t r = 0; r < sum_rows; ++r) {
-            total[r] = (span.first ? 0.0 : total[r]) + part[r];
+        double* const totals = tile_sums_.data() + t * sum_rows;
+        for (index_t i = 0; i < count; ++i) {
+            auto const sums = sums_of(i);
+            alignas(64) std::int32_t part[sum_rows];
+            sums[0].store_aligned(part);
+            sums[1].store_aligned(part + simd::lanes);
+            double* const total = totals + i * sum_rows;
+            for (index_t r = 0; r < sum_rows; ++r) {
+                total[r] = (span.first ? 0.0 : total[r]) + part[r];
+            }
         }
         if (span.last) {
-            on_tile(t, s, scales_, total);
+            on_tile(t, count, s, scales_, [&](index_t i) { return totals + i * sum_rows; });
         }
     }
 
@@ -463,27 +474,16 @@ inline floats multiply_add(floats a, floats b, floats c) noexcept {
 #endif
 }
 
-/// total[r] += sums[r] x_scale scales[r], with two registers of sums.
-inline void add_scaled(floats const* sums, float x_scale, float const* scales, float* total) noexcept {
-    for (index_t i = 0; i < 2; ++i) {
-        float* const to = total + i * lanes;
-        multiply_add(sums[i] * x_scale, floats::load_aligned(scales + i * lanes), floats::load_unaligned(to))
-            .store_unaligned(to);
-    }
+/// Exact sums, each rounded to float once.
+inline std::array<floats, 2> rounded(std::array<simd::ints, 2> const& sums) noexcept {
+    return {xsimd::to_float(sums[0]), xsimd::to_float(sums[1])};
 }
 
-/// The same for exact sums, each rounded to float once.
-inline void add_scaled(simd::ints const* sums, float x_scale, float const* scales, float* total) noexcept {
-    floats const rounded[] = {xsimd::to_float(sums[0]), xsimd::to_float(sums[1])};
-    add_scaled(rounded, x_scale, scales, total);
-}
-
-/// The same for exact sums in double.
-inline void add_scaled(double const* sums, float x_scale, float const* scales, float* total) noexcept {
-    alignas(64) float rounded[sum_rows];
-    std::copy(sums, sums + sum_rows, rounded);
-    floats const registers[] = {floats::load_aligned(rounded), floats::load_aligned(rounded + lanes)};
-    add_scaled(registers, x_scale, scales, total);
+/// Exact sums in double, each rounded to float once.
+inline std::array<floats, 2> rounded(double const* sums) noexcept {
+    alignas(64) float numbers[sum_rows];
+    std::copy(sums, sums + sum_rows, numbers);
+    return {floats::load_aligned(numbers), floats::load_aligned(numbers + lanes)};
 }
 
 /// y = x W^T for `tokens` stored inputs; weak columns, those that `weak` names, meet those of `weak_inputs` (token,
@@ -513,10 +513,24 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
         for (index_t row = first; row < last; row += sum_rows) {
             index_t const count = std::min(sum_rows, last - row);
             std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
-            mine.rows.sum(row, count, begin, end, [&](index_t t, index_t span, float const* scales, auto const* sums) {
-                auto const at = static_cast<std::size_t>((begin + t) * std::ssize(x.spans) + span);
-                add_scaled(sums, x.scales.empty() ? 1.0F : x.scales[at], scales, totals + t * sum_rows);
-            });
+            // totals[r] += sums[r] x_scale scales[r]
+            auto const add = [&](index_t first_token, index_t n, index_t span, float const* row_scales,
+                                 auto const& sums_of) __attribute__((always_inline)) {
+                index_t const spans = std::ssize(x.spans);
+                float const* const x_scales =
+                    x.scales.empty() ? nullptr : x.scales.data() + (begin + first_token) * spans + span;
+                floats const scales[] = {floats::load_aligned(row_scales), floats::load_aligned(row_scales + lanes)};
+                float* to = totals + first_token * sum_rows;
+                for (index_t i = 0; i < n; ++i, to += sum_rows) {
+                    auto const sums = rounded(sums_of(i));
+                    floats const x_scale(x_scales != nullptr ? x_scales[i * spans] : 1.0F);
+                    for (int half = 0; half < 2; ++half) {
+                        float* const at = to + half * lanes;
+                        multiply_add(sums[half] * x_scale, scales[half], floats::load_unaligned(at)).store_unaligned(at);
+                    }
+                }
+            };
+            mine.rows.sum(row, count, begin, end, add);
             for (index_t t = begin; t < end; ++t) {
                 float const factor = x.factors[static_cast<std::size_t>(t)];
                 for (index_t r = 0; r < count; ++r) {

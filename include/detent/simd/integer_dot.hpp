@@ -117,6 +117,23 @@ template <SmallInteger T> ints add_products(ints sums, ints weights, ints activa
     }
 }
 
+/// `sums` becomes that, in its register: around the intrinsic gcc copies it, and runs out of registers for many sums.
+template <SmallInteger T> void add_products_to(ints& sums, ints weights, ints activations) noexcept {
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
+    __m512i words = sums;
+    __m512i const w = weights;
+    __m512i const a = activations;
+    if constexpr (std::same_as<T, std::int16_t>) {
+        asm("vpdpwssd %2, %1, %0" : "+v"(words) : "v"(w), "v"(a));
+    } else {
+        asm("vpdpbusd %2, %1, %0" : "+v"(words) : "v"(w), "v"(a));
+    }
+    sums = ints(words);
+#else
+    sums = add_products<T>(sums, weights, activations);
+#endif
+}
+
 /// A word at any address.
 inline std::int32_t load_word(void const* from) noexcept {
     std::int32_t word;
