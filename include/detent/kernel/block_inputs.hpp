@@ -338,7 +338,7 @@ private:
                 sums[lanes + lane] = scales[b * lanes + lane];
                 sums[2 * lanes + lane] = static_cast<float>(sum) * -per_unit;
             }
-            for (index_t lane = 0; lane < (in_quads ? lanes : 0); lane += 4) { // which columns there are tells the first
+            for (index_t lane = 0; lane < (in_quads ? lanes : 0); lane += 4) { // the first has columns if any has
                 std::fill_n(sums + lanes + lane, 4, sums[lanes + lane]);
                 float* const quad = sums + 2 * lanes + lane;
                 std::fill_n(quad, 4, quad[0] + quad[1] + quad[2] + quad[3]);

@@ -526,7 +526,8 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
                     floats const x_scale(x_scales != nullptr ? x_scales[i * spans] : 1.0F);
                     for (int half = 0; half < 2; ++half) {
                         float* const at = to + half * lanes;
-                        multiply_add(sums[half] * x_scale, scales[half], floats::load_unaligned(at)).store_unaligned(at);
+                        auto const total = floats::load_unaligned(at);
+                        multiply_add(sums[half] * x_scale, scales[half], total).store_unaligned(at);
                     }
                 }
             };

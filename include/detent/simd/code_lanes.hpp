@@ -156,9 +156,10 @@ public:
         int const half = 1 << (bits - 1);
         for (int mantissa = 0; mantissa < bits - 1; ++mantissa) {
             floating_numbers const numbers(bits, mantissa, table[1]);
-            bool same = std::isfinite(numbers.factor_) && numbers.factor_ > 0;
+            float const factor = table[1] / numbers.subnormal(1);
+            bool same = std::isfinite(factor) && factor > 0;
             for (int c = 0; c < half && same; ++c) {
-                float const number = numbers.subnormal(c) * numbers.factor_;
+                float const number = numbers.subnormal(c) * factor;
                 same = (table[c] == number || !std::isfinite(table[c])) &&
                        (table[half + c] == -number || !std::isfinite(table[half + c]));
             }
@@ -172,14 +173,12 @@ public:
     floats operator()(ints codes) const noexcept {
         // The sign comes to its place, and is copied below it while the rest comes to its own.
         ints const placed = ((codes << to_sign_) >> exponents_lacking_) & magnitude_and_sign_;
-        return std::bit_cast<floats>(placed) * floats(factor_) * scale_;
+        return std::bit_cast<floats>(placed) * factor_;
     }
 
-    /// The table of number * scale; such numbers have no zero points.
-    floating_numbers scaled(floats, floats scale) const noexcept {
-        floating_numbers result(*this);
-        result.scale_ = scale;
-        return result;
+    /// The table of number * scale, of use while this one lives; such numbers have no zero points.
+    auto scaled(floats, floats scale) const noexcept {
+        return [this, scale](ints codes) { return (*this)(codes) * scale; };
     }
 
 private:
@@ -193,12 +192,11 @@ private:
         return std::bit_cast<float>(static_cast<std::uint32_t>(code) << (23 - mantissa_));
     }
 
-    int to_sign_;
-    int exponents_lacking_; // bits of the exponent of a float that the code does not have
+    ints to_sign_;
+    ints exponents_lacking_; // bits of the exponent of a float that the code does not have
     int mantissa_;
     ints magnitude_and_sign_;
-    float factor_;
-    floats scale_ = floats(1.0F);
+    floats factor_;
 };
 
 /// A table whose numbers are computed, table[c] = table[0] + c.
@@ -209,27 +207,26 @@ public:
 
     consecutive_numbers(float const* table, int bits) noexcept : first_(table[0]), mask_((1 << bits) - 1) {}
 
-    floats operator()(ints codes) const noexcept {
-#if defined(__AVX512F__)
-        // The float of 2^23 + code, in one step, as exact as the difference that follows.
-        __m512i const bits = _mm512_ternarylogic_epi32(codes, mask_, _mm512_set1_epi32(0x4B000000), 0xEA);
-        return (floats(_mm512_castsi512_ps(bits)) - (8388608.0F - first_)) * scale_;
-#else
-        return (xsimd::to_float(codes & mask_) + first_) * scale_;
-#endif
-    }
+    floats operator()(ints codes) const noexcept { return number(codes, first_); }
 
-    /// The table of (number - zero) * scale.
-    consecutive_numbers scaled(floats zero, floats scale) const noexcept {
-        consecutive_numbers result(*this);
-        result.first_ = first_ - zero;
-        result.scale_ = scale;
-        return result;
+    /// The table of (number - zero) * scale, of use while this one lives.
+    auto scaled(floats zero, floats scale) const noexcept {
+        return [this, first = first_ - zero, scale](ints codes) { return number(codes, first) * scale; };
     }
 
 private:
+    /// Code + first, where first is an integer.
+    floats number(ints codes, floats first) const noexcept {
+#if defined(__AVX512F__)
+        // The float of 2^23 + code, in one step, as exact as the difference that follows.
+        __m512i const bits = _mm512_ternarylogic_epi32(codes, mask_, _mm512_set1_epi32(0x4B000000), 0xEA);
+        return floats(_mm512_castsi512_ps(bits)) - (8388608.0F - first);
+#else
+        return xsimd::to_float(codes & mask_) + first;
+#endif
+    }
+
     floats first_;
-    floats scale_ = floats(1.0F);
     ints mask_;
 };
 #endif

@@ -217,22 +217,19 @@ public:
         numbers_ = floats::load_aligned(repeated);
     }
 
-    bfloat_weights operator()(ints codes) const noexcept {
-        return {_mm512_permutexvar_epi16(apart_(codes), rounded_)};
-    }
-
-    /// The table of (number - zero) * scale, rounded.
-    bfloats_in_register scaled(floats zero, floats scale) const noexcept {
-        bfloats_in_register result(*this);
+    /// The table of (number - zero) * scale, rounded, of use while this one lives.
+    auto scaled(floats zero, floats scale) const noexcept {
         auto const rounded = std::bit_cast<__m256i>(_mm512_cvtneps_pbh((numbers_ - zero) * scale));
-        result.rounded_ = _mm512_broadcast_i64x4(rounded); // the fifth bit of an index is not the code's
-        return result;
+        // Twice, as the fifth bit of an index is not the code's.
+        return [this, numbers = _mm512_broadcast_i64x4(rounded)](ints codes) {
+            return bfloat_weights{_mm512_permutexvar_epi16(apart_(codes), numbers)};
+        };
     }
+    bfloat_weights operator()(ints codes) const noexcept { return scaled(floats(0.0F), floats(1.0F))(codes); }
 
 private:
     apart<2> apart_;
     floats numbers_;
-    __m512i rounded_;
 };
 #endif
 
