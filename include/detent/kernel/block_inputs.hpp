@@ -137,7 +137,7 @@ template <class Table> struct block_inputs {
     static constexpr index_t steps = 8 / Table::codes_per_step;
     /// Registers of a block: the inputs of each step; of integers also what their products with bytes lack to those
     /// with numbers of the grid (a float where there are two sums), their scale, and minus their sum for zero points,
-    /// in each lane.
+    /// in each lane; scales and sums of bytes in each four lanes where blocks share scales of weights.
     static constexpr index_t registers = [] {
         if constexpr (IntegerTable<Table>) {
             return steps * Table::input_bytes + 3;
