@@ -297,11 +297,14 @@ private:
             std::fill(of_byte, of_byte + steps, simd::ints(0));
         }
         simd::ints sum(0);
+#pragma GCC unroll 4
         for (index_t i = 0; i < Table::codes_per_step; ++i) {
+#pragma GCC unroll 2
             for (index_t step = 0; step < steps; ++step) {
                 auto const column = floats::load_aligned(columns[Table::column(step, i)]);
                 simd::ints integer = xsimd::to_int(xsimd::nearbyint(column * times));
                 sum += integer;
+#pragma GCC unroll 3
                 for (int byte = Table::input_bytes - 1; byte >= 0; --byte) {
                     words[byte][step] |= (integer & simd::ints(0xFF)) << static_cast<int>(8 * i);
                     integer = (integer + simd::ints(0x80)) >> 8; // as lower bytes have signs

@@ -89,7 +89,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
         std::memcpy(last_codes[r], codes_of[r] + whole_cols / 8 * bits,
                     static_cast<std::size_t>(w.row_bytes - whole_cols / 8 * bits));
     }
-    // All indices below are constants, so that registers hold the sums.
+    // All indices below are constants, by packs or unrolled, so that registers hold the sums.
     floats sums[tokens][sum_registers];
     auto const each_token = [&](auto const& f) __attribute__((always_inline)) {
         (f(std::integral_constant<int, Token>{}), ...);
@@ -160,11 +160,13 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 }
                 if (w.zeros != nullptr) {
                     auto const lane_sums = std::bit_cast<floats>(at(after_inputs + 2));
+#pragma GCC unroll 4
                     for (int i = 0; i < sum_registers; ++i) {
                         exact[i] = xsimd::fma(zeros[i], lane_sums, exact[i]);
                     }
                 }
                 auto const lane_scales = std::bit_cast<floats>(at(after_inputs + 1));
+#pragma GCC unroll 4
                 for (int i = 0; i < sum_registers; ++i) {
                     sums[t][i] = xsimd::fma(exact[i] * lane_scales, scales[i], sums[t][i]);
                 }
@@ -267,11 +269,13 @@ void dot_decoded(float const* weights, block_inputs<Table> const& x, index_t row
     float const* const inputs = x.ordered + token * x.ordered_stride;
     for (index_t i = 0; i < x.ordered_stride; i += lanes) {
         weight of_rows[4];
+#pragma GCC unroll 4
         for (int r = 0; r < 4; ++r) {
             std::memcpy(&of_rows[r], weights + r * x.ordered_stride + i, sizeof of_rows[r]);
         }
         auto const add = [&](int t) __attribute__((always_inline)) {
             auto const numbers = floats::load_aligned(inputs + t * x.ordered_stride + i);
+#pragma GCC unroll 4
             for (int r = 0; r < 4; ++r) {
                 sums[t][r] = simd::add_products(sums[t][r], of_rows[r], numbers);
             }

@@ -37,10 +37,12 @@ struct panel {
     }
 };
 
-/// y[t] += W x[t] for the panel_rows rows of a panel and `Tokens` inputs of n elements.
+/// y[t] += W x[t] for the panel_rows rows of a panel and `Tokens` inputs of n elements. Unrolled,
+/// as only sums that constants index stay in registers.
 template <int Tokens>
 void multiply_panel(panel const& w, index_t n, float const* x, index_t x_stride, float* y, index_t y_stride) noexcept {
     floats sums[Tokens][2];
+#pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         sums[t][0] = floats::load_unaligned(y + t * y_stride);
         sums[t][1] = floats::load_unaligned(y + t * y_stride + lanes);
@@ -48,12 +50,14 @@ void multiply_panel(panel const& w, index_t n, float const* x, index_t x_stride,
     for (index_t k = 0; k < n; ++k) {
         floats const low = floats::load_aligned(w.values + k * panel_rows);
         floats const high = floats::load_aligned(w.values + k * panel_rows + lanes);
+#pragma GCC unroll 16
         for (int t = 0; t < Tokens; ++t) {
             floats const input(x[t * x_stride + k]);
             sums[t][0] = xsimd::fma(input, low, sums[t][0]);
             sums[t][1] = xsimd::fma(input, high, sums[t][1]);
         }
     }
+#pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         sums[t][0].store_unaligned(y + t * y_stride);
         sums[t][1].store_unaligned(y + t * y_stride + lanes);

@@ -65,10 +65,12 @@ template <int Rows> void dot_rows(float const* w, float const* x, index_t n, flo
     index_t k = 0;
     for (; k + lanes <= n; k += lanes) {
         floats const input = floats::load_unaligned(x + k);
+#pragma GCC unroll 4 // as only sums that constants index stay in registers
         for (int r = 0; r < Rows; ++r) {
             sums[r] = xsimd::fma(input, floats::load_unaligned(w + r * longest_run + k), sums[r]);
         }
     }
+#pragma GCC unroll 4
     for (int r = 0; r < Rows; ++r) {
         float total = sum(sums[r]);
         for (index_t i = k; i < n; ++i) {

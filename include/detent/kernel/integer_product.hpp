@@ -219,24 +219,28 @@ private:
     void (*decode_columns_)(stored_weights const&, index_t, index_t, index_t, T*) noexcept = nullptr;
 };
 
-/// sums[t][r] = <panel row r, x[t]> for `Tokens` tokens, a panel (word, sum_rows) and `words` words of each.
+/// sums[t][r] = <panel row r, x[t]> for `Tokens` tokens, a panel (word, sum_rows) and `words` words of each. Unrolled,
+/// as only sums that constants index stay in registers.
 template <simd::SmallInteger T, int Tokens>
 void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_t x_stride,
                     std::int32_t* sums) noexcept {
     simd::ints low[Tokens];
     simd::ints high[Tokens];
+#pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         low[t] = high[t] = simd::ints(0);
     }
     for (index_t k = 0; k < words; ++k) {
         simd::ints const w_low = simd::ints::load_aligned(panel + k * sum_rows);
         simd::ints const w_high = simd::ints::load_aligned(panel + k * sum_rows + simd::lanes);
+#pragma GCC unroll 16
         for (int t = 0; t < Tokens; ++t) {
             simd::ints const a(simd::load_word(x + t * x_stride + k * simd::per_word<T>));
             simd::add_products_to<T>(low[t], w_low, a);
             simd::add_products_to<T>(high[t], w_high, a);
         }
     }
+#pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         low[t].store_aligned(sums + t * sum_rows);
         high[t].store_aligned(sums + t * sum_rows + simd::lanes);

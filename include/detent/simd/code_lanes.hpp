@@ -300,6 +300,7 @@ public:
         }
 #endif
         alignas(64) std::int32_t words[parts][lanes];
+#pragma GCC unroll 16
         for (index_t l = 0; l < lanes; ++l) {
             std::memcpy(&words[0][l], bytes + l * bits, 4);
             if constexpr (parts == 2) {
