@@ -6,7 +6,6 @@
 #include "detent/kernel/multiply.hpp"
 
 #include <cstdint>
-#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
