@@ -20,14 +20,15 @@ RANKS = {
     "nn": (2, "dense products; float operations of transformer models"),
     "scale": (2, "how a tile's scale is chosen and stored"),
     "pack": (2, "how codes become bytes"),
-    "matrix": (3, "the nouns: solution, packed view, packed and quantized matrix"),
-    "solver": (4, "which code each weight gets"),
+    "matrix": (3, "the nouns: input map, solution, packed view, packed and quantized matrix"),
+    "evidence": (4, "what is known about a layer's inputs"),
     "kernel": (4, "products with packed codes"),
     "io": (4, "files to nouns and back"),
     "transform": (5, "keeps the float function, changes the problem"),
-    "quantizer": (6, "grid, granularity, range and solver composed; the run-time catalogue"),
-    "model": (7, "transformer blocks, decoder, load, save"),
-    "calibrate": (8, "runs data through a model and tunes it block by block"),
+    "solver": (6, "which code each weight gets"),
+    "quantizer": (7, "grid, granularity, range, solver and activations composed; the run-time catalogue"),
+    "model": (8, "transformer blocks, decoder, load, save"),
+    "calibrate": (9, "runs data through a model and tunes it block by block"),
 }
 
 # Rooms that have no place in the umbrella header.

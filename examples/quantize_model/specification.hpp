@@ -9,7 +9,7 @@
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/quantizer/spec.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 
 // The catalogue of all quantizers takes longest to compile, so it has a translation unit of its own.
 

@@ -48,7 +48,7 @@ TEST(corrected_weights, solve_the_damped_least_squares_problem) {
     streams const s(300, 40, 0.8F, 0.2F);
     matrix const w = test::random_matrix(7, 40, 1);
     for (bool const by_activation : {false, true}) {
-        hessian_factor const f = factor(s.known.hessian(), 0.01, by_activation);
+        hessian_factor const f = factor(s.known.hessian(), {0.01, by_activation});
         Eigen::MatrixXd const x = s.quantized.cast<double>();
         double const damping = 0.01 * (2.0 / 300 * x.cwiseAbs2().colwise().sum()).mean();
         Eigen::MatrixXd const identity = Eigen::MatrixXd::Identity(40, 40);
@@ -65,7 +65,7 @@ TEST(corrected_weights, solve_the_damped_least_squares_problem) {
 TEST(corrected_weights, are_scaled_back_where_a_stream_was_scaled) {
     streams const s(300, 20, 0.8F, 0);
     matrix const w = test::random_matrix(7, 20, 1);
-    matrix const ours = corrected_weights(w, s.known, factor(s.known.hessian(), 1e-9, false), 1, correction::whole);
+    matrix const ours = corrected_weights(w, s.known, factor(s.known.hessian(), {1e-9, false}), 1, correction::whole);
     EXPECT_LE((ours - w / 0.8F).cwiseAbs().maxCoeff(), 1e-3);
 }
 
@@ -73,7 +73,7 @@ TEST(corrected_weights, by_later_columns_are_those_of_the_published_matrix) {
     // P = strictly upper part of (C U^T) times U, with U^T U the inverse of the damped Hessian; W* = W + a W P.
     streams const s(300, 40, 0.8F, 0.2F);
     matrix const w = test::random_matrix(7, 40, 1);
-    hessian_factor const f = factor(s.known.hessian(), 0.01, false);
+    hessian_factor const f = factor(s.known.hessian(), {0.01, false});
     Eigen::MatrixXd const h = f.r * f.r.transpose();
     Eigen::MatrixXd const u = Eigen::LLT<Eigen::MatrixXd>(h.inverse()).matrixU();
     Eigen::MatrixXd const product = s.known.difference() * u.transpose();

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "detent/solver/hessian.hpp"
+#include "detent/evidence/hessian.hpp"
 #include "nn/random_matrix.hpp"
 
 namespace detent::test {

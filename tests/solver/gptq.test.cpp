@@ -187,7 +187,7 @@ TEST(gptq, activation_order_follows_a_permutation_of_the_inputs) {
     hessian const h = hessian::of(x);
     Eigen::VectorXd const diagonal = h.diagonal();
     ASSERT_EQ(std::set<double>(diagonal.begin(), diagonal.end()).size(), 61U) << "equal inputs have no order";
-    auto const shuffle = factor(hessian::of(random_matrix(99, 61, 3)), 0.01, true).order;
+    auto const shuffle = factor(hessian::of(random_matrix(99, 61, 3)), {0.01, true}).order;
     for (per_tile const granularity : {per_tile{1, 0}, {1, 16}}) {
         problem_of const p{int_grid<3>{}, granularity, minmax_range{}};
         gptq<> const solver{.activation_order = true};
@@ -205,7 +205,7 @@ TEST(gptq, only_groups_that_follow_the_activation_order_are_stored_in_it) {
     auto const order_of = [&](per_tile granularity, gptq<> const& solver) {
         return solver.solve(w, h, problem_of{int_grid<4>{}, granularity, minmax_range{}}).order;
     };
-    EXPECT_EQ(order_of({1, 16}, {.activation_order = true}), factor(h, 0.01, true).order);
+    EXPECT_EQ(order_of({1, 16}, {.activation_order = true}), factor(h, {0.01, true}).order);
     EXPECT_TRUE(order_of({1, 16}, {.activation_order = true, .static_groups = true}).empty());
     EXPECT_TRUE(order_of({1, 0}, {.activation_order = true}).empty());
     EXPECT_TRUE(order_of({1, 16}, {}).empty());

@@ -356,7 +356,7 @@ TEST(inverse_from_factor, is_the_inverse_of_the_damped_hessian) {
     for (index_t const n : {1, 2, 63, 64, 65, 150}) {
         hessian const h = hessian::of(correlated_inputs(3 * n, n, 1));
         Eigen::MatrixXd const expected = damped(h, 0.01).inverse().triangularView<Eigen::Lower>();
-        Eigen::MatrixXd const inverse = inverse_from_factor(factor(h, 0.01, false).r);
+        Eigen::MatrixXd const inverse = inverse_from_factor(factor(h, {0.01, false}).r);
         EXPECT_LE((inverse - expected).cwiseAbs().maxCoeff(), 1e-11 * expected.cwiseAbs().maxCoeff());
     }
 }
@@ -367,7 +367,7 @@ TEST(shrinking_inverse, is_the_inverse_of_what_is_left) {
     Eigen::MatrixXd const m = damped(h, 0.01);
     for (index_t const delay : {1, 7, 64, 200}) {
         shrinking_inverse inverse(n, delay);
-        inverse.reset(inverse_from_factor(factor(h, 0.01, false).r), m.diagonal().cwiseInverse());
+        inverse.reset(inverse_from_factor(factor(h, {0.01, false}).r), m.diagonal().cwiseInverse());
         std::vector<index_t> left(n);
         for (index_t i = 0; i < n; ++i) {
             left[static_cast<std::size_t>(i)] = i;

@@ -17,7 +17,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/io/safetensors.hpp"
-#include "detent/solver/hessian.hpp"
+#include "detent/evidence/hessian.hpp"
 
 namespace detent::inline DETENT_ABI {
 

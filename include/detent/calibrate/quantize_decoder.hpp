@@ -17,7 +17,7 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 

@@ -13,7 +13,7 @@
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/encoder.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 

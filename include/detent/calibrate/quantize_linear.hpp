@@ -17,7 +17,7 @@
 #include "detent/model/block.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/solver/joint_search.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 

@@ -235,7 +235,7 @@ private:
         linear_layer* layer;
         index_t block;
         linear_role role;
-        std::vector<std::int32_t> inputs; ///< of weak columns; empty where all weights are trained
+        std::vector<std::int32_t> inputs; ///< mapped ones that meet weak columns; empty where all weights are trained
         float_format format;              ///< that weak columns had
         matrix gradient;                  ///< (weak, out), or (out, in) of all weights
         nn::adamw optimizer;
@@ -263,9 +263,7 @@ private:
             if (packed->weak.empty()) {
                 return;
             }
-            for (auto const column : packed->weak.columns()) {
-                inputs.push_back(packed->order.empty() ? column : packed->order[static_cast<std::size_t>(column)]);
-            }
+            inputs = packed->weak.columns();
             format = packed->weak.format();
             packed->weak = packed->weak.stored_as(float_format::f32);
             shape = {packed->weak.count(), shape.rows};
@@ -282,8 +280,12 @@ private:
         }
         if (p->inputs.empty()) {
             nn::add_linear_weight_gradient(gradient, input, p->gradient, executor_);
-        } else { // only the inputs of weak columns are needed
-            nn::add_linear_weight_gradient(take_columns(input, p->inputs), gradient, p->gradient, executor_);
+        } else { // only the mapped inputs of weak columns are needed
+            input_map const& map = std::get<packed_matrix>(p->layer->weight).map;
+            auto const read = [&](matrix_view mapped) {
+                nn::add_linear_weight_gradient(take_columns(mapped, p->inputs), gradient, p->gradient, executor_);
+            };
+            map.empty() ? read(input) : read(map.apply(input, executor_));
         }
     }
 

@@ -125,13 +125,19 @@ struct code_stream {
     }
 };
 
+/// The input that stored column `k` meets, for a map that is a permutation or empty.
+inline index_t natural(input_map const& map, index_t k) {
+    auto const* const order = map.order();
+    return order != nullptr ? (*order)[static_cast<std::size_t>(k)] : k;
+}
+
 /// The codes as GPTQ's and OWQ's `qweight` (in * bits / 32, out), inputs in their natural order.
 inline std::vector<std::uint32_t> code_words(packed_matrix const& w) {
     auto const [out, in] = w.shape();
     code_stream const down{w.bits, out};
     std::vector<std::uint32_t> words(static_cast<std::size_t>(in * w.bits / 32 * out));
     for (index_t k = 0; k < in; ++k) { // stored column
-        index_t const input = w.order.empty() ? k : w.order[static_cast<std::size_t>(k)];
+        index_t const input = natural(w.map, k);
         for (index_t row = 0; row < out; ++row) {
             down.put(words.data() + row, input, w.code_at(row, k));
         }
@@ -165,6 +171,9 @@ inline std::string gptq_obstacle(packed_matrix const& w) {
     if (w.scales.format != float_format::f16) {
         return "its scales are f16";
     }
+    if (!w.map.empty() && w.map.order() == nullptr) {
+        return "its inputs are only put in another order";
+    }
     if (in % 32 != 0 || out * w.bits % 32 != 0) {
         return "a weight of shape (" + std::to_string(out) + ", " + std::to_string(in) + ") does not fill its words";
     }
@@ -177,7 +186,7 @@ inline void add_gptq(safetensors_writer& file, std::string const& name, packed_m
     index_t const groups = w.scales.tiles.cols;
     std::vector<std::int32_t> group_of(static_cast<std::size_t>(in));
     for (index_t k = 0; k < in; ++k) { // stored column
-        index_t const input = w.order.empty() ? k : w.order[static_cast<std::size_t>(k)];
+        index_t const input = natural(w.map, k);
         group_of[static_cast<std::size_t>(input)] = static_cast<std::int32_t>(k / w.tile.cols);
     }
     int const offset = integer_offset(w.table);
@@ -211,8 +220,8 @@ inline std::string owq_obstacle(packed_matrix const& w) {
     if (w.tile.cols != in) {
         return "its scales are of whole rows";
     }
-    if (!w.order.empty()) {
-        return "its inputs are in their natural order";
+    if (!w.map.empty()) {
+        return "its inputs are as they come";
     }
     if (bits_of(w.scales.format) == 8) {
         return "its scales are f16, bf16 or f32";
@@ -239,6 +248,21 @@ inline void add_owq(safetensors_writer& file, std::string const& name, packed_ma
     file.add(name + ".outlieridx", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
 }
 
+/// Adds a tensor for each step of what happens to the inputs of layer `name`, numbered from 0.
+inline void add_map(safetensors_writer& file, std::string const& name, input_map const& map) {
+    for (std::size_t i = 0; i < map.steps().size(); ++i) {
+        std::string const step = name + ".map." + std::to_string(i);
+        if (auto const* const p = std::get_if<permutation>(&map.steps()[i])) {
+            file.add(step + ".order", dtype::i32, {std::ssize(p->order)}, bytes_of(p->order));
+        } else if (auto const* const d = std::get_if<diagonal>(&map.steps()[i])) {
+            file.add(step + ".factors", dtype::f32, {std::ssize(d->factors)}, bytes_of(d->factors));
+        } else {
+            auto const width = static_cast<std::int32_t>(std::get<block_hadamard>(map.steps()[i]).width);
+            file.add(step + ".hadamard", dtype::i32, {1}, bytes_of(std::vector{width}));
+        }
+    }
+}
+
 /// Adds the tensors of layer `name` in detent's own layout, which holds any packed matrix; it borrows the codes and
 /// weak columns.
 inline void add_packed(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
@@ -256,9 +280,7 @@ inline void add_packed(safetensors_writer& file, std::string const& name, packed
         std::vector<std::uint8_t> const zeros(w.scales.zeros.begin(), w.scales.zeros.end());
         file.add(name + ".zeros", dtype::u8, {tiles.rows, tiles.cols}, bytes_of(zeros));
     }
-    if (!w.order.empty()) {
-        file.add(name + ".order", dtype::i32, {std::ssize(w.order)}, bytes_of(w.order));
-    }
+    add_map(file, name, w.map);
     if (!w.weak.empty()) {
         file.add(name + ".weak_columns", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
         file.add(name + ".weak", dtype_of(w.weak.format()), {w.weak.count(), w.shape().rows}, w.weak.values().bytes());
@@ -388,7 +410,7 @@ private:
             }
         }
         if (!std::ranges::is_sorted(order)) {
-            w.order = order;
+            w.map = input_map(permutation{order}, in);
         }
         w.tile = {1, width};
         w.scales = scale_store(shape, w.tile, format_of(scales.type), true);
@@ -447,6 +469,33 @@ private:
             throw does_not_hold(name, shape);
         }
         return bits;
+    }
+
+    /// What happens to the `in` inputs of layer `name`, from the tensors of its steps.
+    input_map map(std::string const& name, index_t in) const {
+        if (file_.contains(name + ".order")) {
+            throw wrong(name + ".order", "is of an earlier version of this layout; quantize the model again");
+        }
+        input_map steps;
+        for (index_t i = 0;; ++i) {
+            std::string const step = name + ".map." + std::to_string(i);
+            std::string const order = step + ".order", factors = step + ".factors", hadamard = step + ".hadamard";
+            bool const found[] = {file_.contains(order), file_.contains(factors), file_.contains(hadamard)};
+            if (std::ranges::count(found, true) == 0) {
+                return steps;
+            }
+            if (std::ranges::count(found, true) > 1) {
+                throw wrong(step, "is several steps at once");
+            }
+            try {
+                steps.then(found[0]   ? input_map::step(permutation{integers<std::int32_t>(order, {in})})
+                           : found[1] ? input_map::step(diagonal{floats(factors, {in})})
+                                      : block_hadamard{integers<std::int32_t>(hadamard, {1}).front()},
+                           in);
+            } catch (error const& e) {
+                throw wrong(found[0] ? order : found[1] ? factors : hadamard, e.what());
+            }
+        }
     }
 
     error does_not_hold(std::string const& name, extents shape) const {
@@ -559,16 +608,7 @@ private:
             auto const zeros = integers<std::uint8_t>(name + ".zeros", {tiles.rows, tiles.cols});
             w.scales.zeros.assign(zeros.begin(), zeros.end());
         }
-        if (file_.contains(name + ".order")) {
-            w.order = integers<std::int32_t>(name + ".order", {shape.cols});
-            auto sorted = w.order;
-            std::ranges::sort(sorted);
-            for (index_t k = 0; k < shape.cols; ++k) {
-                if (sorted[static_cast<std::size_t>(k)] != k) {
-                    throw wrong(name + ".order", "is no permutation of the inputs");
-                }
-            }
-        }
+        w.map = map(name, shape.cols);
         auto const codes = integers<std::uint8_t>(name + ".codes", {shape.rows, w.row_bytes()});
         w.codes = buffer(std::ssize(codes));
         std::ranges::copy(codes, w.codes.data());

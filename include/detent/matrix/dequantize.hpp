@@ -8,24 +8,24 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// The dense weights (in) of one row, inputs in their natural order.
-inline Eigen::RowVectorXf dequantize_row(packed_matrix const& packed, index_t row) {
-    Eigen::RowVectorXf w(packed.shape().cols);
-    for (index_t col = 0; col < w.size(); ++col) {
-        w(packed.order.empty() ? col : packed.order[static_cast<std::size_t>(col)]) = packed.stored_at(row, col);
+/// The rows [first, last) of the weights, (last - first, in), for inputs as they come, before the map.
+inline matrix dequantize_rows(packed_matrix const& packed, index_t first, index_t last) {
+    matrix w(last - first, packed.shape().cols);
+    for (index_t row = first; row < last; ++row) {
+        for (index_t col = 0; col < w.cols(); ++col) {
+            w(row - first, col) = packed.stored_at(row, col);
+        }
     }
-    return w;
+    return packed.map.back(w);
 }
 
-/// The dense weights (out, in) of a packed matrix, inputs in their natural order.
-inline matrix dequantize(packed_matrix const& packed) {
-    auto const [rows, cols] = packed.shape();
-    matrix w(rows, cols);
-    for (index_t row = 0; row < rows; ++row) {
-        w.row(row) = dequantize_row(packed, row);
-    }
-    return w;
+/// The dense weights (in) of one row, for inputs as they come.
+inline Eigen::RowVectorXf dequantize_row(packed_matrix const& packed, index_t row) {
+    return dequantize_rows(packed, row, row + 1).row(0);
 }
+
+/// The dense weights (out, in) of a packed matrix, for inputs as they come.
+inline matrix dequantize(packed_matrix const& packed) { return dequantize_rows(packed, 0, packed.shape().rows); }
 
 /// The numbers (token, feature) of quantized activations.
 inline matrix dequantize(quantized_activations const& q) {

@@ -10,6 +10,7 @@
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
+#include "detent/matrix/input_map.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/weak_columns.hpp"
 #include "detent/pack/linear.hpp"
@@ -18,16 +19,16 @@
 namespace detent::inline DETENT_ABI {
 
 /// A quantized matrix of any grid, with its grid known only at run time: codes in a linear bit stream, the numbers they
-/// stand for, scales and zero points. A weight is `(table[code] - zero) * scale`.
+/// stand for, scales and zero points. A weight is `(table[code] - zero) * scale`, and meets mapped inputs.
 struct packed_matrix {
     int bits = 0;      ///< bits of a code
     extents extent;    ///< (out, in)
     extents tile;      ///< weights that share a scale
     scale_store scales;
     std::vector<float> table; ///< 2^bits numbers; NaN where a code names none
-    /// Stored column k is input `order[k]`; empty when they are in their natural order. Only activation order with
-    /// groups that follow it needs this, so that groups stay consecutive in storage.
-    std::vector<std::int32_t> order;
+    /// What happens to inputs before the product: stored column k is that of number k of the mapped input. Activation
+    /// order with groups that follow it needs a permutation, so that groups stay consecutive in storage.
+    input_map map = {};
     buffer codes; ///< linear packing, row by row
     /// Columns in high precision. The codes there stand for 0, so that a product may add the two parts.
     weak_columns weak = {};
@@ -88,12 +89,12 @@ struct packed_matrix {
     friend bool operator==(packed_matrix const& a, packed_matrix const& b) {
         auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
         return a.bits == b.bits && a.extent == b.extent && a.tile == b.tile && a.scales == b.scales &&
-               std::ranges::equal(a.table, b.table, {}, bits_of_number, bits_of_number) && a.order == b.order &&
+               std::ranges::equal(a.table, b.table, {}, bits_of_number, bits_of_number) && a.map == b.map &&
                a.codes == b.codes && a.weak == b.weak;
     }
 };
 
-/// Packs codes (rows of `shape.cols`, stored order) into the bytes of a `packed_matrix`.
+/// Packs codes (rows of `shape.cols`) into the bytes of a `packed_matrix`.
 inline buffer pack_rows(int bits, extents shape, code const* codes) {
     return with_bits(bits, [&]<int Bits> {
         using packing = linear_packing<Bits>;

@@ -2,10 +2,10 @@
 
 #pragma once
 
-#include <algorithm>
 #include <utility>
 
 #include "detent/granularity/granularity.hpp"
+#include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/solution.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -17,7 +17,7 @@ public:
     using granularity_type = P;
 
     quantized_matrix(G grid, P granularity, solution const& s)
-        : grid_(grid), granularity_(granularity), packed_(pack(grid, s)), report_(s.report) {}
+        : grid_(grid), granularity_(granularity), packed_(pack(s)), report_(s.report) {}
 
     G const& grid() const { return grid_; }
     P const& granularity() const { return granularity_; }
@@ -25,11 +25,9 @@ public:
     packed_view view() const { return packed_.view(); }
     double bits_per_weight() const { return packed_.bits_per_weight(); }
 
-    /// The weight at `row` and input `col`.
+    /// The weight at `row` and input `col`. Where inputs are mapped it takes as long as decoding the row.
     float at(index_t row, index_t col) const {
-        auto const& order = packed_.order;
-        auto const stored = order.empty() ? col : std::ranges::find(order, col) - order.begin();
-        return packed_.stored_at(row, stored);
+        return packed_.map.empty() ? packed_.stored_at(row, col) : dequantize_row(packed_, row)(col);
     }
 
     /// The same matrix with its grid known only at run time.

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,7 @@
 
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
+#include "detent/matrix/input_map.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/weak_columns.hpp"
 #include "detent/scale/scale_store.hpp"
@@ -22,24 +24,39 @@ struct solve_report {
     double loss = 0;        ///< 0.5 tr(D H D^T), D the error and H the damped Hessian; 0 without a Hessian
     double damping = 0;     ///< the relative damping the factorization needed
     int damping_raised = 0; ///< how many times it had to be multiplied by 10
-    index_t dead_columns = 0; ///< inputs that were always zero; their weights became 0
+    index_t dead_columns = 0; ///< inputs that were always zero; their weights are rounded to nearest
     index_t weak_missing = 0; ///< weak columns asked for beyond the inputs that were ever seen
     std::string fallback;   ///< why the solver rounded to nearest instead; empty when it did not
 };
 
-/// A solver's answer for one weight matrix: a code for every weight and a scale for every tile.
+/// A solver's answer for one weight matrix: a code for every weight and a scale for every tile. Columns are those of
+/// the mapped weights W M^-1, which meet mapped inputs M x.
 struct solution {
     extents shape; ///< (out, in)
     extents tile;
     scale_store scales;
-    std::vector<code> codes;         ///< (out, in), columns in stored order
-    std::vector<std::int32_t> order; ///< stored column k is input `order[k]`; empty for the natural order
-    weak_columns weak = {};          ///< in high precision; the codes there stand for 0
-    solve_report report;
+    std::vector<float> table; ///< the numbers of the 2^bits codes; NaN where a code names none
+    std::vector<code> codes;  ///< (out, in)
+    input_map map = {};       ///< M
+    /// The tile that each column is of, ascending, where a problem has lost some of its columns and tiles have kept
+    /// theirs; else empty, and it is column / tile.cols.
+    std::vector<std::int32_t> tile_of = {};
+    weak_columns weak = {}; ///< in high precision; the codes there stand for 0
+    std::optional<activation_quantizer> input = {}; ///< rounds mapped inputs; none where they stay as they are
+    solve_report report = {};
 
-    /// The scale of the weight at `row` and stored column `col`.
-    tile_scale scale_at(index_t row, index_t col) const { return scales.at(row / tile.rows, col / tile.cols); }
-    /// The scales and zero points of all weights of `row`, in stored order.
+    /// Which tile of its row column `col` is of.
+    index_t tile_at(index_t col) const {
+        return tile_of.empty() ? col / tile.cols : index_t{tile_of[static_cast<std::size_t>(col)]};
+    }
+    /// The first column of tile `t` of a row; that of the last one and 1 is `shape.cols`.
+    index_t first_of_tile(index_t t) const {
+        return tile_of.empty() ? std::min(t * tile.cols, shape.cols)
+                               : std::ranges::lower_bound(tile_of, static_cast<std::int32_t>(t)) - tile_of.begin();
+    }
+    /// The scale of the weight at `row` and `col`.
+    tile_scale scale_at(index_t row, index_t col) const { return scales.at(row / tile.rows, tile_at(col)); }
+    /// The scales and zero points of all weights of `row`.
     void scales_of_row(index_t row, float* scale, float* zero) const {
         for (index_t col = 0; col < shape.cols; ++col) {
             tile_scale const t = scale_at(row, col);
@@ -55,26 +72,39 @@ struct solution {
 struct quantization {
     packed_matrix weights;
     solve_report report;
-    std::optional<activation_quantizer> input = {}; ///< none where the input stays as it is
+    std::optional<activation_quantizer> input = {}; ///< rounds mapped inputs; none where they stay as they are
 };
 
-/// The solution as packed bytes, where the 2^bits codes stand for the numbers in `table`.
-inline packed_matrix pack(std::vector<float> table, solution const& s) {
-    int const bits = std::bit_width(table.size()) - 1;
+/// The solution as packed bytes.
+inline packed_matrix pack(solution const& s) {
+    DETENT_EXPECTS(s.tile_of.empty());
+    int const bits = std::bit_width(s.table.size()) - 1;
     return {.bits = bits,
             .extent = s.shape,
             .tile = s.tile,
             .scales = s.scales,
-            .table = std::move(table),
-            .order = s.order,
+            .table = s.table,
+            .map = s.map,
             .codes = pack_rows(bits, s.shape, s.codes.data()),
             .weak = s.weak};
 }
 
-/// The solution on `grid` as packed bytes.
-template <Grid G> packed_matrix pack(G const& grid, solution const& s) {
-    auto const table = table_of(grid);
-    return pack(std::vector<float>(table.begin(), table.end()), s);
+/// The solution as packed bytes with all that belongs to it.
+inline quantization packed(solution s) { return {pack(s), std::move(s.report), std::move(s.input)}; }
+
+/// The mapped weights (out, in) that the codes of a solution stand for; weak columns count as 0.
+inline matrix decode(solution const& s) {
+    matrix numbers(s.shape.rows, s.shape.cols);
+    for (index_t row = 0; row < s.shape.rows; ++row) {
+        for (index_t tile = 0; tile < s.scales.tiles.cols; ++tile) {
+            tile_scale const t = s.scales.at(row / s.tile.rows, tile);
+            index_t const end = s.first_of_tile(tile + 1);
+            for (index_t col = s.first_of_tile(tile); col < end; ++col) {
+                numbers(row, col) = (s.table[s.code_at(row, col)] - t.zero) * t.scale;
+            }
+        }
+    }
+    return numbers;
 }
 
 } // namespace detent::inline DETENT_ABI

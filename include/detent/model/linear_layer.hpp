@@ -22,7 +22,8 @@ struct linear_layer {
     std::string name;                           ///< of the module in the checkpoint, without `.weight`
     std::variant<matrix, packed_matrix> weight; ///< (out, in)
     vector bias;                                ///< one entry per output, or none
-    std::optional<activation_quantizer> input = {}; ///< rounds what the layer reads; none where that stays as it is
+    /// Rounds what the layer reads, mapped where a packed weight maps it; none where that stays as it is.
+    std::optional<activation_quantizer> input = {};
 
     /// (out, in).
     extents shape() const {
@@ -67,15 +68,14 @@ private:
         if (auto const* dense = std::get_if<matrix>(&weight)) {
             return nn::linear(input->round(x, executor), *dense, bias, executor);
         }
-        return forward_packed(input->quantize(x, executor), executor);
+        return forward_packed(x, executor);
     }
 
-    /// For a packed weight and float or quantized inputs.
-    template <class X> matrix forward_packed(X const& x, executor_ref executor) const {
+    matrix forward_packed(matrix_view x, executor_ref executor) const {
         auto const& packed = std::get<packed_matrix>(weight);
         DETENT_EXPECTS(bias.size() == packed.shape().rows || bias.size() == 0);
-        matrix y(shape_of(x).rows, packed.shape().rows); // (token, out)
-        multiply(packed, x, y, executor);
+        matrix y(x.rows(), packed.shape().rows); // (token, out)
+        input ? multiply(packed, *input, x, y, executor) : multiply(packed, x, y, executor);
         if (bias.size() > 0) {
             y.rowwise() += bias.transpose();
         }

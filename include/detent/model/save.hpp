@@ -303,7 +303,7 @@ inline save_plan save_decoder(decoder const& model, std::filesystem::path const&
         }
         if (gptq) {
             settings["checkpoint_format"] = "gptq_v2";
-            settings["desc_act"] = !layers.begin()->second->order.empty();
+            settings["desc_act"] = !layers.begin()->second->map.empty();
             settings["lm_head"] = false;
             settings["pack_dtype"] = "int32";
         }

@@ -10,6 +10,7 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/kernel/dispatch.hpp"
 #include "detent/kernel/integer_form.hpp"
+#include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_matrix.hpp"
@@ -18,19 +19,17 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// y = x W^T from the packed bytes: x (token, in), y (token, out). Another format than floats is faster and rounds x,
-/// as `input_format` says.
+/// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats is
+/// faster and rounds mapped inputs, as `input_format` says.
 inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
                      input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
     stopwatch::section const timed(executor.watch(), work::products);
-    if (w.order.empty()) {
-        kernel::multiply(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor, format);
-    } else { // the bytes are in the order of the sweep
-        matrix const ordered = take_columns(x, w.order);
-        kernel::multiply(w.view(), ordered.data(), ordered.outerStride(), x.rows(), y.data(), y.outerStride(),
+    auto const multiply_mapped = [&](matrix_view inputs) {
+        kernel::multiply(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
                          executor, format);
-    }
+    };
+    w.map.empty() ? multiply_mapped(x) : multiply_mapped(w.map.apply(x, executor));
 }
 
 /// Whether the product of these weights and activations runs on integers: where the numbers of both grids are small
@@ -39,36 +38,38 @@ inline bool runs_on_integers(packed_matrix const& w, quantized_activations const
     return kernel::with_integer_form(w.view(), x, [](auto const&...) {});
 }
 
-/// y = x W^T from the packed bytes and the codes of activations: x (token, in), y (token, out). Where it runs on
+/// y = x W^T from the packed bytes and the codes of mapped activations: x (token, in), y (token, out). Where it runs on
 /// integers, sums of products within a tile, or within eight columns of it, are exact, and the only rounding is that of
 /// these sums, of their scales and of the token's; elsewhere it is the product of floats.
 inline void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
     {
         stopwatch::section const timed(executor.watch(), work::products);
-        auto const* const order = w.order.empty() ? nullptr : w.order.data();
-        if (kernel::multiply(w.view(), x, order, y.data(), y.outerStride(), executor)) {
+        if (kernel::multiply(w.view(), x, nullptr, y.data(), y.outerStride(), executor)) {
             return;
         }
     }
-    multiply(w, dequantize(x), y, executor);
+    stopwatch::section const timed(executor.watch(), work::products);
+    matrix const floats = dequantize(x); // (token, in)
+    kernel::multiply(w.view(), floats.data(), floats.outerStride(), floats.rows(), y.data(), y.outerStride(), executor);
+}
+
+/// y = x W^T for inputs x (token, in) that are mapped as `w` says, then rounded as `input` says: y (token, out).
+/// @throws error when a number of `x` is not finite.
+inline void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
+                     executor_ref executor = {}) {
+    DETENT_EXPECTS(x.cols() == w.shape().cols);
+    multiply(w, w.map.empty() ? input.quantize(x, executor) : input.quantize(w.map.apply(x, executor), executor), y,
+             executor);
 }
 
 /// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).
 inline void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
     DETENT_EXPECTS(g.cols() == w.shape().rows && x.cols() == w.shape().cols && g.rows() == x.rows());
     stopwatch::section const timed(executor.watch(), work::products);
-    if (w.order.empty()) {
-        kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(), executor);
-    } else { // the bytes are in the order of the sweep
-        matrix ordered(x.rows(), x.cols());
-        kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), ordered.data(),
-                                    ordered.outerStride(), executor);
-        for (index_t token = 0; token < x.rows(); ++token) {
-            for (index_t col = 0; col < x.cols(); ++col) {
-                x(token, w.order[static_cast<std::size_t>(col)]) = ordered(token, col);
-            }
-        }
+    kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(), executor);
+    if (!w.map.empty()) { // that was the gradient of mapped inputs
+        x = w.map.back(x, executor);
     }
 }
 

@@ -63,8 +63,7 @@ public:
     /// The scale with which the numbers span `range`, and the zero point where there is one; without, they reach the
     /// end that is farther from 0.
     tile_scale lay(interval range) const {
-        return has_zero_ ? lay_affine(numbers_, range, float_format::f32)
-                         : tile_scale{scale_over(numbers_, 2 * range.symmetric().high, float_format::f32), 0};
+        return lay_over(numbers_, has_zero_, range, float_format::f32);
     }
 
     /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand

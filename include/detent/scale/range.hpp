@@ -13,12 +13,27 @@
 
 namespace detent::inline DETENT_ABI {
 
+/// Where a tile lies: its first row and column in the whole matrix, also where a solver sees only some of its columns.
+struct tile_place {
+    index_t row = 0;
+    index_t col = 0;
+};
+
+/// A range that looks at where a tile lies too, for instance scales that are given. Solvers then leave every column in
+/// the tile that the granularity puts it into.
+template <class R, class G>
+concept PlacedRangeFor =
+    Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile, tile_place place) {
+        { range.fit(grid, tile, scale_format{}, place) } -> std::same_as<tile_scale>;
+    };
+
 /// A range looks at the weights of a tile and answers with a scale, rounded to the format it will be stored in, for a
 /// grid it can serve.
 template <class R, class G>
-concept RangeFor = Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile) {
-    { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
-};
+concept RangeFor =
+    PlacedRangeFor<R, G> || (Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile) {
+        { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
+    });
 
 /// The interval of weights that a tile's codes shall span; it contains 0.
 struct interval {
@@ -75,6 +90,13 @@ inline tile_scale lay_affine(interval numbers, interval range, scale_format form
 }
 template <AffineGrid G> tile_scale lay_affine(G const& grid, interval range, scale_format format) {
     return lay_affine(numbers_of(grid), range, format);
+}
+
+/// Lays numbers over `range` as the smallest and the largest weight ask for: from end to end where there are zero
+/// points, else up to the end that is farther from 0.
+inline tile_scale lay_over(interval numbers, bool has_zero, interval range, scale_format format) {
+    return has_zero ? lay_affine(numbers, range, format)
+                    : tile_scale{scale_over(numbers, 2 * range.symmetric().high, format), 0};
 }
 
 /// A grid that can be laid over an interval symmetric around 0. One bit with a zero point cannot: its numbers would be

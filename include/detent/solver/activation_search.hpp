@@ -39,7 +39,7 @@ inline std::vector<std::int8_t> channel_shifts(any_grid const& grid, vector cons
 }
 
 /// Every `step`-th row of `x`.
-inline matrix every(matrix_view x, index_t step) {
+inline matrix every_nth_row(matrix_view x, index_t step) {
     matrix some(ceil_div(x.rows(), step), x.cols());
     for (index_t i = 0; i < some.rows(); ++i) {
         some.row(i) = x.row(i * step);
@@ -96,7 +96,7 @@ struct activation_search {
         std::iota(chosen.begin(), chosen.end(), 0);
         std::vector<double> value;
         if (finalists > 0) {
-            matrix const some = every(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
+            matrix const some = every_nth_row(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
             value = by_forms ? errors(some, half, rough_form(g), tried, chosen, executor)
                              : distances(some, w, q, tried, chosen, executor);
             auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "detent/solver/gptq.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -86,7 +86,7 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
 
 private:
     hessian_factor const& factor(layer_inputs const& known, executor_ref executor) const {
-        return known.factor(rounding.damping, rounding.activation_order, executor);
+        return known.factor(rounding.factoring(), executor);
     }
 };
 

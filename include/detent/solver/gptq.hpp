@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "detent/solver/factor.hpp"
-#include "detent/solver/problem.hpp"
+#include "detent/evidence/factor.hpp"
 #include "detent/solver/rtn.hpp"
+#include "detent/solver/solver.hpp"
 #include "detent/solver/sweep.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -21,7 +21,9 @@ namespace detent::inline DETENT_ABI {
 /// rounded, weighted by the Hessian of the layer's output error (Frantar et al., section 3).
 ///
 /// Groups get their scales when the sweep reaches them, from weights that carry all errors made so far; whole rows,
-/// whole matrices and static groups get theirs from the original weights. Pieces of rows are independent tasks.
+/// whole matrices and static groups get theirs from the original weights, as do tiles whose scales depend on where they
+/// lie. Groups in activation order are stored in that order, and inputs are put into it by the map. Inputs that were
+/// always zero have their weights rounded to nearest. Pieces of rows are independent tasks.
 /// `Scalar` is the type of the sweep; the factorization is always in double.
 template <class Scalar = double> struct gptq {
     using evidence = hessian;
@@ -38,15 +40,13 @@ template <class Scalar = double> struct gptq {
     /// the report says so. @throws error when a weight or `h` is not finite, or their sizes differ.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
         expect_features(h.features(), w); // before the work
-        return solve(w, prepare(h, executor), p, executor);
+        return solve(w, factor(h, factoring(), executor), p, executor);
     }
 
-    /// What `solve` makes of the Hessian first: layers that read the same inputs can share it.
-    hessian_factor prepare(hessian const& h, executor_ref executor = {}) const {
-        return factor(h, damping, activation_order, executor);
-    }
+    /// How `solve` factors the Hessian.
+    factor_options factoring() const { return {damping, activation_order}; }
 
-    /// The same as above from what `prepare` made of the Hessian.
+    /// The same as above from the Hessian factored so, which layers that read the same inputs can share.
     solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const {
         expect_features(std::ssize(f.order), w);
         solution s = p.begin(w);
@@ -56,18 +56,16 @@ template <class Scalar = double> struct gptq {
             return s;
         }
         f.describe(s.report);
-        matrix copied;
-        matrix_view const weights = without_dead(w, f, copied); // (out, in)
-        bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups;
+        bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups && !p.placed();
         if (!fit_on_the_way) {
-            p.fit_all(weights, s, executor);
+            p.fit_all(w, s, executor);
         } else if (activation_order) {
-            s.order = f.order;
+            s.map = input_map(permutation{f.order}, w.cols());
         }
         auto const& r = in_scalar(f.r);
 
         std::vector<std::int32_t> stored = f.order; // where each column of the sweep is stored
-        if (!s.order.empty()) {
+        if (!s.map.empty()) {
             std::iota(stored.begin(), stored.end(), 0);
         }
         // Pieces are large, since each reads the whole factor, and no power of 2, which caches take badly.
@@ -90,11 +88,12 @@ template <class Scalar = double> struct gptq {
             auto const fit = [&](index_t begin, index_t, matrix const& group) {
                 for (index_t row = 0; row < rows; row += s.tile.rows) {
                     s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
-                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)), first + row, begin));
+                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)),
+                                       {first + row, begin}));
                 }
             };
             auto const round = [&](index_t j, float const* t, float* q) {
-                if (index_t const now = stored[static_cast<std::size_t>(j)] / s.tile.cols; now != tile_col) {
+                if (index_t const now = s.tile_at(stored[static_cast<std::size_t>(j)]); now != tile_col) {
                     tile_col = now;
                     for (index_t row = 0; row < rows; ++row) {
                         tile_scale const shared = s.scales.at((first + row) / s.tile.rows, tile_col);
@@ -104,7 +103,7 @@ template <class Scalar = double> struct gptq {
                 }
                 p.round(rows, t, scales.data(), zeros.data(), codes.col(j).data(), q);
             };
-            losses.segment(first, rows) = sweep.run(weights.middleRows(first, rows), f.order, fit, round);
+            losses.segment(first, rows) = sweep.run(w.middleRows(first, rows), f.order, fit, round);
             constexpr index_t block = 64; // columns at once: a transposition meets few cache lines at a time
             for (index_t begin = 0; begin < w.cols(); begin += block) {
                 for (index_t row = 0; row < rows; ++row) {

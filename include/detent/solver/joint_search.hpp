@@ -15,28 +15,11 @@
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/solver/activation_search.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "detent/solver/output_search.hpp"
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// The numbers (out, in) that a solution's codes stand for, inputs in their natural order.
-inline matrix decode(solution const& s, problem const& p) {
-    matrix numbers(s.shape.rows, s.shape.cols);
-    vector scales(s.shape.cols);
-    vector zeros(s.shape.cols);
-    vector row(s.shape.cols); // in stored order
-    for (index_t i = 0; i < s.shape.rows; ++i) {
-        s.scales_of_row(i, scales.data(), zeros.data());
-        p.decode(s.shape.cols, &s.codes[static_cast<std::size_t>(i * s.shape.cols)], scales.data(), zeros.data(),
-                 row.data());
-        for (index_t j = 0; j < s.shape.cols; ++j) {
-            numbers(i, s.order.empty() ? j : s.order[static_cast<std::size_t>(j)]) = row(j);
-        }
-    }
-    return numbers;
-}
 
 /// What a layer knows of its inputs `x` (token, in) when they are rounded by `input`, and were not.
 inline layer_inputs rounded_inputs(matrix_view x, activation_quantizer const& input, executor_ref executor = {}) {
@@ -59,11 +42,11 @@ inline format_choice choose_format(matrix_view w, layer_inputs const& known, std
         throw error("format search", "has no format to choose from");
     }
     expect_features(known.features(), w);
-    output_error const error(known, formats.front()->tile(shape_of(w)).cols);
+    output_error const at_output(known, formats.front()->begin(w));
     std::vector<double> estimates(formats.size());
     if (formats.size() > 1 && search.finalists > 0) { // those that are clearly worse need not be searched
         std::ranges::transform(formats, estimates.begin(),
-                               [&](problem const* p) { return search.estimate(w, error, *p, executor); });
+                               [&](problem const* p) { return search.estimate(w, at_output, *p, executor); });
     }
     double const constant = known.has_difference() ? known.difference_error(w, executor) : 0;
     double const least = std::ranges::min(estimates);
@@ -71,14 +54,39 @@ inline format_choice choose_format(matrix_view w, layer_inputs const& known, std
     std::optional<format_choice> best;
     for (std::size_t f = 0; f < formats.size(); ++f) {
         if (estimates[f] <= worst) {
-            solution s = search.solve(w, error, *formats[f], executor);
+            solution s = search.solve(w, at_output, *formats[f], executor);
             if (!best || s.report.loss < best->weights.report.loss) {
                 best = {f, std::move(s)};
             }
         }
     }
+    if (!best) { // all estimates are NaN
+        throw error("format search", "finds no format whose error is finite; are weights or inputs too large?");
+    }
     best->weights.report.loss += constant;
     return std::move(*best);
+}
+
+/// The same by another metric: some hundreds of the inputs `x` (token, in), which are rounded to `rounded` before they
+/// meet the weights, pass through the layer. @throws error as `metric_search`, and when there is no format or no input.
+inline format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded,
+                                   std::span<problem const* const> formats, metric_search const& search,
+                                   executor_ref executor = {}) {
+    if (formats.empty() || x.rows() == 0) {
+        throw error("format search", formats.empty() ? "has no format to choose from"
+                                                     : "by this metric needs the inputs, kept");
+    }
+    index_t const step = std::max<index_t>(1, x.rows() / 512);
+    matrix const some = every_nth_row(x, step);              // (token, in)
+    matrix const some_rounded = every_nth_row(rounded, step); // (token, in)
+    format_choice best;
+    for (std::size_t f = 0; f < formats.size(); ++f) {
+        solution s = search.solve(w, some, some_rounded, *formats[f], executor);
+        if (f == 0 || s.report.loss < best.weights.report.loss) {
+            best = {f, std::move(s)};
+        }
+    }
+    return best;
 }
 
 /// Chooses format and range of a layer's weights and of its input together, in turns (LLM-FP4, section 4.1 and
@@ -108,12 +116,13 @@ struct joint_search {
         activation_quantizer input = input_search.whole_range(x, grids.front());
         for (int round = 0;; ++round) {
             layer_inputs seen = rounded_inputs(x, input, executor);
-            format_choice weights = metric == output_metric::squares
-                                        ? choose_format(w, seen, formats, {candidates}, executor)
-                                        : by_metric(w, x, input, formats, executor);
+            format_choice weights =
+                metric == output_metric::squares
+                    ? choose_format(w, seen, formats, {candidates}, executor)
+                    : choose_format(w, x, input.round(x, executor), formats, metric_search{metric, candidates}, executor);
             std::optional<activation_search::answer> next;
             if (round < rounds) { // the weights have the last word
-                next = input_search(x, w, decode(weights.weights, *formats[weights.format]), grids, executor);
+                next = input_search(x, w, decode(weights.weights), grids, executor);
             }
             if (!next || next->quantizer == input) {
                 return {std::move(weights), std::move(input), std::move(seen)};
@@ -123,21 +132,6 @@ struct joint_search {
     }
 
     friend constexpr bool operator==(joint_search const&, joint_search const&) = default;
-
-private:
-    format_choice by_metric(matrix_view w, matrix_view x, activation_quantizer const& input,
-                            std::span<problem const* const> formats, executor_ref executor) const {
-        matrix const some = every(x, std::max<index_t>(1, x.rows() / 512)); // (token, in)
-        matrix const rounded = input.round(some, executor);
-        format_choice best;
-        for (std::size_t f = 0; f < formats.size(); ++f) {
-            solution s = metric_search{metric, candidates}.solve(w, some, rounded, *formats[f], executor);
-            if (f == 0 || s.report.loss < best.weights.report.loss) {
-                best = {f, std::move(s)};
-            }
-        }
-        return best;
-    }
 };
 
 } // namespace detent::inline DETENT_ABI

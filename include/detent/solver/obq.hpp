@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "detent/solver/factor.hpp"
+#include "detent/evidence/factor.hpp"
 #include "detent/solver/inverse.hpp"
-#include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"
+#include "detent/solver/solver.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -42,15 +42,13 @@ struct obq {
     /// kept that the grid does not have.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
         expect_features(h.features(), w); // before the work
-        return solve(w, prepare(h, executor), p, executor);
+        return solve(w, factor(h, factoring(), executor), p, executor);
     }
 
-    /// What `solve` makes of the Hessian first: inputs in their natural order.
-    hessian_factor prepare(hessian const& h, executor_ref executor = {}) const {
-        return factor(h, damping, false, executor);
-    }
+    /// How `solve` factors the Hessian: inputs in their natural order.
+    factor_options factoring() const { return {damping, false}; }
 
-    /// The same as above from what `prepare` made of the Hessian.
+    /// The same as above from the Hessian factored so.
     solution solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor = {}) const {
         expect_features(std::ssize(f.order), w);
         DETENT_EXPECTS(std::ranges::is_sorted(f.order));
@@ -64,11 +62,9 @@ struct obq {
             return s;
         }
         f.describe(s.report);
-        matrix copied;
-        matrix_view const weights = without_dead(w, f, copied); // (out, in)
-        p.fit_all(weights, s, executor);
+        p.fit_all(w, s, executor);
         if (keep_zeros) {
-            expect_zeros(weights, s, p);
+            expect_zeros(w, s, p);
         }
         basic_matrix<double> const inverse = inverse_from_factor(f.r, executor);        // (in, in), lower triangle
         basic_vector<double> const least = f.r.rowwise().squaredNorm().cwiseInverse(); // (in), 1 / H_jj
@@ -80,7 +76,7 @@ struct obq {
                             [&](index_t first, index_t last) {
                                 row_sweep sweep(w.cols(), delay);
                                 for (index_t row = first; row < last; ++row) {
-                                    losses(row) = sweep.run(*this, weights, row, inverse, least, p, s);
+                                    losses(row) = sweep.run(*this, w, row, inverse, least, p, s);
                                 }
                             });
         s.report.loss = losses.sum();

@@ -14,7 +14,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/products.hpp"
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -198,15 +198,16 @@ private:
 /// with float ones x~, is a quadratic function of each row of Q, however many inputs there were.
 class output_error {
 public:
-    /// For weights whose tiles have `tile_width` columns.
-    output_error(layer_inputs const& known, index_t tile_width)
-        : h((known.hessian().scale() * known.hessian().sum()).cast<float>()), width(tile_width) {
+    /// For weights with the tiles of `s`.
+    output_error(layer_inputs const& known, solution const& s)
+        : h((known.hessian().scale() * known.hessian().sum()).cast<float>()) {
         h.triangularView<Eigen::StrictlyLower>() = h.transpose();
         if (known.has_difference()) {
             c = known.difference().cast<float>();
         }
-        for (index_t col = 0; col < h.cols(); col += width) {
-            index_t const n = std::min(width, h.cols() - col);
+        for (index_t tile = 0; tile < s.scales.tiles.cols; ++tile) {
+            index_t const col = s.first_of_tile(tile);
+            index_t const n = s.first_of_tile(tile + 1) - col;
             exact.emplace_back(h.block(col, col, n, n));
             rough.emplace_back(h.block(col, col, n, n));
         }
@@ -224,7 +225,6 @@ public:
 
     matrix h;                          ///< H (in, in), both triangles
     matrix c;                          ///< C (in, in) of `layer_inputs`; empty where the inputs are as they were
-    index_t width;                     ///< of tiles
     std::vector<quadratic_form> exact; ///< of each column of tiles
     std::vector<rough_form> rough;     ///< the same
 };
@@ -244,7 +244,7 @@ struct output_search {
     /// when a weight is not finite, or as `range_candidates`.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
         expect_features(known.features(), w);
-        solution s = solve(w, output_error(known, p.tile(shape_of(w)).cols), p, executor);
+        solution s = solve(w, output_error(known, p.begin(w)), p, executor);
         s.report.loss += known.has_difference() ? known.difference_error(w, executor) : 0;
         return s;
     }
@@ -266,7 +266,7 @@ private:
     solution run(matrix_view w, output_error const& error, problem const& p, bool only_rough,
                  executor_ref executor) const {
         solution s = p.begin(w);
-        DETENT_EXPECTS(s.tile.cols == error.width && w.cols() == error.h.cols());
+        DETENT_EXPECTS(s.scales.tiles.cols == std::ssize(error.exact) && w.cols() == error.h.cols());
         p.fit_all(w, s, executor);
         index_t const piece = ceil_div(index_t{32}, s.tile.rows) * s.tile.rows; // whole tiles
         index_t const pieces = ceil_div(w.rows(), piece);
@@ -295,9 +295,9 @@ private:
             index_t const columns = s_.scales.tiles.cols;
             if (columns > 1) {
                 for (index_t row = 0; row < w_.rows(); ++row) {
-                    for (index_t col = 0; col < w_.cols(); col += s_.tile.cols) {
-                        round(row, col, std::min(s_.tile.cols, w_.cols() - col), s_.scale_at(first_ + row, col),
-                              &errors_(row, col));
+                    for (index_t tile = 0; tile < columns; ++tile) {
+                        index_t const col = s_.first_of_tile(tile);
+                        round(row, col, s_.first_of_tile(tile + 1) - col, scale_of(row, tile), errors_.row(row).data() + col);
                     }
                 }
             }
@@ -333,7 +333,7 @@ private:
         };
 
         double run(index_t tile, bool only_rough) {
-            index_t const col = tile * s_.tile.cols;
+            index_t const col = s_.first_of_tile(tile);
             auto const& exact = error_.exact[static_cast<std::size_t>(tile)];
             auto const& rough = error_.rough[static_cast<std::size_t>(tile)];
             index_t const n = exact.size();
@@ -341,11 +341,11 @@ private:
             if (s_.scales.tiles.cols > 1) {
                 errors_.middleCols(col, n).setZero();
                 nn::products<float>::add(w_.rows(), n, w_.cols(), 1, {errors_.data(), w_.cols()},
-                                         {&error_.h(0, col), w_.cols()}, l.data(), n);
+                                         {error_.h.data() + col, w_.cols()}, l.data(), n);
             }
             std::vector<trials> tiles; // one below the other
             for (index_t row = 0; row < w_.rows(); row += s_.tile.rows) {
-                tiles.push_back(first_trials(s_.scale_at(first_ + row, col)));
+                tiles.push_back(first_trials(scale_of(row, tile)));
             }
             if (options_.finalists == 0 && !only_rough) {
                 judge(exact, col, l, tiles, [](trials const& t) { return t.best(t.scales.size()); });
@@ -375,10 +375,14 @@ private:
                 s_.scales.set((first_ + top) / s_.tile.rows, tile, tiles[i].scales[best]);
                 sum += tiles[i].cost[best];
                 for (index_t row = top; row < std::min(w_.rows(), top + s_.tile.rows); ++row) {
-                    round(row, col, n, tiles[i].scales[best], &errors_(row, col));
+                    round(row, col, n, tiles[i].scales[best], errors_.row(row).data() + col);
                 }
             }
             return sum;
+        }
+
+        tile_scale scale_of(index_t row, index_t tile) const {
+            return s_.scales.at((first_ + row) / s_.tile.rows, tile);
         }
 
         /// The scales to try for a tile whose first is `initial`, each once.
@@ -437,7 +441,8 @@ private:
             scales_.head(n).setConstant(t.scale);
             zeros_.head(n).setConstant(t.zero);
             float const* const weights = w_.data() + row * w_.outerStride() + col;
-            p_.round(n, weights, scales_.data(), zeros_.data(), &s_.code_at(first_ + row, col), numbers_.data());
+            p_.round(n, weights, scales_.data(), zeros_.data(), s_.codes.data() + (first_ + row) * w_.cols() + col,
+                     numbers_.data());
             Eigen::Map<vector>(d, n) = numbers_.head(n) - Eigen::Map<vector const>(weights, n);
         }
 

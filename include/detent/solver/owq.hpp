@@ -6,6 +6,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -13,9 +14,9 @@
 
 #include "detent/core/half.hpp"
 #include "detent/solver/asymmetric.hpp"
-#include "detent/solver/factor.hpp"
+#include "detent/evidence/factor.hpp"
 #include "detent/solver/gptq.hpp"
-#include "detent/solver/problem.hpp"
+#include "detent/solver/solver.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -25,8 +26,9 @@ enum class sensitivity {
     activation    ///< H_jj alone
 };
 
-/// The sensitivity of every column of `w` (out, in), of whole rows rounded to nearest with the range of `p`; 0 for
-/// inputs that were always zero. @throws error when `h` is not finite.
+/// The sensitivity of every column of `w` (out, in), rounded to nearest: with the range of `p` of whole rows, or where
+/// scales depend on the place, with those of its place; 0 for inputs that were always zero. @throws error when `h` is
+/// not finite.
 inline basic_vector<double> sensitivities(matrix_view w, hessian const& h, problem const& p, sensitivity kind,
                                           executor_ref executor = {}) {
     expect_features(h.features(), w);
@@ -34,18 +36,28 @@ inline basic_vector<double> sensitivities(matrix_view w, hessian const& h, probl
     if (kind == sensitivity::activation) {
         return diagonal;
     }
+    solution given; // what fits the place of a column, whatever the columns beside it
+    if (p.placed()) {
+        given = p.begin(w);
+        p.fit_all(w, given, executor);
+    }
     constexpr index_t rows_per_task = 64;
     basic_matrix<double> errors = basic_matrix<double>::Zero(ceil_div(w.rows(), rows_per_task), w.cols());
     executor.for_pieces(w.rows(), rows_per_task, [&](index_t first, index_t last) {
+        vector scales(w.cols());
+        vector zeros(w.cols());
         vector numbers(w.cols());
         std::vector<code> codes(static_cast<std::size_t>(w.cols()));
         for (index_t row = first; row < last; ++row) {
-            tile_scale const s = p.fit(w.row(row), row, 0);
-            vector const scales = vector::Constant(w.cols(), s.scale);
-            vector const zeros = vector::Constant(w.cols(), s.zero);
+            if (p.placed()) {
+                given.scales_of_row(row, scales.data(), zeros.data());
+            } else {
+                tile_scale const s = p.fit(w.row(row), {row, 0});
+                scales.setConstant(s.scale);
+                zeros.setConstant(s.zero);
+            }
             p.round(w.cols(), w.row(row).data(), scales.data(), zeros.data(), codes.data(), numbers.data());
-            errors.row(first / rows_per_task) +=
-                (w.row(row) - numbers.transpose()).cast<double>().cwiseAbs2();
+            errors.row(first / rows_per_task) += (w.row(row) - numbers.transpose()).cast<double>().cwiseAbs2();
         }
     });
     return diagonal.cwiseProduct(errors.colwise().sum().transpose());
@@ -74,11 +86,17 @@ inline basic_matrix<double> compensated(basic_matrix<double> weak, basic_matrix<
 ///
 /// Weak columns are left out of the ranges, come last in the order of the solver and receive what its errors leave to
 /// be made up for. The others then see the Hessian H_qq - H_qw H_ww^-1 H_wq, whose factor is the leading part of the
-/// factor of H: `inner` solves a smaller problem and need not know. Activation order is by sensitivity, not by H_jj.
-/// Groups count the columns that are left, and the solution stores weak columns last where there are groups.
+/// factor of H: `inner` solves a smaller problem and need not know. A second-order solver gets that factor, any other
+/// that needs a Hessian gets what the factor stands for. Activation order is by sensitivity, not by H_jj.
+/// Groups count the columns that are left, and weak columns are then stored last; but where scales depend on their
+/// place, every column stays in its tile.
 template <Solver Inner = gptq<>> struct owq {
-    /// Inputs of the float model too where `inner` needs them.
-    using evidence = std::conditional_t<std::same_as<typename Inner::evidence, layer_inputs>, layer_inputs, hessian>;
+    static_assert(!detent::wraps<wrapping::map, Inner>,
+                  "weak columns are taken out of the mapped matrix: write transformed<T, owq<Inner>>");
+    static_assert(!detent::wraps<wrapping::weak_columns, Inner>, "weak columns are taken out once: owq in owq");
+    static constexpr wrapping wraps = wrapping::weak_columns;
+
+    using evidence = evidence_around<Inner>;
 
     Inner inner = {};
     index_t columns = 0; ///< how many are weak, fewer than there are inputs; 0 is `inner` alone
@@ -90,7 +108,7 @@ template <Solver Inner = gptq<>> struct owq {
     /// too few, the report says how many are missing. @throws error as `inner`; when `columns` is not between 0 and the
     /// inputs, the grid has no 0, or a weak column does not fit `format`.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
-        if constexpr (std::same_as<evidence, layer_inputs>) {
+        if constexpr (CorrectingSolver<Inner>) {
             return owq<decltype(inner.rounding)>{inner.rounding, columns, chosen_by, compensate, format}.solve(
                 inner.correct(w, known, executor), known.hessian(), p, executor);
         } else {
@@ -101,25 +119,23 @@ template <Solver Inner = gptq<>> struct owq {
     friend constexpr bool operator==(owq const&, owq const&) = default;
 
 private:
-    static constexpr bool second_order = !std::same_as<typename Inner::evidence, no_evidence>;
+    /// Which inputs are weak and in which order the others are solved for.
+    struct split {
+        std::vector<std::int32_t> weak;   ///< ascending; their order among themselves changes nothing
+        std::vector<std::int32_t> others; ///< ascending
+        std::vector<std::int32_t> order;  ///< positions in `others`, in the order of the solver
 
-    double damping() const {
-        if constexpr (second_order) {
-            return inner.damping;
-        } else {
-            return 0.01;
+        std::vector<std::int32_t> inputs_in_order() const {
+            std::vector<std::int32_t> inputs;
+            for (auto const position : order) {
+                inputs.push_back(others[static_cast<std::size_t>(position)]);
+            }
+            return inputs;
         }
-    }
+    };
 
-    bool by_sensitivity() const {
-        if constexpr (requires { inner.activation_order; }) {
-            return inner.activation_order;
-        } else {
-            return false;
-        }
-    }
-
-    solution solve_split(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
+    solution solve_split(matrix_view w, evidence const& known, problem const& p, executor_ref executor) const {
+        hessian const& h = known;
         expect_features(h.features(), w);
         if (columns < 0 || columns >= w.cols()) {
             throw error("weak columns", std::to_string(columns) + " of " + std::to_string(w.cols()) +
@@ -127,77 +143,85 @@ private:
         }
         static_cast<void>(p.begin(w)); // complains of weights that are not finite
         if (columns == 0) {
-            if constexpr (second_order) {
-                return inner.solve(w, h, p, executor);
-            } else {
-                return inner.solve(w, {}, p, executor);
-            }
+            return solve_with(inner, w, known, p, executor);
         }
-        if (code_of_zero(p, {1, 0}).second != 0) {
+        if (!p.has_zero() && std::ranges::count(p.table(), 0.0F) == 0) {
             throw error("weak columns", "need a grid that has 0");
         }
-        // The inputs in descending order of sensitivity: first the weak ones.
-        basic_vector<double> const diagonal = finite_diagonal(h);
-        auto const ranked = order_of(sensitivities(w, h, p, chosen_by, executor), true);
-        std::vector<std::int32_t> weak;
-        std::vector<std::int32_t> order; // of the others
-        for (auto const input : ranked) {
-            bool const is_weak = std::ssize(weak) < columns && diagonal(input) > 0;
-            (is_weak ? weak : order).push_back(input);
-        }
-        std::ranges::sort(weak); // their order among themselves changes nothing
-        std::vector<std::int32_t> others = order; // in their natural order
-        std::ranges::sort(others);
-        if (!by_sensitivity()) {
-            order = others;
-        }
+        split const parts = split_by(finite_diagonal(h), sensitivities(w, h, p, chosen_by, executor));
+        hessian_factor const f = compensate ? factor_with_weak_last(h, parts, executor) : hessian_factor{};
+        matrix const rest = take_columns(w, parts.others); // (out, others)
+        solution solved = solve_rest(rest, h, f, parts, for_columns(p, shape_of(w), parts.others), executor);
+        solved.report.weak_missing = columns - std::ssize(parts.weak);
 
-        hessian_factor const f = compensate ? factor_with_weak_last(h, order, weak, executor) : hessian_factor{};
-        for (auto& input : order) { // from here on as positions in `others`
-            input = static_cast<std::int32_t>(std::ranges::lower_bound(others, input) - others.begin());
+        basic_matrix<double> values = take_columns(w, parts.weak).template cast<double>(); // (out, weak)
+        if (f.r.size() > 0) {
+            values = compensated(std::move(values), errors(rest, solved, parts.order), f.r, executor);
         }
-        matrix const rest = take_columns(w, others); // (out, others)
-        solution solved;
-        if constexpr (second_order) {
-            solved = inner.solve(rest, without_weak(h, f, others, order, executor), p, executor);
+        return join(solved, w.cols(), parts, values);
+    }
+
+    split split_by(basic_vector<double> const& diagonal, basic_vector<double> const& sensitivity_of) const {
+        split parts;
+        std::vector<std::int32_t> ranked; // the others by descending sensitivity
+        for (auto const input : order_of(sensitivity_of, true)) {
+            bool const is_weak = std::ssize(parts.weak) < columns && diagonal(input) > 0;
+            (is_weak ? parts.weak : ranked).push_back(input);
+        }
+        std::ranges::sort(parts.weak);
+        parts.others = ranked;
+        std::ranges::sort(parts.others);
+        for (auto const input : factoring_of(inner).by_activation ? ranked : parts.others) {
+            auto const position = std::ranges::lower_bound(parts.others, input) - parts.others.begin();
+            parts.order.push_back(static_cast<std::int32_t>(position));
+        }
+        return parts;
+    }
+
+    hessian_factor factor_with_weak_last(hessian const& h, split const& parts, executor_ref executor) const {
+        auto order = parts.inputs_in_order();
+        order.insert(order.end(), parts.weak.begin(), parts.weak.end());
+        return factor(h, factoring_of(inner).damping, std::move(order), executor);
+    }
+
+    /// The solution of `inner` for the columns that are left, `rest` (out, others); `f` is the factor of all.
+    solution solve_rest(matrix const& rest, hessian const& h, hessian_factor const& f, split const& parts,
+                        problem const& p, executor_ref executor) const {
+        if constexpr (SecondOrderSolver<Inner>) {
+            return inner.solve(rest,
+                               compensate ? without_weak(f, parts)
+                                          : factor(h.restricted_to(parts.others), factoring_of(inner).damping,
+                                                   parts.order, executor),
+                               p, executor);
         } else {
-            solved = inner.solve(rest, {}, p, executor);
+            bool const shrunk = compensate && f.r.size() > 0;
+            solution solved;
+            if constexpr (std::same_as<typename Inner::evidence, no_evidence>) {
+                solved = inner.solve(rest, {}, p, executor);
+            } else { // 2/n sum x x^T is what it is given where n is 2
+                hessian const left = shrunk ? hessian(damped_hessian(without_weak(f, parts), executor), 2)
+                                            : h.restricted_to(parts.others);
+                solved = solve_with(inner, rest, typename Inner::evidence(left), p, executor);
+            }
             solved.report.damping = f.r.size() > 0 ? f.damping : 0;
             solved.report.damping_raised = f.damping_raised;
             solved.report.fallback = f.failure; // weak columns are then not compensated
+            return solved;
         }
-        solved.report.weak_missing = columns - std::ssize(weak);
-
-        basic_matrix<double> values = take_columns(w, weak).template cast<double>(); // (out, weak)
-        if (f.r.size() > 0) {
-            values = compensated(std::move(values), errors(rest, solved, order, p, executor), f.r, executor);
-        }
-        return join(solved, w.cols(), others, weak, values, p);
     }
 
-    hessian_factor factor_with_weak_last(hessian const& h, std::vector<std::int32_t> order,
-                                         std::vector<std::int32_t> const& weak, executor_ref executor) const {
-        order.insert(order.end(), weak.begin(), weak.end());
-        return factor(h, damping(), std::move(order), executor);
-    }
-
-    /// The factor for the columns that are left, in `order` of their positions in `others`; `f` is that of all.
-    hessian_factor without_weak(hessian const& h, hessian_factor const& f, std::vector<std::int32_t> const& others,
-                                std::vector<std::int32_t> const& order, executor_ref executor) const {
-        auto const n = std::ssize(others);
-        if (!compensate) {
-            return factor(h.restricted_to(others), damping(), order, executor);
-        }
+    /// The factor for the columns that are left; `f` is that of all.
+    static hessian_factor without_weak(hessian_factor const& f, split const& parts) {
         hessian_factor left = {.r = {},
-                               .order = order,
+                               .order = parts.order,
                                .dead = {},
                                .damping = f.damping,
                                .damping_raised = f.damping_raised,
                                .failure = f.failure};
         if (f.r.size() > 0) {
-            left.r = f.r.topLeftCorner(n, n);
+            left.r = f.r.topLeftCorner(std::ssize(parts.others), std::ssize(parts.others));
         }
-        for (auto const input : others) {
+        for (auto const input : parts.others) {
             left.dead.push_back(f.dead[static_cast<std::size_t>(input)]);
         }
         return left;
@@ -205,83 +229,61 @@ private:
 
     /// What rounding did to the columns that are left, `rest` (out, others), in `order`.
     static basic_matrix<double> errors(matrix const& rest, solution const& solved,
-                                       std::vector<std::int32_t> const& order, problem const& p,
-                                       executor_ref executor) {
-        index_t const n = rest.cols();
-        basic_matrix<double> e(rest.rows(), n);
-        executor.for_pieces(rest.rows(), 16, [&](index_t first, index_t last) {
-            vector scales(n);
-            vector zeros(n);
-            vector numbers(n);
-            vector natural(n); // numbers in the order of `rest`
-            for (index_t row = first; row < last; ++row) {
-                solved.scales_of_row(row, scales.data(), zeros.data());
-                p.decode(n, &solved.codes[static_cast<std::size_t>(row * n)], scales.data(), zeros.data(),
-                         numbers.data());
-                for (index_t k = 0; k < n; ++k) {
-                    natural(solved.order.empty() ? k : solved.order[static_cast<std::size_t>(k)]) = numbers(k);
-                }
-                for (index_t k = 0; k < n; ++k) {
-                    index_t const j = order[static_cast<std::size_t>(k)];
-                    e(row, k) = static_cast<double>(rest(row, j)) - static_cast<double>(natural(j));
-                }
-            }
-        });
-        return e;
-    }
-
-    /// The code of 0 in a tile, and the number it stands for.
-    static std::pair<code, float> code_of_zero(problem const& p, tile_scale s) {
-        float const zero = 0;
-        std::pair<code, float> answer;
-        p.round(1, &zero, &s.scale, &s.zero, &answer.first, &answer.second);
-        return answer;
+                                       std::vector<std::int32_t> const& order) {
+        matrix const missed = rest - solved.map.back(decode(solved));
+        return take_columns(missed, order).template cast<double>();
     }
 
     /// The solution for all `in` inputs from that of the others and the numbers (out, weak) of the weak ones.
-    solution join(solution const& solved, index_t in, std::vector<std::int32_t> const& others,
-                  std::vector<std::int32_t> const& weak, basic_matrix<double> const& values, problem const& p) const {
-        auto const n = std::ssize(others);
+    solution join(solution const& solved, index_t in, split const& parts, basic_matrix<double> const& values) const {
+        auto const n = std::ssize(parts.others);
         index_t const out = solved.shape.rows;
-        bool const grouped = solved.tile.cols < n;
-        extents const tile{solved.tile.rows, grouped ? solved.tile.cols : in};
+        bool const in_place = !solved.tile_of.empty();
+        bool const weak_last = !in_place && solved.tile.cols < n;
+        extents const tile{solved.tile.rows, in_place || weak_last ? solved.tile.cols : in};
         solution whole{.shape = {out, in},
                        .tile = tile,
                        .scales = {{out, in}, tile, solved.scales.format, !solved.scales.zeros.empty()},
+                       .table = solved.table,
                        .codes = std::vector<code>(static_cast<std::size_t>(out * in)),
-                       .order = {},
-                       .weak = {},
+                       .input = solved.input,
                        .report = solved.report};
-        std::vector<std::int32_t> stored(static_cast<std::size_t>(n)); // where stored column k of `solved` goes
-        std::vector<std::int32_t> weak_at;
-        if (grouped) {
-            for (index_t k = 0; k < n; ++k) {
-                auto const j = solved.order.empty() ? k : solved.order[static_cast<std::size_t>(k)];
-                whole.order.push_back(others[static_cast<std::size_t>(j)]);
-                stored[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
+        std::vector<std::int32_t> at = parts.others; // where column k of `solved` goes
+        std::vector<std::int32_t> weak_at = parts.weak;
+        if (weak_last) {
+            std::vector<std::int32_t> order = parts.others;
+            if (auto const* const inner_order = solved.map.order()) {
+                std::ranges::transform(*inner_order, order.begin(),
+                                       [&](auto k) { return parts.others[static_cast<std::size_t>(k)]; });
             }
-            for (auto const input : weak) {
-                weak_at.push_back(static_cast<std::int32_t>(whole.order.size()));
-                whole.order.push_back(input);
-            }
-        } else {
-            stored = others;
-            weak_at = weak;
+            order.insert(order.end(), parts.weak.begin(), parts.weak.end());
+            whole.map = input_map(permutation{std::move(order)}, in);
+            std::iota(at.begin(), at.end(), 0);
+            std::iota(weak_at.begin(), weak_at.end(), static_cast<std::int32_t>(n));
         }
         for (index_t i = 0; i < whole.scales.tiles.rows; ++i) {
             for (index_t j = 0; j < whole.scales.tiles.cols; ++j) {
-                bool const all_weak = j >= solved.scales.tiles.cols;
+                bool const all_weak = j >= solved.scales.tiles.cols || solved.first_of_tile(j) == solved.first_of_tile(j + 1);
                 whole.scales.set(i, j, all_weak ? tile_scale{store(solved.scales.format, 1)} : solved.scales.at(i, j));
             }
         }
-        whole.weak = weak_columns(weak_at, out, format);
         for (index_t row = 0; row < out; ++row) {
             for (index_t k = 0; k < n; ++k) {
-                whole.code_at(row, stored[static_cast<std::size_t>(k)]) = solved.code_at(row, k);
+                whole.code_at(row, at[static_cast<std::size_t>(k)]) = solved.code_at(row, k);
             }
-            for (index_t k = 0; k < whole.weak.count(); ++k) {
-                index_t const at = weak_at[static_cast<std::size_t>(k)];
-                whole.code_at(row, at) = code_of_zero(p, whole.scale_at(row, at)).first;
+        }
+        put_weak(whole, std::move(weak_at), values);
+        return whole;
+    }
+
+    /// Stores the numbers (out, weak) of the columns `at`, and codes that stand for 0 there.
+    void put_weak(solution& whole, std::vector<std::int32_t> at, basic_matrix<double> const& values) const {
+        whole.weak = weak_columns(std::move(at), whole.shape.rows, format);
+        for (index_t k = 0; k < whole.weak.count(); ++k) {
+            index_t const col = whole.weak.columns()[static_cast<std::size_t>(k)];
+            for (index_t row = 0; row < whole.shape.rows; ++row) {
+                auto const zero = std::ranges::find(whole.table, whole.scale_at(row, col).zero);
+                whole.code_at(row, col) = static_cast<code>(zero - whole.table.begin());
                 auto const value = static_cast<float>(values(row, k));
                 whole.weak.set(k, row, value);
                 if (!std::isfinite(whole.weak.at(k, row))) {
@@ -290,7 +292,6 @@ private:
                 }
             }
         }
-        return whole;
     }
 };
 

@@ -5,8 +5,11 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
@@ -31,34 +34,96 @@ public:
     /// The shape of the tiles of a weight matrix of this shape.
     virtual extents tile(extents shape) const = 0;
 
-    /// The scale for the weights of a tile, as it will be stored; the tile begins at `row` and `col` of what the solver
-    /// was given, columns in stored order.
-    virtual tile_scale fit(matrix_view tile, index_t row, index_t col) const = 0;
+    /// The tile of each of so many columns, see `solution::tile_of`; empty where tiles are as wide as `tile` says.
+    virtual std::vector<std::int32_t> tile_of(index_t) const { return {}; }
+
+    /// The scale for the weights of a tile, as it will be stored, and where the tile begins.
+    virtual tile_scale fit(matrix_view tile, tile_place place) const = 0;
 
     /// Rounds `n` weights, each with the scale and zero point of its tile: writes the codes and the numbers they stand
     /// for.
     virtual void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
                        float* numbers) const = 0;
 
-    /// The numbers that `n` codes stand for, each with the scale and zero point of its tile.
-    void decode(index_t n, code const* codes, float const* scales, float const* zeros, float* numbers) const {
-        for (index_t i = 0; i < n; ++i) {
-            numbers[i] = (table_[codes[i]] - zeros[i]) * scales[i];
-        }
-    }
+    /// What there is to choose from where the format of numbers is open, the usual one first; this problem acts as
+    /// that. Only this where there is no choice.
+    virtual std::vector<problem const*> formats() const { return {this}; }
+
+    /// The same problem with the unit of scales that these weights ask for; null where scales have none.
+    virtual std::unique_ptr<problem const> with_unit_of(matrix_view) const { return {}; }
+
+    /// Whether scales depend on where a tile lies: every column then has to stay in its tile.
+    bool placed() const { return about_.placed; }
 
     /// The numbers of all codes of the grid.
-    std::vector<float> const& table() const { return table_; }
+    std::vector<float> const& table() const { return about_.table; }
 
     /// The split of a floating-point grid, none of any other.
-    std::optional<float_split> split() const { return split_; }
+    std::optional<float_split> split() const { return about_.split; }
+
+    /// How scales are stored.
+    scale_format format() const { return about_.format; }
+
+    /// Whether tiles have zero points.
+    bool has_zero() const { return about_.has_zero; }
+
+    /// The lowest and the highest number of the grid.
+    interval numbers() const { return about_.numbers; }
 
     /// The scale that spans `ratio` times what `s` does, as it will be stored.
-    tile_scale widened(tile_scale s, float ratio) const { return {store(format_, s.scale * ratio), s.zero}; }
+    tile_scale widened(tile_scale s, float ratio) const { return {store(format(), s.scale * ratio), s.zero}; }
 
     /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when there are none or
     /// one is not finite.
     solution begin(matrix_view w) const {
+        expect_weights(w);
+        extents const shape = shape_of(w);
+        extents const tile_shape = tile(shape);
+        solution s{.shape = shape,
+                   .tile = tile_shape,
+                   .scales = {shape, tile_shape, format(), has_zero()},
+                   .table = table(),
+                   .codes = std::vector<code>(static_cast<std::size_t>(shape.size())),
+                   .tile_of = tile_of(shape.cols)};
+        if (!s.tile_of.empty()) {
+            s.scales = {{shape.rows, (s.tile_of.back() + 1) * tile_shape.cols}, tile_shape, format(), has_zero()};
+        }
+        return s;
+    }
+
+    /// Fits the scales of all tiles to `w`.
+    void fit_all(matrix_view w, solution& s, executor_ref executor) const {
+        executor.for_each(s.scales.tiles.rows, [&](index_t i) {
+            index_t const row = i * s.tile.rows;
+            for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
+                index_t const col = s.first_of_tile(j);
+                index_t const cols = s.first_of_tile(j + 1) - col;
+                if (cols > 0) { // else all its columns have been taken away
+                    s.scales.set(i, j, fit(w.block(row, col, std::min(s.tile.rows, w.rows() - row), cols), {row, col}));
+                }
+            }
+        });
+    }
+
+protected:
+    /// What can be said of a problem once for all weights.
+    struct about {
+        scale_format format = {};
+        bool has_zero = false;
+        bool placed = false;
+        std::optional<float_split> split = {};
+        interval numbers = {};
+        std::vector<float> table = {};
+    };
+
+    explicit problem(about known) : about_(std::move(known)) {}
+    /// What is said of another problem, whose scales are `placed`.
+    problem(problem const& other, bool placed) : about_(other.about_) { about_.placed = placed; }
+    problem(problem const&) = default;
+    problem& operator=(problem const&) = default;
+
+private:
+    static void expect_weights(matrix_view w) {
         if (w.size() == 0) {
             throw error("weights", "are empty");
         }
@@ -73,57 +138,25 @@ public:
                 }
             }
         }
-        extents const shape = shape_of(w);
-        extents const tile_shape = tile(shape);
-        return {.shape = shape,
-                .tile = tile_shape,
-                .scales = {shape, tile_shape, format_, has_zero_},
-                .codes = std::vector<code>(static_cast<std::size_t>(shape.size())),
-                .order = {},
-                .report = {}};
     }
 
-    /// Fits the scales of all tiles to `w`.
-    void fit_all(matrix_view w, solution& s, executor_ref executor) const {
-        executor.for_each(s.scales.tiles.rows, [&](index_t i) {
-            index_t const row = i * s.tile.rows;
-            for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
-                index_t const col = j * s.tile.cols;
-                s.scales.set(i, j,
-                             fit(w.block(row, col, std::min(s.tile.rows, w.rows() - row),
-                                         std::min(s.tile.cols, w.cols() - col)),
-                                 row, col));
-            }
-        });
-    }
-
-protected:
-    template <Grid G>
-    problem(G const& grid, scale_format format) : format_(format), has_zero_(AffineGrid<G>), split_(split_of(grid)) {
-        auto const table = table_of(grid);
-        table_.assign(table.begin(), table.end());
-    }
-    problem(problem const&) = default;
-    problem& operator=(problem const&) = default;
-
-private:
-    scale_format format_;
-    bool has_zero_;
-    std::optional<float_split> split_;
-    std::vector<float> table_;
+    about about_;
 };
 
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
 public:
     explicit problem_of(G grid, P granularity = {}, R range = {}, scale_format format = {})
-        : problem(grid, format), grid_(grid), rounder_(grid), granularity_(granularity), range_(range),
-          format_(format) {}
+        : problem(about_of(grid, format)), grid_(grid), rounder_(grid), granularity_(granularity), range_(range) {}
 
     extents tile(extents shape) const override { return granularity_.tile(shape); }
 
-    tile_scale fit(matrix_view weights, index_t, index_t) const override {
-        return range_.fit(grid_, weights, format_);
+    tile_scale fit(matrix_view weights, [[maybe_unused]] tile_place place) const override {
+        if constexpr (PlacedRangeFor<R, G>) {
+            return range_.fit(grid_, weights, format(), place);
+        } else {
+            return range_.fit(grid_, weights, format());
+        }
     }
 
     void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
@@ -131,24 +164,39 @@ public:
         rounder_(n, weights, scales, zeros, codes, numbers);
     }
 
+    std::unique_ptr<problem const> with_unit_of(matrix_view w) const override {
+        if (!format().has_unit()) {
+            return {};
+        }
+        return std::make_unique<problem_of>(grid_, granularity_, range_, with_unit(grid_, w, format()));
+    }
+
 private:
+    static about about_of(G const& grid, scale_format format) {
+        auto const table = table_of(grid);
+        return {.format = format,
+                .has_zero = AffineGrid<G>,
+                .placed = PlacedRangeFor<R, G>,
+                .split = split_of(grid),
+                .numbers = numbers_of(grid),
+                .table = {table.begin(), table.end()}};
+    }
+
     G grid_;
     rounder<G> rounder_;
     P granularity_;
     R range_;
-    scale_format format_;
 };
 
-/// Another problem with the scales given: those of a solution, for weights of the same shape in their natural order.
-/// Solvers that look at groups on the way must fit them before (`static_groups`).
+/// Another problem with the scales given: those of a solution for weights of the same shape, whose tiles they keep also
+/// where a solver takes columns away. Both outlive it.
 class with_scales final : public problem {
 public:
-    with_scales(problem const& p, solution const& s) : problem(p), problem_(p), tile_(s.tile), scales_(s.scales) {}
+    with_scales(problem const& p, solution const& s) : problem(p, true), problem_(p), given_(s) {}
 
-    extents tile(extents shape) const override { return problem_.tile(shape); }
-    tile_scale fit(matrix_view, index_t row, index_t col) const override {
-        return scales_.at(row / tile_.rows, col / tile_.cols);
-    }
+    extents tile(extents) const override { return given_.tile; }
+    std::vector<std::int32_t> tile_of(index_t) const override { return given_.tile_of; }
+    tile_scale fit(matrix_view, tile_place place) const override { return given_.scale_at(place.row, place.col); }
     void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
                float* numbers) const override {
         problem_.round(n, weights, scales, zeros, codes, numbers);
@@ -156,18 +204,105 @@ public:
 
 private:
     problem const& problem_;
-    extents tile_;
-    scale_store scales_;
+    solution const& given_;
 };
 
-/// The evidence of a solver that needs nothing but the weights.
-struct no_evidence {};
+/// Another problem for some of the columns of its weights. Where scales depend on the place, each column keeps the tile
+/// it has among all; else tiles count the columns that are there. The other problem and the columns outlive it.
+class for_columns final : public problem {
+public:
+    /// For `columns`, ascending, of weights of this shape.
+    for_columns(problem const& p, extents shape, std::vector<std::int32_t> const& columns)
+        : problem(p), problem_(p), shape_(shape), columns_(columns) {
+        auto const all = p.formats();
+        for (problem const* format : all.size() > 1 ? all : std::vector<problem const*>{}) {
+            formats_.push_back(std::make_unique<for_columns>(*format, shape, columns));
+        }
+    }
 
-/// A solver chooses a code for every weight. Its type says what it must know about the layer's inputs.
-template <class S>
-concept Solver = std::regular<S> && requires(S const solver, matrix_view w, typename S::evidence const& known,
-                                             problem const& p, executor_ref executor) {
-    { solver.solve(w, known, p, executor) } -> std::same_as<solution>;
+    extents tile(extents shape) const override { return problem_.tile(placed() ? shape_ : shape); }
+
+    std::vector<std::int32_t> tile_of(index_t cols) const override {
+        std::vector<std::int32_t> tiles;
+        if (placed() && cols > 0) {
+            auto const among_all = problem_.tile_of(shape_.cols);
+            index_t const width = problem_.tile(shape_).cols;
+            for (auto const column : columns_) {
+                tiles.push_back(among_all.empty() ? static_cast<std::int32_t>(column / width)
+                                                  : among_all[static_cast<std::size_t>(column)]);
+            }
+        }
+        return tiles;
+    }
+
+    tile_scale fit(matrix_view weights, tile_place place) const override {
+        return problem_.fit(weights, {place.row, columns_[static_cast<std::size_t>(place.col)]});
+    }
+
+    void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
+               float* numbers) const override {
+        problem_.round(n, weights, scales, zeros, codes, numbers);
+    }
+
+    std::vector<problem const*> formats() const override {
+        std::vector<problem const*> all;
+        for (auto const& format : formats_) {
+            all.push_back(format.get());
+        }
+        return all.empty() ? problem::formats() : all;
+    }
+
+private:
+    problem const& problem_;
+    extents shape_; // of all weights
+    std::vector<std::int32_t> const& columns_;
+    std::vector<std::unique_ptr<for_columns const>> formats_;
+};
+
+/// A choice of problems that differ in their grids, which a search by the output's error makes; until then the first.
+class open_format final : public problem {
+public:
+    /// At least one; all have the same granularity and numbers of equal bits. @throws error when there is none.
+    explicit open_format(std::vector<std::unique_ptr<problem const>> formats)
+        : problem(first_of(formats)), formats_(std::move(formats)) {}
+
+    extents tile(extents shape) const override { return formats_.front()->tile(shape); }
+    tile_scale fit(matrix_view weights, tile_place place) const override {
+        return formats_.front()->fit(weights, place);
+    }
+    void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
+               float* numbers) const override {
+        formats_.front()->round(n, weights, scales, zeros, codes, numbers);
+    }
+
+    std::vector<problem const*> formats() const override {
+        std::vector<problem const*> all;
+        for (auto const& format : formats_) {
+            all.push_back(format.get());
+        }
+        return all;
+    }
+
+    std::unique_ptr<problem const> with_unit_of(matrix_view w) const override {
+        if (!format().has_unit()) {
+            return {};
+        }
+        std::vector<std::unique_ptr<problem const>> all;
+        for (auto const& format : formats_) {
+            all.push_back(format->with_unit_of(w));
+        }
+        return std::make_unique<open_format>(std::move(all));
+    }
+
+private:
+    static problem const& first_of(std::vector<std::unique_ptr<problem const>> const& formats) {
+        if (formats.empty()) {
+            throw error("format search", "has no format to choose from");
+        }
+        return *formats.front();
+    }
+
+    std::vector<std::unique_ptr<problem const>> formats_;
 };
 
 } // namespace detent::inline DETENT_ABI

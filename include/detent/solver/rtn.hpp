@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "detent/solver/problem.hpp"
+#include "detent/solver/solver.hpp"
 
 namespace detent::inline DETENT_ABI {
 

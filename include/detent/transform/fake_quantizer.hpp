@@ -15,21 +15,10 @@
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/scale/any_grid.hpp"
+#include "detent/scale/learned_clip.hpp"
 #include "detent/scale/scale_format.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// How much of the range of each tile is kept, as logits (learnable weight clipping, OmniQuant, section 3.2): from
-/// sigmoid(low) times the smallest number to sigmoid(high) times the largest.
-template <class Scalar> struct learned_clip {
-    basic_matrix<Scalar> low;  ///< (row, tile)
-    basic_matrix<Scalar> high; ///< (row, tile)
-
-    /// For rows of `tiles` tiles; sigmoid(4) is 0.982.
-    static learned_clip of(index_t rows, index_t tiles, Scalar logit = 4) {
-        return {basic_matrix<Scalar>::Constant(rows, tiles, logit), basic_matrix<Scalar>::Constant(rows, tiles, logit)};
-    }
-};
 
 /// Rounds the numbers of a matrix to a grid, laid over the range of so many columns of each row, and carries gradients
 /// back through that: rounding counts as adding a constant (the straight-through estimator), as does the choice of the
@@ -40,16 +29,8 @@ public:
     /// `width` columns share a scale, or all of a row where that is 0; there may be fewer in the last tile. In float a
     /// scale is what `format` stores.
     fake_quantizer(any_grid grid, index_t width, scale_format format = float_format::f32)
-        : grid_(std::move(grid)), width_(width), format_(format) {
+        : grid_(std::move(grid)), width_(width), format_(format), reach_(reach_of(grid_.table())) {
         DETENT_EXPECTS(width >= 0);
-        std::vector<float> numbers;
-        std::ranges::copy_if(grid_.table(), std::back_inserter(numbers), [](float x) { return std::isfinite(x); });
-        std::ranges::sort(numbers);
-        numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
-        DETENT_EXPECTS(numbers.size() > 1);
-        // Up to here numbers are rounded, beyond they are clipped.
-        reach_ = {numbers.front() - 0.5F * (numbers[1] - numbers.front()),
-                  numbers.back() + 0.5F * (numbers.back() - numbers[numbers.size() - 2])};
     }
 
     any_grid const& grid() const { return grid_; }
@@ -130,21 +111,14 @@ public:
                     Scalar const per_width = scale_gradient / (s * steps);
                     std::int32_t const lowest = how.lowest(row, tile), highest = how.highest(row, tile);
                     Scalar const least = x(row, lowest), most = x(row, highest);
-                    Scalar const kept_low = clip ? sigmoid(clip->low(row, tile)) : Scalar(1);
-                    Scalar const kept_high = clip ? sigmoid(clip->high(row, tile)) : Scalar(1);
-                    bool const low_is_farther = -kept_low * least > kept_high * most;
-                    Scalar const factor = grid_.has_zero() ? Scalar(1) : Scalar(2);
-                    if (most > 0 && (grid_.has_zero() || !low_is_farther)) {
-                        g(row, highest) += factor * per_width * kept_high;
-                        if (clip) {
-                            clip_gradient->high(row, tile) += factor * per_width * most * kept_high * (1 - kept_high);
-                        }
-                    }
-                    if (least < 0 && (grid_.has_zero() || low_is_farther)) {
-                        g(row, lowest) -= factor * per_width * kept_low;
-                        if (clip) {
-                            clip_gradient->low(row, tile) -= factor * per_width * least * kept_low * (1 - kept_low);
-                        }
+                    auto const slopes = slopes_of_range(per_width, least, most,
+                                                        clip ? clip->kept_low(row, tile) : Scalar(1),
+                                                        clip ? clip->kept_high(row, tile) : Scalar(1), grid_.has_zero());
+                    g(row, highest) += slopes.highest;
+                    g(row, lowest) += slopes.lowest;
+                    if (clip) {
+                        clip_gradient->high(row, tile) += slopes.clip_high;
+                        clip_gradient->low(row, tile) += slopes.clip_low;
                     }
                 }
             }
@@ -159,8 +133,6 @@ private:
         Scalar scale, zero;
     };
 
-    static Scalar sigmoid(Scalar x) { return Scalar(1) / (Scalar(1) + std::exp(-x)); }
-
     /// The scale and the zero point of a tile of a row; 0 is in every range, and a tile of zeros has the range [-1, 1].
     template <class Part>
     scale_and_zero lay(Part const& part, index_t row, index_t tile, index_t col, learned_clip<Scalar> const* clip,
@@ -172,8 +144,8 @@ private:
             low = -1;
             high = 1;
         } else if (clip) {
-            low *= sigmoid(clip->low(row, tile));
-            high *= sigmoid(clip->high(row, tile));
+            low *= clip->kept_low(row, tile);
+            high *= clip->kept_high(row, tile);
         }
         interval const numbers = grid_.numbers();
         Scalar const span = grid_.has_zero() ? high - low : 2 * std::max(high, -low);

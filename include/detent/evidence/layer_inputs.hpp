@@ -3,11 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "detent/core/contract.hpp"
-#include "detent/solver/factor.hpp"
+#include "detent/evidence/factor.hpp"
+#include "detent/matrix/input_map.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -19,6 +22,16 @@ class layer_inputs {
 public:
     layer_inputs() = default;
     explicit layer_inputs(index_t features) : hessian_(features) {}
+    /// Of inputs of which no more is known than their Hessian.
+    explicit layer_inputs(detent::hessian h) : hessian_(std::move(h)) {}
+
+    /// Of all inputs `x` (token, in), which are kept.
+    static layer_inputs of(matrix_view x, executor_ref executor = {}) {
+        layer_inputs known(x.cols());
+        known.keep(x.rows());
+        known.add(x, executor);
+        return known;
+    }
 
     /// Keeps the first `tokens` inputs, for searches that need more than their Hessian; before any is added.
     void keep(index_t tokens) {
@@ -35,6 +48,7 @@ public:
             throw error("inputs", "of the float model are missing, which earlier ones came with");
         }
         add_to_hessian(x, executor);
+        add_to_largest(x);
     }
 
     /// Adds inputs (token, feature) of the quantized model and those of the float model for the same tokens.
@@ -55,6 +69,7 @@ public:
         }
         matrix const difference = floats - x; // (token, in)
         differences_.add(difference, executor);
+        add_to_largest(floats);
         simd::strided<float> const left{difference.data(), difference.outerStride()};
         executor.for_pieces(x.rows() > 0 ? features() : 0, 128, [&](index_t begin, index_t end) {
             nn::products<float, double>::add(end - begin, features(), x.rows(), 1, left.block(0, begin).transpose(),
@@ -67,12 +82,29 @@ public:
     operator detent::hessian const&() const { return hessian_; } // NOLINT: implicit on purpose, most need only this
 
     /// See `detent::factor`. Computed when first asked for, and again for other options.
-    hessian_factor const& factor(double damping, bool by_activation, executor_ref executor = {}) const {
-        if (auto const wanted = std::pair{damping, by_activation}; factor_.order.empty() || wanted != factored_) {
-            factor_ = detent::factor(hessian_, damping, by_activation, executor);
-            factored_ = wanted;
+    hessian_factor const& factor(factor_options options = {}, executor_ref executor = {}) const {
+        if (factor_.order.empty() || options != factored_) {
+            factor_ = detent::factor(hessian_, options, executor);
+            factored_ = options;
         }
         return factor_;
+    }
+
+    /// The largest absolute value of each input that was added; of the float model's inputs where they are there.
+    /// Empty where only a Hessian is known.
+    vector const& largest() const { return largest_; }
+
+    /// The same about mapped inputs M x, kept until another map is asked for: H' = M H M^T, C' = M C M^T, the kept
+    /// inputs mapped. The largest values are those of the kept inputs, or else not known, as blocks mix inputs.
+    layer_inputs const& mapped(input_map const& map, executor_ref executor = {}) const {
+        if (map.empty()) {
+            return *this;
+        }
+        if (!mapped_ || *map_ != map) {
+            mapped_ = std::make_shared<layer_inputs const>(make_mapped(map, executor));
+            map_ = map;
+        }
+        return *mapped_;
     }
 
     /// Whether inputs of the float model were ever added.
@@ -97,6 +129,25 @@ public:
     }
 
 private:
+    layer_inputs make_mapped(input_map const& map, executor_ref executor) const {
+        layer_inputs m(features());
+        auto const mapped_hessian = [&](detent::hessian const& h) {
+            basic_matrix<double> full = h.sum();
+            full.triangularView<Eigen::StrictlyLower>() = full.transpose();
+            return detent::hessian(map.both_sides(std::move(full), executor), h.tokens());
+        };
+        m.hessian_ = mapped_hessian(hessian_);
+        m.kept_ = map.apply(kept_, executor);
+        if (has_difference()) {
+            m.sum_ = map.both_sides(sum_, executor);
+            m.differences_ = mapped_hessian(differences_);
+        }
+        if (kept().rows() > 0 && kept().rows() == hessian_.tokens()) {
+            m.largest_ = m.kept().cwiseAbs().colwise().maxCoeff().transpose();
+        }
+        return m;
+    }
+
     /// The mean of 2 (A x) . (B (x~ - x)), tr(A C^T B^T), for A and B (out, in).
     double mixed(matrix_view a, matrix_view b, executor_ref executor) const {
         basic_matrix<double> const c = difference();
@@ -113,6 +164,13 @@ private:
         return part.sum();
     }
 
+    void add_to_largest(matrix_view x) {
+        if (x.rows() > 0) {
+            vector const here = x.cwiseAbs().colwise().maxCoeff().transpose();
+            largest_ = largest_.size() > 0 ? vector(largest_.cwiseMax(here)) : here;
+        }
+    }
+
     void add_to_hessian(matrix_view x, executor_ref executor) {
         if (index_t const begin = hessian_.tokens(); begin < kept_.rows()) {
             index_t const count = std::min(x.rows(), kept_.rows() - begin);
@@ -120,14 +178,18 @@ private:
         }
         hessian_.add(x, executor);
         factor_ = {};
+        mapped_ = {};
     }
 
     detent::hessian hessian_;
     matrix kept_;                 // (token, in)
-    basic_matrix<double> sum_; // (in, in), sum (x~ - x) x^T; empty without the float model
+    vector largest_;              // (in)
+    basic_matrix<double> sum_;    // (in, in), sum (x~ - x) x^T; empty without the float model
     detent::hessian differences_; // of x~ - x
     mutable hessian_factor factor_;
-    mutable std::pair<double, bool> factored_; // the options of `factor_`
+    mutable factor_options factored_; // of `factor_`
+    mutable std::shared_ptr<layer_inputs const> mapped_;
+    mutable std::optional<input_map> map_; // of `mapped_`
 };
 
 } // namespace detent::inline DETENT_ABI

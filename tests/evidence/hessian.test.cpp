@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "detent/solver/hessian.hpp"
+#include "detent/evidence/hessian.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "detent/solver/layer_inputs.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "nn/random_matrix.hpp"
 
 namespace {
@@ -57,14 +57,14 @@ TEST(layer_inputs, refuses_streams_of_different_shapes) {
 TEST(layer_inputs, factors_for_what_was_asked_and_seen_last) {
     layer_inputs known(40);
     known.add(test::random_matrix(100, 40, 1));
-    hessian_factor const& f = known.factor(0.01, false);
-    EXPECT_EQ(f.r, factor(known.hessian(), 0.01, false).r);
+    hessian_factor const& f = known.factor({0.01, false});
+    EXPECT_EQ(f.r, factor(known.hessian(), {0.01, false}).r);
     double const* const r = f.r.data();
-    EXPECT_EQ(known.factor(0.01, false).r.data(), r); // not computed again
-    EXPECT_EQ(known.factor(0.1, false).r, factor(known.hessian(), 0.1, false).r);
-    EXPECT_EQ(known.factor(0.1, true).r, factor(known.hessian(), 0.1, true).r);
+    EXPECT_EQ(known.factor({0.01, false}).r.data(), r); // not computed again
+    EXPECT_EQ(known.factor({0.1, false}).r, factor(known.hessian(), {0.1, false}).r);
+    EXPECT_EQ(known.factor({0.1, true}).r, factor(known.hessian(), {0.1, true}).r);
     known.add(test::random_matrix(100, 40, 2));
-    EXPECT_EQ(known.factor(0.1, true).r, factor(known.hessian(), 0.1, true).r);
+    EXPECT_EQ(known.factor({0.1, true}).r, factor(known.hessian(), {0.1, true}).r);
 }
 
 } // namespace

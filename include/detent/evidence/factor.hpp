@@ -12,7 +12,7 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/matrix/solution.hpp"
-#include "detent/solver/hessian.hpp"
+#include "detent/evidence/hessian.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -70,6 +70,14 @@ inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_r
 #endif
 }
 
+/// How a solver wants the Hessian factored.
+struct factor_options {
+    double damping = 0.01;      ///< added to H, relative to its mean diagonal element
+    bool by_activation = false; ///< in descending order of the diagonal of H, not in the natural order of inputs
+
+    friend constexpr bool operator==(factor_options, factor_options) = default;
+};
+
 /// A Hessian made ready for a sweep over its columns: ordered, damped and factored.
 struct hessian_factor {
     /// Upper triangular R with H + damping = R R^T, columns in the order of the sweep. Empty if no damping sufficed.
@@ -89,21 +97,6 @@ struct hessian_factor {
     }
 };
 
-/// The weights `w` (out, in) with 0 for inputs that were always zero, whose errors nothing can measure: `w` itself
-/// where there are none, else a copy in `copied`.
-inline matrix_view without_dead(matrix_view w, hessian_factor const& f, matrix& copied) {
-    if (std::ranges::none_of(f.dead, [](bool dead) { return dead; })) {
-        return w;
-    }
-    copied = w;
-    for (index_t j = 0; j < w.cols(); ++j) {
-        if (f.dead[static_cast<std::size_t>(j)]) {
-            copied.col(j).setZero();
-        }
-    }
-    return copied;
-}
-
 /// The diagonal of `h`. @throws error naming the input where it is not finite.
 inline basic_vector<double> finite_diagonal(hessian const& h) {
     basic_vector<double> diagonal = h.diagonal();
@@ -116,7 +109,7 @@ inline basic_vector<double> finite_diagonal(hessian const& h) {
 }
 
 /// Orders, damps and factors `h`; `order` names every input once. The diagonal elements of dead inputs become 1 before
-/// their mean is taken (GPTQ's reference). Where the factorization fails, `damping` grows tenfold up to 1; where that
+/// their mean is taken (GPTQ's reference), so that their weights are rounded to nearest and change no others. Where the factorization fails, `damping` grows tenfold up to 1; where that
 /// fails too or `h` has seen nothing, the answer says so.
 ///
 /// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
@@ -172,9 +165,31 @@ inline std::vector<std::int32_t> order_of(basic_vector<double> const& values, bo
     return order;
 }
 
-/// The same in descending order of the diagonal of `h` where `by_activation`, else in the natural one.
-inline hessian_factor factor(hessian const& h, double damping, bool by_activation, executor_ref executor = {}) {
-    return factor(h, damping, order_of(finite_diagonal(h), by_activation), executor);
+/// The same as `options` say.
+inline hessian_factor factor(hessian const& h, factor_options options = {}, executor_ref executor = {}) {
+    return factor(h, options.damping, order_of(finite_diagonal(h), options.by_activation), executor);
+}
+
+/// H + damping, up to its scale, from its factor: R R^T with inputs in their natural order, of which only the upper
+/// triangle is there. @throws error when there is no factor.
+inline basic_matrix<double> damped_hessian(hessian_factor const& f, executor_ref executor = {}) {
+    index_t const n = f.r.rows();
+    if (n == 0) {
+        throw error("hessian", f.failure);
+    }
+    basic_matrix<double> product = basic_matrix<double>::Zero(n, n); // in the order of the sweep
+    executor.for_pieces(n, 64, [&](index_t begin, index_t end) {
+        nn::products<double>::add(end - begin, n, n - begin, 1, {&f.r(begin, begin), n},
+                                  simd::strided<double>{f.r.data() + begin, n}.transpose(), &product(begin, 0), n);
+    });
+    basic_matrix<double> h = basic_matrix<double>::Zero(n, n);
+    for (index_t i = 0; i < n; ++i) {
+        for (index_t j = 0; j < n; ++j) {
+            auto const [a, b] = std::minmax(f.order[static_cast<std::size_t>(i)], f.order[static_cast<std::size_t>(j)]);
+            h(a, b) = product(i, j);
+        }
+    }
+    return h;
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "detent/solver/factor.hpp"
+#include "detent/evidence/factor.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
 
@@ -34,7 +34,7 @@ TEST(factor, r_times_its_transpose_is_the_damped_hessian) {
     for (index_t const features : {1, 2, 33, 130}) {
         hessian const h = hessian::of(correlated_inputs(3 * features, features, 1));
         for (bool const by_activation : {false, true}) {
-            hessian_factor const f = factor(h, 0.01, by_activation);
+            hessian_factor const f = factor(h, {0.01, by_activation});
             expect_factor(f, h);
             EXPECT_EQ(f.damping, 0.01);
             EXPECT_EQ(f.damping_raised, 0);
@@ -48,8 +48,8 @@ TEST(factor, orders_by_descending_activation) {
     for (index_t j = 0; j < 6; ++j) {
         x(j, j) = sizes[j];
     }
-    EXPECT_EQ(factor(hessian::of(x), 0.01, true).order, (std::vector<std::int32_t>{5, 1, 3, 0, 4, 2}));
-    EXPECT_EQ(factor(hessian::of(x), 0.01, false).order, (std::vector<std::int32_t>{0, 1, 2, 3, 4, 5}));
+    EXPECT_EQ(factor(hessian::of(x), {0.01, true}).order, (std::vector<std::int32_t>{5, 1, 3, 0, 4, 2}));
+    EXPECT_EQ(factor(hessian::of(x), {0.01, false}).order, (std::vector<std::int32_t>{0, 1, 2, 3, 4, 5}));
 }
 
 TEST(factor, dead_inputs_get_a_diagonal_of_one) {
@@ -58,7 +58,7 @@ TEST(factor, dead_inputs_get_a_diagonal_of_one) {
     x.col(13).setZero();
     hessian const h = hessian::of(x);
     for (bool const by_activation : {false, true}) {
-        hessian_factor const f = factor(h, 0.01, by_activation);
+        hessian_factor const f = factor(h, {0.01, by_activation});
         EXPECT_EQ(std::ranges::count(f.dead, true), 2);
         expect_factor(f, h);
     }
@@ -70,7 +70,7 @@ TEST(factor, raises_the_damping_of_a_singular_hessian) {
     matrix const even = x(std::vector{0, 1}, Eigen::all);
     hessian const h = hessian::of(even);
     ASSERT_EQ(h(0, 1), 4);
-    hessian_factor const f = factor(h, 0, false);
+    hessian_factor const f = factor(h, {0, false});
     EXPECT_EQ(f.damping, 1e-3);
     EXPECT_EQ(f.damping_raised, 1);
     expect_factor(f, h);
@@ -79,7 +79,7 @@ TEST(factor, raises_the_damping_of_a_singular_hessian) {
 TEST(factor, raises_the_damping_until_it_suffices) {
     // Of rank 10, and indefinite by the rounding of float products.
     hessian const h = hessian::of(correlated_inputs(10, 60, 1));
-    hessian_factor const f = factor(h, 1e-14, true);
+    hessian_factor const f = factor(h, {1e-14, true});
     EXPECT_GE(f.damping_raised, 1);
     EXPECT_LE(f.damping, 0.1);
     expect_factor(f, h);
@@ -88,11 +88,11 @@ TEST(factor, raises_the_damping_until_it_suffices) {
 #if defined(_OPENMP)
 TEST(factor, threads_do_not_change_a_bit) {
     hessian const h = hessian::of(correlated_inputs(500, 333, 1)); // three blocks
-    hessian_factor const serially = factor(h, 0.01, true);
+    hessian_factor const serially = factor(h, {0.01, true});
     expect_factor(serially, h);
     for (index_t const count : {2, 3}) {
         threads many(count);
-        EXPECT_EQ(factor(h, 0.01, true, many).r, serially.r);
+        EXPECT_EQ(factor(h, {0.01, true}, many).r, serially.r);
     }
 }
 #endif
@@ -100,7 +100,7 @@ TEST(factor, threads_do_not_change_a_bit) {
 TEST(factor, gives_up_where_no_damping_can_suffice) {
     hessian const h = hessian::of(correlated_inputs(100, 5, 1));
     for (double const damping : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-        EXPECT_EQ(factor(h, damping, false).r.size(), 0);
+        EXPECT_EQ(factor(h, {damping, false}).r.size(), 0);
     }
 }
 
@@ -108,7 +108,7 @@ TEST(factor, an_input_that_was_not_finite_is_named) {
     for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30F}) {
         matrix x = correlated_inputs(100, 20, 1);
         x(50, 7) = bad;
-        EXPECT_EQ(failure_message([&] { factor(hessian::of(x), 0.01, false); }), "hessian: input 7 was not finite");
+        EXPECT_EQ(failure_message([&] { factor(hessian::of(x), {0.01, false}); }), "hessian: input 7 was not finite");
     }
 }
 

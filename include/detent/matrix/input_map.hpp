@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/simd/hadamard.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A step of an `input_map`: number k of what comes out is number `order[k]` of what goes in.
+struct permutation {
+    std::vector<std::int32_t> order;
+    friend bool operator==(permutation const&, permutation const&) = default;
+};
+
+/// A step of an `input_map`: number k is multiplied by `factors[k]`.
+struct diagonal {
+    std::vector<float> factors;
+    friend bool operator==(diagonal const&, diagonal const&) = default;
+};
+
+/// A step of an `input_map`: each `width` consecutive numbers are multiplied by the orthonormal Walsh-Hadamard matrix,
+/// see `simd::hadamard`; `width` is a power of two that divides how many numbers there are.
+struct block_hadamard {
+    index_t width = 1;
+    friend bool operator==(block_hadamard, block_hadamard) = default;
+};
+
+/// What happens to a layer's input before the packed product: x' = M x, where M is a product of permutations, diagonal
+/// matrices and block rotations, the first step nearest to x. The packed weights are then those of W' = W M^-1, and
+/// W x = W' x'. An empty map changes nothing. It is a value; const uses may happen at once in several threads.
+class input_map {
+public:
+    using step = std::variant<permutation, diagonal, block_hadamard>;
+
+    input_map() = default;
+    /// Of one step for `features` inputs. @throws error as `then`.
+    input_map(step first, index_t features) { then(std::move(first), features); }
+
+    bool empty() const { return steps_.empty(); }
+    /// The steps, the first is done first.
+    std::vector<step> const& steps() const { return steps_; }
+
+    /// Does one step more, for `features` inputs. @throws error when it is no permutation, a factor is not a number
+    /// other than 0 whose inverse is finite, or blocks do not divide the inputs.
+    input_map& then(step next, index_t features) {
+        std::visit([&](auto const& s) { check(s, features); }, next);
+        steps_.push_back(std::move(next));
+        return *this;
+    }
+
+    /// Does another map, of as many inputs, after this one.
+    input_map& then(input_map const& next) {
+        steps_.insert(steps_.end(), next.steps_.begin(), next.steps_.end());
+        return *this;
+    }
+
+    /// The permutation where the map is one and nothing else; null where it is not.
+    std::vector<std::int32_t> const* order() const {
+        auto const* const only = steps_.size() == 1 ? std::get_if<permutation>(&steps_.front()) : nullptr;
+        return only ? &only->order : nullptr;
+    }
+
+    /// M x for each row x of a matrix (rows, in): of inputs, or of the rows of a Hessian.
+    template <class Scalar> basic_matrix<Scalar> apply(basic_matrix<Scalar> x, executor_ref executor = {}) const {
+        for_rows(x, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+            for (step const& s : steps_) {
+                std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v * f; }); }, s);
+            }
+        });
+        return x;
+    }
+    matrix apply(matrix_view x, executor_ref executor = {}) const { return apply<float>(matrix(x), executor); }
+
+    /// W M^-1 for weights (out, in).
+    template <class Scalar> basic_matrix<Scalar> of_weights(basic_matrix<Scalar> w, executor_ref executor = {}) const {
+        for_rows(w, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+            for (step const& s : steps_) {
+                std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v / f; }); }, s);
+            }
+        });
+        return w;
+    }
+    matrix of_weights(matrix_view w, executor_ref executor = {}) const {
+        return of_weights<float>(matrix(w), executor);
+    }
+
+    /// G M for each row of a matrix (rows, in): what `of_weights` made becomes the weights again, and the gradient of
+    /// x' becomes that of x.
+    template <class Scalar> basic_matrix<Scalar> back(basic_matrix<Scalar> g, executor_ref executor = {}) const {
+        for_rows(g, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+            for (auto s = steps_.rbegin(); s != steps_.rend(); ++s) {
+                std::visit([&](auto const& t) { backward(t, row, copy); }, *s);
+            }
+        });
+        return g;
+    }
+    matrix back(matrix_view g, executor_ref executor = {}) const { return back<float>(matrix(g), executor); }
+
+    /// M A M^T for a square matrix (in, in), such as a Hessian.
+    basic_matrix<double> both_sides(basic_matrix<double> a, executor_ref executor = {}) const {
+        a = apply<double>(std::move(a), executor);
+        a.transposeInPlace();
+        a = apply<double>(std::move(a), executor);
+        a.transposeInPlace();
+        return a;
+    }
+
+    friend bool operator==(input_map const&, input_map const&) = default;
+
+private:
+    static void check(permutation const& p, index_t features) {
+        std::vector<bool> seen(static_cast<std::size_t>(features));
+        for (auto const input : p.order) {
+            if (input < 0 || input >= features || seen[static_cast<std::size_t>(input)]) {
+                throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
+            }
+            seen[static_cast<std::size_t>(input)] = true;
+        }
+        if (std::ssize(p.order) != features) {
+            throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
+        }
+    }
+
+    static void check(diagonal const& d, index_t features) {
+        if (std::ssize(d.factors) != features) {
+            throw error("input map", "has " + std::to_string(d.factors.size()) + " factors for " +
+                                         std::to_string(features) + " inputs");
+        }
+        for (index_t k = 0; k < features; ++k) {
+            float const f = d.factors[static_cast<std::size_t>(k)];
+            if (!std::isfinite(f) || !std::isfinite(1 / f)) {
+                throw error("input map", "the factor of input " + std::to_string(k) + " is " + std::to_string(f));
+            }
+        }
+    }
+
+    static void check(block_hadamard h, index_t features) {
+        if (!simd::is_power_of_two(h.width) || features % h.width != 0) {
+            throw error("input map", "blocks of " + std::to_string(h.width) + " do not divide " +
+                                         std::to_string(features) + " inputs, or are no power of two");
+        }
+    }
+
+    /// Calls `f(row, scratch)` for every row; the scratch has room for one.
+    template <class Scalar, class F> void for_rows(basic_matrix<Scalar>& x, executor_ref executor, F const& f) const {
+        if (empty()) {
+            return;
+        }
+        executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
+            basic_vector<Scalar> copy(x.cols());
+            for (index_t row = begin; row < end; ++row) {
+                f(x.data() + row * x.cols(), copy);
+            }
+        });
+    }
+
+    template <class Scalar, class Scale>
+    static void forward(permutation const& p, Scalar* x, basic_vector<Scalar>& copy, Scale const&) {
+        std::copy_n(x, copy.size(), copy.data());
+        for (index_t k = 0; k < copy.size(); ++k) {
+            x[k] = copy.data()[p.order[static_cast<std::size_t>(k)]];
+        }
+    }
+    template <class Scalar, class Scale>
+    static void forward(diagonal const& d, Scalar* x, basic_vector<Scalar>&, Scale const& scale) {
+        std::ranges::transform(x, x + d.factors.size(), d.factors.begin(), d.factors.end(), x, scale);
+    }
+    template <class Scalar, class Scale>
+    static void forward(block_hadamard h, Scalar* x, basic_vector<Scalar>& copy, Scale const&) {
+        simd::hadamard(x, copy.size(), h.width);
+    }
+
+    template <class Scalar> static void backward(permutation const& p, Scalar* x, basic_vector<Scalar>& copy) {
+        std::copy_n(x, copy.size(), copy.data());
+        for (index_t k = 0; k < copy.size(); ++k) {
+            x[p.order[static_cast<std::size_t>(k)]] = copy.data()[k];
+        }
+    }
+    template <class Scalar> static void backward(diagonal const& d, Scalar* x, basic_vector<Scalar>& copy) {
+        forward(d, x, copy, [](Scalar v, float f) { return v * f; });
+    }
+    template <class Scalar> static void backward(block_hadamard h, Scalar* x, basic_vector<Scalar>& copy) {
+        simd::hadamard(x, copy.size(), h.width);
+    }
+
+    std::vector<step> steps_;
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include "detent/evidence/layer_inputs.hpp"
+#include "detent/solver/problem.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// The evidence of a solver that needs nothing but the weights.
+struct no_evidence {};
+
+/// A solver chooses a code for every weight. Its type says what it must know about the layer's inputs: `no_evidence`,
+/// `hessian` or `layer_inputs`.
+template <class S>
+concept Solver = std::regular<S> && requires(S const solver, matrix_view w, typename S::evidence const& known,
+                                             problem const& p, executor_ref executor) {
+    { solver.solve(w, known, p, executor) } -> std::same_as<solution>;
+};
+
+/// A solver that works from the Hessian factored as it says: damped so much, inputs in their natural order or in
+/// descending order of activation. Layers that read the same inputs can then share the factor, and `owq` can solve for
+/// the columns that are left with a part of it; the order of a factor may be any order of the columns.
+template <class S>
+concept SecondOrderSolver = Solver<S> && requires(S const solver, matrix_view w, hessian_factor const& factor,
+                                                  problem const& p, executor_ref executor) {
+    { solver.factoring() } -> std::same_as<factor_options>;
+    { solver.solve(w, factor, p, executor) } -> std::same_as<solution>;
+};
+
+/// A solver that first moves the weights and then rounds them with a second-order solver, `rounding`.
+template <class S>
+concept CorrectingSolver = Solver<S> && SecondOrderSolver<decltype(S::rounding)> &&
+                           requires(S const solver, matrix_view w, layer_inputs const& known, executor_ref executor) {
+                               { solver.correct(w, known, executor) } -> std::same_as<matrix>;
+                           };
+
+/// What a solver does besides choosing codes, for those that wrap others.
+enum class wrapping { weak_columns, scales, map };
+
+/// Whether a solver, or any that it wraps, does that.
+template <wrapping What, class S> inline constexpr bool wraps = [] {
+    bool found = false;
+    if constexpr (requires { S::wraps; }) {
+        found = S::wraps == What;
+    }
+    if constexpr (requires(S s) { s.inner; }) {
+        found = found || wraps<What, decltype(S::inner)>;
+    }
+    return found;
+}();
+
+/// How a solver, or the one that it wraps, factors the Hessian; the usual way where it does not.
+template <Solver S> factor_options factoring_of(S const& solver) {
+    if constexpr (requires { solver.factoring(); }) {
+        return solver.factoring();
+    } else if constexpr (requires { solver.inner; }) {
+        return factoring_of(solver.inner);
+    } else {
+        return {};
+    }
+}
+
+/// What a solver around `Inner` has to know: as much, but not less than a Hessian.
+template <Solver Inner>
+using evidence_around = std::conditional_t<std::same_as<typename Inner::evidence, layer_inputs>, layer_inputs, hessian>;
+
+/// `solver.solve` with what of the evidence it asks for; second-order solvers share the factor that `known` keeps.
+template <Solver S>
+solution solve_with(S const& solver, matrix_view w, layer_inputs const& known, problem const& p,
+                    executor_ref executor = {}) {
+    if constexpr (SecondOrderSolver<S>) {
+        expect_features(known.features(), w);
+        static_cast<void>(p.begin(w)); // complains of the weights before the work
+        return solver.solve(w, known.factor(solver.factoring(), executor), p, executor);
+    } else if constexpr (std::same_as<typename S::evidence, no_evidence>) {
+        return solver.solve(w, no_evidence{}, p, executor);
+    } else {
+        return solver.solve(w, known, p, executor);
+    }
+}
+
+/// The same where only a Hessian is known.
+template <Solver S>
+    requires(!std::same_as<typename S::evidence, layer_inputs>)
+solution solve_with(S const& solver, matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) {
+    if constexpr (std::same_as<typename S::evidence, no_evidence>) {
+        return solver.solve(w, no_evidence{}, p, executor);
+    } else {
+        return solver.solve(w, h, p, executor);
+    }
+}
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
+#include "detent/evidence/layer_inputs.hpp"
+#include "detent/matrix/input_map.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// By how much `smooth` divides each channel: the size of its input to the power of `exponent` over the size of its
+/// weights to the power of 1 - `exponent`, not below 1e-5, which channels without inputs or weights would make 0.
+inline vector smoothing_scales(vector const& inputs, vector const& weights, float exponent) {
+    constexpr float least = 1e-5F;
+    return (inputs.array().max(least).pow(exponent) / weights.array().max(least).pow(1 - exponent)).max(least);
+}
+
+/// How large the inputs of a channel are.
+enum class channel_size {
+    largest,         ///< their largest absolute value (SmoothQuant)
+    root_mean_square ///< for which their Hessian suffices
+};
+
+/// SmoothQuant (Xiao et al., eq. 4), with which OmniQuant's LET begins: divides every input x_j by
+/// s_j = max |x_j|^a / max |W_j|^(1 - a), which moves what is hard to round from inputs to weights.
+template <channel_size Size = channel_size::largest> struct smooth {
+    float exponent = 0.5F; ///< a, from 0 to 1
+
+    /// @throws error when `exponent` is out of range, or how large inputs are is not known.
+    input_map fit(matrix_view w, layer_inputs const& known) const {
+        if (!(exponent >= 0 && exponent <= 1)) {
+            throw error("smooth", "its exponent is " + std::to_string(exponent) + ", not from 0 to 1");
+        }
+        vector const weights = w.cwiseAbs().colwise().maxCoeff().transpose();
+        vector const scales = smoothing_scales(size_of(known), weights, exponent);
+        std::vector<float> factors(static_cast<std::size_t>(scales.size()));
+        std::ranges::transform(scales, factors.begin(), [](float s) { return 1 / s; });
+        return {diagonal{std::move(factors)}, w.cols()};
+    }
+
+    friend constexpr bool operator==(smooth, smooth) = default;
+
+private:
+    static vector size_of(layer_inputs const& known) {
+        if constexpr (Size == channel_size::root_mean_square) {
+            return (0.5 * known.hessian().diagonal()).cwiseSqrt().template cast<float>();
+        } else {
+            if (known.largest().size() == 0) {
+                throw error("smooth", "needs the largest of each input, not only their Hessian");
+            }
+            return known.largest();
+        }
+    }
+};
+
+} // namespace detent::inline DETENT_ABI
