@@ -11,7 +11,7 @@
 namespace detent::inline DETENT_ABI {
 
 /// A packed matrix whose grid and granularity are part of its type. It has forgotten which solver chose its codes.
-template <Grid G, Granularity P> class quantized_matrix {
+template <class G, Granularity P> class quantized_matrix {
 public:
     using grid_type = G;
     using granularity_type = P;

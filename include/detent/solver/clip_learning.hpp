@@ -183,22 +183,28 @@ private:
     matrix product_; // (rows, in), errors times H
 };
 
+/// `h` (in, in), of which the upper triangle is there, as floats with both triangles and a largest diagonal element of
+/// 1: neither clips nor a choice between solutions depend on its unit.
+inline matrix symmetric_floats(basic_matrix<double> const& h) {
+    double const largest = h.diagonal().maxCoeff();
+    matrix symmetric = (h / (largest > 0 ? largest : 1)).cast<float>();
+    symmetric.triangularView<Eigen::StrictlyLower>() = symmetric.transpose();
+    return symmetric;
+}
+
 /// Learns how far the range of each tile of `w` (out, in) is clipped so that rounding to nearest loses least at the
-/// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix); of `h` (in, in) the upper
-/// triangle is read. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
-/// when scales are given, or a weight is not finite.
-inline solution learn_clips(matrix_view w, basic_matrix<double> const& h, problem const& p, clip_learning how,
+/// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with both
+/// triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error when
+/// scales are given, or a weight is not finite.
+inline solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how,
                             executor_ref executor = {}) {
     if (p.placed()) {
         throw error("clipping", "has nothing to learn where scales are given");
     }
     solution s = p.begin(w);
-    double const largest = h.diagonal().maxCoeff(); // clips do not depend on the unit of H, floats do
-    matrix symmetric = (h / (largest > 0 ? largest : 1)).cast<float>();
-    symmetric.triangularView<Eigen::StrictlyLower>() = symmetric.transpose();
     index_t const piece = ceil_div(index_t{32}, s.tile.rows) * s.tile.rows;
     executor.for_pieces(w.rows(), piece, [&](index_t begin, index_t end) {
-        clip_learner(w.middleRows(begin, end - begin), begin, symmetric, p, s).run(how);
+        clip_learner(w.middleRows(begin, end - begin), begin, h, p, s).run(how);
     });
     return s;
 }

@@ -2,6 +2,10 @@
 
 #pragma once
 
+#include <concepts>
+#include <utility>
+
+#include "detent/solver/better_rows.hpp"
 #include "detent/solver/clip_learning.hpp"
 #include "detent/solver/rtn.hpp"
 #include "detent/solver/solver.hpp"
@@ -10,13 +14,15 @@ namespace detent::inline DETENT_ABI {
 
 /// Learnable weight clipping on one matrix (OmniQuant, Shao et al., section 3.2): learns how far the range of every tile
 /// is clipped by the error of the layer's output, then leaves the codes to `inner` with the scales given. The smallest
-/// and the largest weight of a tile make the range that is clipped; the quantizer's range is not asked.
+/// and the largest weight of a tile make the range that is clipped. Clips are learned for rounding to nearest; another
+/// solver can make up for errors in its own way, so it solves the problem without clips too, and each row of tiles gets
+/// the better answer.
 template <Solver Inner = rtn> struct clipped {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "clips are those of the mapped matrix: write transformed<T, clipped<Inner>>");
-    static_assert(!detent::wraps<wrapping::scales, Inner>,
+    static_assert(!detent::wraps<wrapping::clip, Inner> && !detent::wraps<wrapping::search, Inner>,
                   "clipped and searched both choose the scales: one of them is enough");
-    static constexpr wrapping wraps = wrapping::scales;
+    static constexpr wrapping wraps = wrapping::clip;
 
     using evidence = evidence_around<Inner>;
 
@@ -33,8 +39,7 @@ template <Solver Inner = rtn> struct clipped {
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
-            solution const learned = learn_clips(w, h.scale() * h.sum(), p, learning, executor);
-            return solve_with(inner, w, known, with_scales(p, learned), executor);
+            return solve_both(w, known, h.scale() * h.sum(), p, executor);
         }
     }
 
@@ -52,11 +57,35 @@ template <Solver Inner = rtn> struct clipped {
         if (f.r.size() == 0) { // it will say why
             return inner.solve(w, f, p, executor);
         }
-        solution const learned = learn_clips(w, damped_hessian(f, executor), p, learning, executor);
-        return inner.solve(w, f, with_scales(p, learned), executor);
+        return solve_both(w, f, damped_hessian(f, executor), p, executor);
     }
 
     friend constexpr bool operator==(clipped const&, clipped const&) = default;
+
+private:
+    /// With clips and without; of `h` (in, in) the upper triangle is there.
+    template <class Evidence>
+    solution solve_both(matrix_view w, Evidence const& known, basic_matrix<double> const& h, problem const& p,
+                        executor_ref executor) const {
+        auto const solve_inner = [&](problem const& q) {
+            if constexpr (std::same_as<Evidence, hessian_factor>) {
+                return inner.solve(w, known, q, executor);
+            } else {
+                return solve_with(inner, w, known, q, executor);
+            }
+        };
+        matrix const symmetric = symmetric_floats(h); // (in, in)
+        solution const learned = learn_clips(w, symmetric, p, learning, executor);
+        solution with = solve_inner(with_scales(p, learned));
+        if constexpr (std::same_as<Inner, rtn>) { // learning has compared with the whole range
+            return with;
+        } else {
+            solution without = solve_inner(p);
+            auto const losses = row_losses(w, with, symmetric, executor);
+            auto const losses_without = row_losses(w, without, symmetric, executor);
+            return better_rows(std::move(with), losses, std::move(without), losses_without);
+        }
+    }
 };
 
 } // namespace detent::inline DETENT_ABI

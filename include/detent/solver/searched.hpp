@@ -18,9 +18,9 @@ namespace detent::inline DETENT_ABI {
 template <Solver Inner = rtn> struct searched {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "ranges are those of the mapped matrix: write transformed<T, searched<Inner>>");
-    static_assert(!detent::wraps<wrapping::scales, Inner>,
+    static_assert(!detent::wraps<wrapping::clip, Inner> && !detent::wraps<wrapping::search, Inner>,
                   "clipped and searched both choose the scales: one of them is enough");
-    static constexpr wrapping wraps = wrapping::scales;
+    static constexpr wrapping wraps = wrapping::search;
 
     using evidence = layer_inputs;
 

@@ -39,7 +39,7 @@ concept CorrectingSolver = Solver<S> && SecondOrderSolver<decltype(S::rounding)>
                            };
 
 /// What a solver does besides choosing codes, for those that wrap others.
-enum class wrapping { weak_columns, scales, map };
+enum class wrapping { weak_columns, clip, search, map };
 
 /// Whether a solver, or any that it wraps, does that.
 template <wrapping What, class S> inline constexpr bool wraps = [] {

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <utility>
+
+#include "detent/matrix/activation_quantizer.hpp"
+#include "detent/matrix/quantized_matrix.hpp"
+#include "detent/quantizer/product.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// A linear map whose weights are packed and whose inputs are rounded: y = x' W'^T, where x' are the inputs mapped and
+/// rounded. On integers where both grids allow it.
+template <class G, Granularity P> class quantized_linear {
+public:
+    quantized_linear(quantized_matrix<G, P> weights, activation_quantizer input)
+        : weights_(std::move(weights)), input_(std::move(input)) {}
+
+    quantized_matrix<G, P> const& weights() const& { return weights_; }
+    quantized_matrix<G, P>&& weights() && { return std::move(weights_); }
+    /// How mapped inputs are rounded.
+    activation_quantizer const& input() const { return input_; }
+    extents shape() const { return weights_.shape(); }
+
+    /// y (token, out) for inputs x (token, in): maps them, rounds them and multiplies. @throws error when a number of
+    /// `x` is not finite, or there are not as many features as the weights have.
+    matrix operator()(matrix_view x, executor_ref executor = {}) const {
+        if (x.cols() != shape().cols) {
+            throw error("inputs", "have " + std::to_string(x.cols()) + " features, the weights have " +
+                                      std::to_string(shape().cols) + " columns");
+        }
+        matrix y(x.rows(), shape().rows); // (token, out)
+        multiply(weights_.packed(), input_, x, y, executor);
+        return y;
+    }
+
+private:
+    quantized_matrix<G, P> weights_;
+    activation_quantizer input_;
+};
+
+} // namespace detent::inline DETENT_ABI

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <utility>
+
+#include "detent/core/eigen.hpp"
+#include "detent/core/executor.hpp"
+#include "detent/matrix/solution.hpp"
+#include "detent/nn/products.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// What each row of a solution for `w` (out, in) loses at the layer's output, d H d^T for d = q - w, up to the unit of
+/// `h` (in, in), both triangles.
+inline basic_vector<double> row_losses(matrix_view w, solution const& s, matrix const& h, executor_ref executor = {}) {
+    matrix stored = decode(s); // (out, in)
+    for (index_t k = 0; k < s.weak.count(); ++k) {
+        for (index_t row = 0; row < w.rows(); ++row) {
+            stored(row, s.weak.columns()[static_cast<std::size_t>(k)]) = s.weak.at(k, row);
+        }
+    }
+    matrix const d = s.map.back(stored, executor) - w; // (out, in)
+    basic_vector<double> losses(w.rows());
+    executor.for_pieces(w.rows(), 64, [&](index_t begin, index_t end) {
+        auto const rows = d.middleRows(begin, end - begin);
+        matrix product = matrix::Zero(end - begin, w.cols());
+        nn::add_product(product, rows, h);
+        losses.segment(begin, end - begin) = product.cwiseProduct(rows).cast<double>().rowwise().sum();
+    });
+    return losses;
+}
+
+/// Of two solutions for the same weights, the better one of each row of tiles, given what every row loses; where they
+/// store columns differently, the better one as a whole. The report is that of `a`.
+inline solution better_rows(solution a, basic_vector<double> const& losses_a, solution b,
+                            basic_vector<double> const& losses_b) {
+    bool const alike = a.tile == b.tile && a.scales.tiles == b.scales.tiles && a.map == b.map &&
+                       a.tile_of == b.tile_of && a.table == b.table && a.weak.columns() == b.weak.columns();
+    if (!alike) {
+        return losses_b.sum() < losses_a.sum() ? std::move(b) : std::move(a);
+    }
+    for (index_t i = 0; i < a.scales.tiles.rows; ++i) {
+        index_t const top = i * a.tile.rows;
+        index_t const count = std::min(a.tile.rows, a.shape.rows - top);
+        if (!(losses_b.segment(top, count).sum() < losses_a.segment(top, count).sum())) {
+            continue;
+        }
+        for (index_t j = 0; j < a.scales.tiles.cols; ++j) {
+            a.scales.set(i, j, b.scales.at(i, j));
+        }
+        for (index_t row = top; row < top + count; ++row) {
+            std::copy_n(&b.codes[static_cast<std::size_t>(row * a.shape.cols)], a.shape.cols, &a.code_at(row, 0));
+            for (index_t k = 0; k < a.weak.count(); ++k) {
+                a.weak.set(k, row, b.weak.at(k, row));
+            }
+        }
+    }
+    return a;
+}
+
+} // namespace detent::inline DETENT_ABI
