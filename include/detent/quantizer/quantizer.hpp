@@ -6,7 +6,7 @@
 
 #include "detent/matrix/quantized_matrix.hpp"
 #include "detent/quantizer/product.hpp"
-#include "detent/scale/mse.hpp"
+#include "detent/scale/default_range.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"
 
@@ -33,7 +33,9 @@ template <Grid G, Granularity P = per_channel, Solver S = rtn, class Range = def
     /// @throws error when a weight is not finite or the evidence does not fit `w`.
     quantized_matrix<G, P> operator()(matrix_view w, evidence const& known, executor_ref executor = {}) const {
         problem_of const p{grid, granularity, range, with_unit(grid, w, format)};
-        return {grid, granularity, solver.solve(w, known, p, executor)};
+        solution solved = solver.solve(w, known, p, executor);
+        solved.report.clamped_scales = clamped_scales(w, solved);
+        return {grid, granularity, solved};
     }
 
     /// The same for a solver that needs nothing but the weights.
