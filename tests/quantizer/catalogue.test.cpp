@@ -349,7 +349,7 @@ TEST(catalogue, scales_that_do_not_fit_are_counted) {
     auto const counted = [&](char const* text) { return quantize(w, inputs, spec::parse(text)).report.clamped_scales; };
     for (auto const* const text :
          {"int4", "int4:sym", "int1:sym", "int4:gptq", "int4:obq", "int4:qronos", "int4:mse", "int4:truncated", "e2m1",
-          "int4:search", "int4:search:gptq", "int4:a=int8@tensor", "int4:a=int8", "fp4:a=fp4:fpq:search"}) {
+          "int4:search", "int4:search:gptq", "int4:a=int8@tensor", "int4:a=int8", "fp4:a=fp4:fpq"}) {
         EXPECT_EQ(counted(text), 1) << text;
     }
     EXPECT_EQ(counted("int4:g16"), 3);

@@ -193,7 +193,7 @@ TEST(quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
                   most);
         EXPECT_EQ((quantizer<grid_type, per_group<16>>{.format = kind}(w).report().clamped_scales), 0);
     };
-    for (auto const [kind, most] : {std::pair{scale_kind::f16, 0x1p-24F}, {scale_kind::bf16, 0x1p-126F},
+    for (auto const& [kind, most] : {std::pair{scale_kind::f16, 0x1p-24F}, {scale_kind::bf16, 0x1p-126F},
                                     {scale_kind::f32, 0x1p-126F}, {scale_kind::e8m0, 0x1p-127F},
                                     {scale_kind::ue4m3, 0x1p-126F}}) {
         expect(int_grid<1, zero::none>{}, kind, most);

@@ -56,9 +56,10 @@ struct solution {
     code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
 };
 
-/// How many tiles of `w` (out, in), which `s` solves, have a scale that does not fit its format, too large or too small:
-/// those with the largest or the smallest scale there is, to which all others are brought by `store`. A unit of the
-/// weights makes the largest scale fit. Tiles of zeros, without weak columns, do not count: any scale serves them.
+/// How many tiles of `w` (out, in), which `s` solves, have a scale that does not fit its format, too large or too
+/// small. Those are the tiles with the largest or the smallest scale that the format has, where `store` puts all scales
+/// beyond. The largest scale of a format with a unit does not count, because the unit is chosen so that it fits. Tiles
+/// of zeros do not count either (apart from weak columns), because any scale serves them.
 inline index_t clamped_scales(matrix_view w, solution const& s) {
     DETENT_EXPECTS(shape_of(w) == s.shape);
     scale_format const format = s.scales.format;
