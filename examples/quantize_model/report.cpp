@@ -120,6 +120,10 @@ void print(run_report const& report) {
                 std::cout << r.spec << ", " << layer.name << ": " << layer.solve.weak_missing
                           << " weak columns fewer, as too few inputs were ever seen\n";
             }
+            if (layer.solve.clamped_scales > 0) {
+                std::cout << r.spec << ", " << layer.name << ": " << layer.solve.clamped_scales
+                          << " scales do not fit their format\n";
+            }
         }
     }
     print_times(report);
@@ -143,6 +147,7 @@ std::string to_json(run_report const& report) {
                               {"damping", l.solve.damping},
                               {"damping_raised", l.solve.damping_raised},
                               {"dead_columns", l.solve.dead_columns},
+                              {"clamped_scales", l.solve.clamped_scales},
                               {"fallback", l.solve.fallback},
                               {"seconds", l.seconds}});
         }

@@ -27,6 +27,8 @@
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/quantizer/stored_matrix.hpp"
 #include "detent/scale/absmax.hpp"
+#include "detent/scale/default_range.hpp"
+#include "detent/scale/least_squares.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"

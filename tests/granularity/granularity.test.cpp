@@ -11,7 +11,8 @@ namespace {
 using namespace detent;
 
 struct no_tile : std::monostate {}; // regular, but nothing else
-static_assert(Granularity<per_tensor> && Granularity<per_channel> && Granularity<per_group<128>> &&
+static_assert(Granularity<per_tensor> && Granularity<per_channel> && Granularity<per_token> &&
+              Granularity<per_group<128>> &&
               Granularity<per_group<>> && Granularity<per_block<2, 3>> && Granularity<per_block<>> &&
               Granularity<per_tile>);
 static_assert(!Granularity<no_tile> && !Granularity<int>);
@@ -20,6 +21,8 @@ TEST(granularity, tile_shapes) {
     extents const shape{40, 300};
     EXPECT_EQ(per_tensor::tile(shape), shape);
     EXPECT_EQ(per_channel::tile(shape), (extents{1, 300}));
+    EXPECT_EQ(per_token::tile(shape), (extents{1, 300})); // of 40 tokens
+    EXPECT_EQ(per_token::tile({0, 300}), (extents{1, 300}));
     EXPECT_EQ(per_group<128>::tile(shape), (extents{1, 128}));
     EXPECT_EQ((per_block<16, 32>::tile(shape)), (extents{16, 32}));
     EXPECT_EQ(per_group<>{}.width, 128);
@@ -41,6 +44,7 @@ TEST(granularity, values_and_types_agree) {
     for (extents const shape : {extents{1, 1}, {1, 300}, {300, 1}, {5, 7}, {40, 129}}) {
         EXPECT_EQ((per_tile{0, 0}.tile(shape)), per_tensor::tile(shape));
         EXPECT_EQ((per_tile{1, 0}.tile(shape)), per_channel::tile(shape));
+        EXPECT_EQ((per_tile{1, 0}.tile(shape)), per_token::tile(shape));
         EXPECT_EQ((per_tile{1, 48}.tile(shape)), per_group<48>::tile(shape));
         EXPECT_EQ(per_group<>{48}.tile(shape), per_group<48>::tile(shape));
         EXPECT_EQ((per_tile{6, 48}.tile(shape)), (per_block<6, 48>::tile(shape)));

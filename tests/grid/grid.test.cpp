@@ -48,6 +48,29 @@ static_assert(!SignedGrid<int_grid<4>> && !SignedGrid<positive>);
 
 TEST(grid, a_users_own_struct_is_a_grid) { test::expect_grid(powers_of_two{}); }
 
+TEST(grid, knows_whether_it_contains_zero) {
+    EXPECT_TRUE(contains_zero(int_grid<1>{})); // by its zero point
+    EXPECT_TRUE(contains_zero(int_grid<8>{}));
+    EXPECT_TRUE(contains_zero(int_grid<2, zero::none>{}));
+    EXPECT_TRUE(contains_zero(e2m1{}));
+    EXPECT_TRUE(contains_zero(fp_grid<7, 0>{}));
+    EXPECT_TRUE(contains_zero(nf4{}));
+    EXPECT_TRUE(contains_zero(ternary{}));
+    EXPECT_TRUE(contains_zero(positive{}));
+    EXPECT_TRUE(contains_zero(test::half_up{}));
+    EXPECT_FALSE(contains_zero(int_grid<1, zero::none>{}));
+    EXPECT_FALSE(contains_zero(powers_of_two{}));
+    EXPECT_FALSE(contains_zero(test::five{}));
+    EXPECT_FALSE(contains_zero(test::uneven_pair{}));
+    EXPECT_FALSE(contains_zero(test::odd_multiples{}));
+}
+
+TEST(grid, a_users_affine_grid_is_one) {
+    static_assert(AffineGrid<test::half_up> && !SignedGrid<test::half_up>);
+    test::expect_grid(test::odd_multiples{});
+    test::expect_grid(test::odd_multiples{0.3F});
+}
+
 TEST(grid, table_of_lists_the_numbers_of_all_codes) {
     static_assert(table_of(int_grid<2, zero::none>{}) == std::array<float, 4>{-2, -1, 0, 1});
     static_assert(table_of(powers_of_two{}) == powers_of_two::values);

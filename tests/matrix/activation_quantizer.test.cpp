@@ -13,6 +13,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
+#include "grid/own_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
@@ -56,7 +57,7 @@ template <Grid G> void expect_scalar(G const& grid, activation_quantizer const& 
     ASSERT_EQ(codes.bits, G::bits);
     ASSERT_EQ(codes.scales.size(), q.fixed() ? 1U : static_cast<std::size_t>(x.rows()));
     for (index_t t = 0; t < x.rows(); ++t) {
-        tile_scale const s = q.fixed() ? *q.fixed() : any_grid(grid).lay(interval::of(x.row(t)));
+        tile_scale const s = q.fixed() ? *q.fixed() : any_grid(grid).lay(interval::of(grid, x.row(t)));
         ASSERT_EQ(codes.scale_of(t), s);
         for (index_t j = 0; j < x.cols(); ++j) {
             int const k = q.shifts().empty() ? 0 : q.shifts()[static_cast<std::size_t>(j)];
@@ -184,5 +185,16 @@ TEST(activation_quantizer, threads_do_not_change_a_bit) {
               "activations: those of token 71 are not finite");
 }
 #endif
+
+TEST(activation_quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
+    matrix x = matrix::Ones(3, 20); // (token, feature)
+    x.row(1).setZero();
+    for (any_grid const& grid : {any_grid(int_grid<1, zero::none>{}), any_grid(test::powers_of_two{})}) {
+        matrix const rounded = activation_quantizer(grid).round(x);
+        EXPECT_LE(rounded.row(1).cwiseAbs().maxCoeff(), 0x1p-126F);
+        EXPECT_EQ(rounded.row(0), x.row(0));
+    }
+    EXPECT_EQ(activation_quantizer(any_grid(e2m1{})).round(x), x);
+}
 
 } // namespace

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <cmath>
+#include <limits>
+#include <utility>
+
 #include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"
@@ -31,6 +35,48 @@ TEST(pack, keeps_all_a_product_needs) {
     ASSERT_EQ(w.table.size(), 4U);
     EXPECT_EQ(w.table[0], -1);
     EXPECT_TRUE(std::isnan(w.table[3]));
+}
+
+/// Ones and a solution for them whose scales all fit.
+std::pair<matrix, solution> ones(extents tile, scale_format format = {}) {
+    solution s = test::random_solution(ternary{}, {7, 11}, tile, 1);
+    s.scales.format = format;
+    return {matrix::Ones(7, 11), s};
+}
+
+TEST(clamped_scales, are_those_at_the_ends_of_their_format) {
+    scale_format const nv{scale_kind::ue4m3, 0.3F};
+    for (scale_format const format :
+         {scale_format(scale_kind::f16), scale_format(scale_kind::bf16), scale_format(scale_kind::f32),
+          scale_format(scale_kind::e8m0), nv}) {
+        auto [w, s] = ones({2, 4}, format);
+        EXPECT_EQ(clamped_scales(w, s), 0);
+        s.scales.set(1, 2, {store(format, 1e-45F), 0});
+        EXPECT_EQ(clamped_scales(w, s), 1);
+        s.scales.set(3, 0, {limits_of(format).smallest, 0});
+        EXPECT_EQ(clamped_scales(w, s), 2);
+        s.scales.set(0, 1, {store(format, std::numeric_limits<float>::infinity()), 0});
+        EXPECT_EQ(clamped_scales(w, s), format == nv ? 2 : 3); // the unit makes the largest scale fit
+        s.scales.set(1, 2, {2 * limits_of(format).smallest, 0});
+        EXPECT_EQ(clamped_scales(w, s), format == nv ? 1 : 2);
+    }
+}
+
+TEST(clamped_scales, do_not_count_where_all_weights_are_zero) {
+    auto [w, s] = ones({2, 4});
+    s.order = test::random_order(11, 1);
+    s.scales.set(3, 2, {0x1p-24F, 0}); // row 6, stored columns 8 to 10
+    EXPECT_EQ(clamped_scales(w, s), 1);
+    for (index_t k = 8; k < 11; ++k) {
+        EXPECT_EQ(clamped_scales(w, s), 1);
+        w(6, s.order[static_cast<std::size_t>(k)]) = 0;
+    }
+    EXPECT_EQ(clamped_scales(w, s), 0);
+    w.row(6).setOnes();
+    s.weak = weak_columns({8, 9}, 7, float_format::f16);
+    EXPECT_EQ(clamped_scales(w, s), 1);
+    s.weak = weak_columns({8, 9, 10}, 7, float_format::f16);
+    EXPECT_EQ(clamped_scales(w, s), 0);
 }
 
 } // namespace

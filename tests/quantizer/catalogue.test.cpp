@@ -37,12 +37,17 @@ template <class Q> void expect_same(Q const& quantizer, char const* text) {
     quantization const result = quantize(w, h, s);
     EXPECT_TRUE(result.weights == expected.packed()) << text;
     EXPECT_EQ(result.report.loss, expected.report().loss) << text;
+    EXPECT_EQ(result.report.clamped_scales, expected.report().clamped_scales) << text;
 }
 
 TEST(catalogue, a_specification_means_its_types) {
     expect_same(quantizer<int_grid<4>>{}, "int4");
     expect_same(quantizer<int_grid<4>, per_group<16>>{}, "int4:g16:minmax:rtn:f16");
     expect_same(quantizer<int_grid<1>, per_tensor>{}, "int1:tensor");
+    expect_same(quantizer<int_grid<1, zero::none>>{}, "int1:sym");
+    expect_same(quantizer<int_grid<1, zero::none>, per_group<16>, gptq<>>{}, "int1:sym:g16:gptq");
+    expect_same(quantizer<int_grid<1, zero::none>, per_channel, rtn, absmax_range>{}, "int1:sym:absmax");
+    expect_same(quantizer<int_grid<2, zero::none>>{}, "int2:sym");
     expect_same(quantizer<int_grid<8, zero::none>, per_block<8, 16>>{.format = float_format::bf16},
                 "int8:sym:b8x16:bf16");
     expect_same(quantizer<int_grid<3>, per_channel, rtn, absmax_range>{}, "int3:absmax");
@@ -331,6 +336,32 @@ TEST(catalogue, solvers_choose_codes_for_scales_that_are_given) {
             EXPECT_LT(loss(":owq=2"), loss(":gptq")) << grid;
         }
     }
+}
+
+TEST(catalogue, scales_that_do_not_fit_are_counted) {
+    matrix w = random_matrix(6, 48, 1);
+    w.row(2) *= 1e7F;
+    w.row(5).setZero();
+    layer_inputs inputs(48);
+    matrix const x = correlated_inputs(200, 48, 2);
+    inputs.keep(200);
+    inputs.add(x, 0.9F * x);
+    auto const counted = [&](char const* text) { return quantize(w, inputs, spec::parse(text)).report.clamped_scales; };
+    for (auto const* const text :
+         {"int4", "int4:sym", "int1:sym", "int4:gptq", "int4:obq", "int4:qronos", "int4:mse", "int4:truncated", "e2m1",
+          "int4:search", "int4:search:gptq", "int4:a=int8@tensor", "int4:a=int8", "fp4:a=fp4:fpq"}) {
+        EXPECT_EQ(counted(text), 1) << text;
+    }
+    EXPECT_EQ(counted("int4:g16"), 3);
+    EXPECT_EQ(counted("int4:g16:gptq:act"), 3);
+    EXPECT_EQ(counted("int4:tensor"), 1);
+    for (auto const* const text : {"int4:bf16", "int4:f32:gptq", "e2m1:g16:scale=e8m0", "int4:bf16:search"}) {
+        EXPECT_EQ(counted(text), 0) << text;
+    }
+    spec const s = spec::parse("int4");
+    fake_quantizer<float>::tiles given;
+    fake_quantizer<float>(find_grid(s.grid), 0, s.format).forward(w, nullptr, given);
+    EXPECT_EQ(quantize_with(given, w, inputs, s).report.clamped_scales, 1);
 }
 
 TEST(catalogue, weak_columns_go_with_a_search) {

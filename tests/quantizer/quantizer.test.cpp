@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "detent/io/packed_tensors.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/scale/mse.hpp"
 #include "detent/solver/gptq.hpp"
 #include "detent/solver/obq.hpp"
 #include "detent/solver/owq.hpp"
@@ -176,6 +179,99 @@ TEST(quantizer, scales_of_8_bits_go_with_any_solver) {
                                                                              .format = format.kind}(w, h),
                             w, format);
         }
+    }
+}
+
+template <class Q> matrix decoded(Q const& quantizer, matrix const& w) { return dequantize(quantizer(w).packed()); }
+
+TEST(quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
+    matrix w = matrix::Zero(4, 64);
+    auto const expect = [&](auto grid, scale_kind kind, float most) {
+        using grid_type = decltype(grid);
+        EXPECT_LE(decoded(quantizer<grid_type>{.format = kind}, w).cwiseAbs().maxCoeff(), most);
+        EXPECT_LE(decoded(quantizer<grid_type, per_group<16>, rtn, mse_range>{.format = kind}, w).cwiseAbs().maxCoeff(),
+                  most);
+        EXPECT_EQ((quantizer<grid_type, per_group<16>>{.format = kind}(w).report().clamped_scales), 0);
+    };
+    for (auto const& [kind, most] : {std::pair{scale_kind::f16, 0x1p-24F}, {scale_kind::bf16, 0x1p-126F},
+                                    {scale_kind::f32, 0x1p-126F}, {scale_kind::e8m0, 0x1p-127F},
+                                    {scale_kind::ue4m3, 0x1p-126F}}) {
+        expect(int_grid<1, zero::none>{}, kind, most);
+        expect(test::uneven_pair{}, kind, most);
+        expect(test::powers_of_two{}, kind, most);
+        expect(int_grid<1>{}, kind, 0);
+        expect(e2m1{}, kind, 0);
+    }
+    w.block(1, 16, 1, 16).setConstant(-3); // one group of a matrix that is zero elsewhere
+    auto const result = quantizer<int_grid<1, zero::none>, per_group<16>>{}(w);
+    EXPECT_LE((dequantize(result.packed()) - w).cwiseAbs().maxCoeff(), 0x1p-24F);
+    EXPECT_EQ(result.report().clamped_scales, 0);
+}
+
+TEST(quantizer, one_bit_without_zero_has_the_error_of_least_squares) {
+    matrix const w = random_matrix(8, 4096, 5);
+    auto const error = [&](auto const& q) { return (decoded(q, w) - w).norm() / w.norm(); };
+    EXPECT_NEAR(error(quantizer<int_grid<1, zero::none>>{}), 0.603, 0.005);
+    EXPECT_GT(error(quantizer<int_grid<1, zero::none>, per_channel, rtn, absmax_range>{}), 1.5);
+}
+
+TEST(quantizer, scales_that_do_not_fit_are_counted) {
+    matrix const w = 1e6F * random_matrix(10, 400, 1);
+    auto const relative = [&](auto const& q, matrix const& x) { return (decoded(q, x) - x).norm() / x.norm(); };
+    quantizer<int_grid<4>> const f16;
+    EXPECT_EQ(f16(w).report().clamped_scales, 10);
+    EXPECT_GT(relative(f16, w), 0.5);
+    quantizer<int_grid<4>> const bf16{.format = float_format::bf16};
+    EXPECT_EQ(bf16(w).report().clamped_scales, 0);
+    EXPECT_LT(relative(bf16, w), 0.15);
+    EXPECT_EQ((quantizer<int_grid<4>, per_group<40>>{}(w).report().clamped_scales), 100);
+    EXPECT_EQ((quantizer<e2m1, per_block<2, 100>>{}(w).report().clamped_scales), 20);
+    EXPECT_EQ((quantizer<int_grid<4>, per_tensor, constant_solver>{}(w, code{3}).report().clamped_scales), 1);
+    hessian const h = hessian::of(correlated_inputs(500, 400, 1));
+    matrix one = random_matrix(10, 400, 1);
+    one.row(7) *= 1e6F;
+    EXPECT_EQ((quantizer<int_grid<4>, per_channel, gptq<>>{}(one, h).report().clamped_scales), 1);
+    EXPECT_EQ((quantizer<int_grid<4>, per_group<40>, gptq<>>{.solver = {.activation_order = true}}(one, h)
+                   .report()
+                   .clamped_scales),
+              10);
+    EXPECT_EQ((quantizer<int_grid<4>, per_channel, obq>{}(one, h).report().clamped_scales), 1);
+    owq<> const weak{.columns = 3, .format = float_format::f32};
+    EXPECT_EQ((quantizer<int_grid<4>, per_channel, owq<>>{.solver = weak}(one, h).report().clamped_scales), 1);
+    EXPECT_EQ((quantizer<e2m1, per_channel>{.format = scale_kind::e8m0}(w).report().clamped_scales), 0);
+    EXPECT_EQ((quantizer<e2m1, per_group<16>>{.format = scale_kind::ue4m3}(w).report().clamped_scales), 0);
+    // Where others are so much larger, the scales are too small.
+    EXPECT_EQ((quantizer<e2m1, per_channel>{.format = scale_kind::ue4m3}(one).report().clamped_scales), 9);
+    EXPECT_EQ((quantizer<int_grid<4>>{}(1e-9F * w / 1e6F).report().clamped_scales), 10);
+    EXPECT_EQ((quantizer<int_grid<4>>{.format = float_format::f32}(1e-9F * w / 1e6F).report().clamped_scales), 0);
+}
+
+TEST(quantizer, scales_may_be_subnormal_halves) {
+    // Rounding such a scale moves it by up to 2^-25; a weight is at most 15 scales, and half a scale more from its
+    // number.
+    for (float const size : {1e-4F, 1e-5F, 3e-6F, 1e-6F}) {
+        matrix const w = size * random_matrix(10, 400, 1);
+        auto const result = quantizer<int_grid<4>>{}(w);
+        EXPECT_EQ(result.report().clamped_scales, 0) << size;
+        matrix const exact = decoded(quantizer<int_grid<4>>{.format = float_format::f32}, w);
+        matrix const numbers = dequantize(result.packed());
+        for (index_t row = 0; row < w.rows(); ++row) {
+            float const scale = result.packed().scales.at(row, 0).scale;
+            EXPECT_LT(scale, 0x1p-14F);
+            float const most = 0.5F * scale + 15 * 0x1p-25F;
+            EXPECT_LE((numbers.row(row) - w.row(row)).cwiseAbs().maxCoeff(), 1.01F * most) << size;
+        }
+        EXPECT_LE((numbers - w).norm(), (exact - w).norm() + 4 * 0x1p-25F * std::sqrt(4000.0F)) << size;
+        // Products and files keep them.
+        Eigen::VectorXf const x = random_matrix(400, 1, 2);
+        Eigen::VectorXf const y = result * x;
+        EXPECT_LE((y - numbers * x).cwiseAbs().maxCoeff(), 1e-4F * size);
+        temporary_directory const directory;
+        io::safetensors_writer writer;
+        io::add_packed(writer, "a", result.packed());
+        writer.save(directory / "model.safetensors");
+        io::checkpoint const file(directory / "model.safetensors");
+        EXPECT_EQ(io::packed_reader(file).read("a", result.shape()), result.packed());
     }
 }
 

@@ -58,8 +58,9 @@ TEST(absmax_range, zeros_get_the_scale_of_minus_one_to_one) {
     EXPECT_EQ(absmax_range{}.fit(int_grid<2>{}, matrix::Zero(2, 3), float_format::f32), (tile_scale{2.0F / 3, 2}));
 }
 
-TEST(absmax_range, tiny_weights_get_a_normal_scale) {
-    EXPECT_EQ(absmax_range{}.fit(nf4{}, row_of({1e-20F, 0}), float_format::f16).scale, 0x1p-14F);
+TEST(absmax_range, tiny_and_huge_weights_get_the_scale_at_the_end) {
+    EXPECT_EQ(absmax_range{}.fit(nf4{}, row_of({1e-20F, 0}), float_format::f16).scale, 0x1p-24F);
+    EXPECT_EQ(absmax_range{}.fit(nf4{}, row_of({0x1p-20F, 0}), float_format::f16).scale, 0x1p-20F);
     EXPECT_EQ(absmax_range{}.fit(nf4{}, row_of({1e20F, 0}), float_format::f16).scale, 65504);
 }
 

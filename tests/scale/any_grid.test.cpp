@@ -214,18 +214,71 @@ TEST(any_grid, is_equal_to_grids_of_the_same_numbers) {
     EXPECT_TRUE(any_grid(e2m1{}, "a") == any_grid(fp_grid<2, 1>{}, "b"));
 }
 
-TEST(any_grid, takes_grids_of_users) {
-    test::powers_of_two const own;
+/// Rounds with the bits of `encode` and `decode`, and of `rounder<G>`.
+template <Grid G> void expect_rounded(G const& own, tile_scale s) {
     any_grid const any(own);
+    any_grid const copy = any;
+    auto const weights = weights_for(any.table());
+    std::vector<code> codes(weights.size()), codes_of_rounder(weights.size());
+    std::vector<float> numbers(weights.size()), numbers_of_rounder(weights.size());
+    copy.round(std::ssize(weights), weights.data(), s, codes.data(), numbers.data());
+    rounder<G> const round(own);
+    round(std::ssize(weights), weights.data(), s, codes_of_rounder.data(), numbers_of_rounder.data());
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+        ASSERT_EQ(codes[i], encode(own, weights[i], s)) << weights[i];
+        ASSERT_EQ(bits_of_float(numbers[i]), bits_of_float(decode(own, codes[i], s))) << weights[i];
+    }
+    EXPECT_EQ(codes, codes_of_rounder);
+    EXPECT_EQ(bits_of_floats(numbers), bits_of_floats(numbers_of_rounder));
+}
+
+TEST(any_grid, takes_grids_of_users) {
+    any_grid const any(test::powers_of_two{});
     EXPECT_EQ(any.name(), "");
     EXPECT_FALSE(any.split());
-    auto const weights = weights_for(any.table());
-    std::vector<code> codes(weights.size());
-    std::vector<float> numbers(weights.size());
-    any.round(std::ssize(weights), weights.data(), {0.3F, 0}, codes.data(), numbers.data());
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-        ASSERT_EQ(codes[i], encode(own, weights[i], {0.3F, 0}));
-        ASSERT_EQ(bits_of_float(numbers[i]), bits_of_float(decode(own, codes[i], {0.3F, 0})));
+    expect_rounded(test::powers_of_two{}, {0.3F, 0});
+    expect_rounded(test::five{}, {0.3F, 0});
+    expect_rounded(test::uneven_pair{}, {0.3F, 0});
+}
+
+TEST(any_grid, keeps_the_value_of_a_grid) {
+    for (float const step : {1.0F, 0.3F, 5.0F}) {
+        test::odd_multiples const own{step};
+        expect_rounded(own, {0.7F, 0});
+        EXPECT_EQ(any_grid(own).numbers().high, 3 * step);
+        EXPECT_EQ(any_grid(own).table()[1], -step);
+        EXPECT_FALSE(contains_zero(any_grid(own)));
+    }
+    EXPECT_FALSE(any_grid(test::odd_multiples{1}) == any_grid(test::odd_multiples{2}));
+}
+
+TEST(any_grid, takes_affine_grids_of_users) {
+    for (float const up : {0.5F, 0.25F}) {
+        test::half_up const own{up};
+        any_grid const any(own);
+        EXPECT_TRUE(any.has_zero());
+        EXPECT_TRUE(contains_zero(any));
+        EXPECT_EQ(any.lay({-3, 4}), lay_affine(own, {-3, 4}, float_format::f32));
+        expect_rounded(own, {1, 0});
+        expect_rounded(own, {0.3F, 4});
+        expect_rounded(own, {0.25F, 7}); // ties
+    }
+    any_grid changed(int_grid<4>{});
+    changed = any_grid(test::half_up{});
+    float const x = 0.5F;
+    code c = 0;
+    float number = 0;
+    changed.round(1, &x, {1, 2}, &c, &number);
+    EXPECT_EQ(c, 3); // not half to even
+    EXPECT_EQ(number, 1);
+}
+
+TEST(any_grid, contains_zero_if_the_grid_does) {
+    for (grid_name const& name : all_names()) {
+        any_grid const grid = find_grid(name);
+        bool const listed = std::ranges::find(grid.table(), 0.0F) != grid.table().end();
+        EXPECT_EQ(contains_zero(grid), listed) << name.text();
+        EXPECT_EQ(contains_zero(grid), name.text() != "int1sym") << name.text();
     }
 }
 

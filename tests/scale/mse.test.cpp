@@ -10,6 +10,7 @@
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "grid/own_grid.hpp"
 #include "nn/random_matrix.hpp"
@@ -24,9 +25,6 @@ using test::row_of;
 
 static_assert(RangeFor<mse_range, int_grid<4>> && RangeFor<mse_range, e2m1> && RangeFor<mse_range, nf4> &&
               RangeFor<mse_range, test::powers_of_two>);
-static_assert(std::same_as<default_range<int_grid<4>>, minmax_range> &&
-              std::same_as<default_range<int_grid<4, zero::none>>, absmax_range> &&
-              std::same_as<default_range<e2m1>, absmax_range>);
 
 /// The scales of GPTQ's search: the min-max (or symmetric) range times 1, 0.99, ... 0.21.
 template <Grid G> std::vector<tile_scale> candidates(G const& grid, mse_range const& range, matrix const& w) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <array>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <variant>
 
 #include <gtest/gtest.h>
@@ -9,7 +11,13 @@
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/scale/any_grid.hpp"
+#include "detent/scale/default_range.hpp"
+#include "detent/scale/mse.hpp"
 #include "detent/scale/range.hpp"
+#include "detent/scale/rounder.hpp"
+#include "detent/scale/truncated.hpp"
+#include "grid/own_grid.hpp"
 #include "scale/ranges.hpp"
 
 namespace {
@@ -29,7 +37,7 @@ static_assert(!RangeFor<not_comparable, int_grid<4>> && !RangeFor<int, int_grid<
 
 TEST(interval, contains_zero_and_all_weights) {
     auto const expect = [](matrix const& w, float low, float high) {
-        interval const i = interval::of(w);
+        interval const i = interval::of(int_grid<4>{}, w);
         EXPECT_EQ(i.low, low);
         EXPECT_EQ(i.high, high);
     };
@@ -42,6 +50,17 @@ TEST(interval, contains_zero_and_all_weights) {
     w(4, 0) = -1;
     expect(w, -1, 4);
     expect(w.block(2, 7, 2, 2), 0, 4); // a block of a larger matrix
+}
+
+TEST(interval, of_zeros_is_empty_where_the_grid_has_no_zero) {
+    matrix const zeros = row_of({0, -0.0F});
+    for (interval const i : {interval::of(test::powers_of_two{}, zeros), interval::of(int_grid<1, zero::none>{}, zeros),
+                             interval::of(any_grid(test::powers_of_two{}), zeros)}) {
+        EXPECT_EQ(i.low, 0);
+        EXPECT_EQ(i.high, 0);
+    }
+    EXPECT_EQ(interval::of(any_grid(e2m1{}), zeros).high, 1);
+    EXPECT_EQ(interval::of(test::powers_of_two{}, row_of({0, 1e-30F})).high, 1e-30F);
 }
 
 TEST(interval, symmetric_and_scaled) {
@@ -57,7 +76,7 @@ TEST(interval, symmetric_and_scaled) {
 TEST(lay_affine, the_zero_point_stays_within_the_codes) {
     // The stored scale is larger than the interval asks for, or smaller.
     EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e9F, 0}, float_format::f16), (tile_scale{65504, 3}));
-    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e-9F, 0}, float_format::f16), (tile_scale{0x1p-14F, 0}));
+    EXPECT_EQ(lay_affine(int_grid<2>{}, {-1e-9F, 0}, float_format::f16), (tile_scale{0x1p-24F, 0}));
     EXPECT_EQ(lay_affine(int_grid<2>{}, {-6, 0}, float_format::f16), (tile_scale{2, 3}));
 }
 
@@ -132,6 +151,69 @@ TEST(with_unit, is_positive_for_any_weights) {
     float const largest = std::numeric_limits<float>::max();
     EXPECT_EQ(unit(row_of({-largest})), largest / 2688);
     EXPECT_EQ(with_unit(ternary{}, row_of({largest}), scale_kind::ue4m3).unit, units::highest);
+}
+
+/// A tile of zeros gets the smallest scale there is, so that it is decoded as near to 0 as the grid can say.
+template <Grid G, RangeFor<G> R> void expect_smallest(G const& grid, R const& range) {
+    for (matrix const& w : {matrix{matrix::Zero(3, 40)}, row_of({-0.0F}), row_of({0, -0.0F, 0})}) {
+        for (scale_kind const kind :
+             {scale_kind::f16, scale_kind::bf16, scale_kind::f32, scale_kind::e8m0, scale_kind::ue4m3}) {
+            for (scale_format const format : {scale_format(kind), with_unit(grid, w, kind)}) {
+                tile_scale const s = range.fit(grid, w, format);
+                EXPECT_EQ(s, (tile_scale{limits_of(format).smallest, 0}));
+                float const number = decode(grid, encode(grid, 0, s), s);
+                for (float const other : table_of(grid)) {
+                    EXPECT_FALSE(std::abs(other * s.scale) < std::abs(number));
+                }
+                rounder<G> const round(grid);
+                code c = 0;
+                float rounded = 0;
+                round(1, w.data(), s, &c, &rounded);
+                EXPECT_EQ(rounded, number);
+            }
+        }
+    }
+}
+
+/// Numbers of such sizes that 2^-24 of them is not small, or less than a float.
+struct large_values {
+    static constexpr std::array<float, 4> values{-3e5F, -1e5F, 1e5F, 4e5F};
+};
+struct small_values {
+    static constexpr std::array<float, 4> values{-3e-9F, -1e-9F, 1e-9F, 4e-9F};
+};
+
+TEST(range, zeros_are_as_near_to_0_as_a_grid_without_0_can_say) {
+    auto const expect = [](auto const& grid) {
+        expect_smallest(grid, absmax_range{});
+        expect_smallest(grid, mse_range{});
+        expect_smallest(grid, mse_range{.norm = 2, .steps = 7});
+        expect_smallest(grid, truncated_range{});
+        expect_smallest(grid, default_range<std::remove_cvref_t<decltype(grid)>>{});
+    };
+    expect(int_grid<1, zero::none>{});
+    expect(test::uneven_pair{});
+    expect(test::powers_of_two{});
+    expect(test::five{});
+    expect(test::odd_multiples{});
+    expect(codebook_grid<large_values>{});
+    expect(codebook_grid<small_values>{});
+}
+
+TEST(range, zeros_keep_their_scale_on_a_grid_with_0) {
+    matrix const zeros = matrix::Zero(3, 40);
+    auto const expect = [&](auto const& grid, auto const& range, tile_scale expected) {
+        EXPECT_EQ(range.fit(grid, zeros, float_format::f32), expected);
+        EXPECT_EQ(decode(grid, encode(grid, 0, expected), expected), 0);
+    };
+    expect(int_grid<4>{}, minmax_range{}, {2.0F / 15, 7});
+    expect(int_grid<4>{}, absmax_range{}, {2.0F / 15, 8});
+    expect(int_grid<4>{}, mse_range{}, {2.0F / 15, 7});
+    expect(e2m1{}, absmax_range{}, {1.0F / 6, 0});
+    expect(nf4{}, truncated_range{}, {1, 0});
+    expect(ternary{}, mse_range{}, {1, 0});
+    EXPECT_EQ(with_unit(e2m1{}, zeros, scale_kind::ue4m3).unit, 1.0F / (6 * 448));
+    EXPECT_EQ(with_unit(test::five{}, zeros, scale_kind::ue4m3).unit, units::lowest);
 }
 
 } // namespace

@@ -162,7 +162,7 @@ template <Grid G> void expect_rounds_as_scalar(G const& grid) {
         expect_scalar(grid, n, weights.data(), scales.data(), zeros.data(), codes.data(), numbers.data());
     };
     check();
-    for (float const scale : {1.0F, 0.3F, 0x1p-14F, 65504.0F, 0x1p-126F, largest}) {
+    for (float const scale : {1.0F, 0.3F, 0x1p-24F, 65504.0F, 0x1p-126F, largest}) {
         check_shared({scale, 0});
         check_shared({scale, -0.0F}); // as minmax_range has it where no weight is below 0
         if (AffineGrid<G>) {

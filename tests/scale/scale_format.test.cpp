@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <set>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -38,9 +39,9 @@ TEST(scale_format, store_rounds_to_the_format) {
     }
 }
 
-TEST(scale_format, store_stays_within_the_normal_numbers_of_the_format) {
-    for (float const tiny : {0.0F, 1e-44F, 0x1p-126F, 1e-9F}) {
-        EXPECT_EQ(store(float_format::f16, tiny), 0x1p-14F);
+TEST(scale_format, store_stays_within_the_limits_of_the_format) {
+    for (float const tiny : {0.0F, 1e-44F, 0x1p-126F, 1e-9F, 0x1p-25F, 0x1p-24F, 0x1.7p-24F}) {
+        EXPECT_EQ(store(float_format::f16, tiny), 0x1p-24F);
     }
     for (float const tiny : {0.0F, 1e-44F, 0x1p-127F, 0x1p-126F}) {
         EXPECT_EQ(store(float_format::bf16, tiny), 0x1p-126F);
@@ -54,6 +55,35 @@ TEST(scale_format, store_stays_within_the_normal_numbers_of_the_format) {
     }
     EXPECT_EQ(store(float_format::f32, 1e38F), 1e38F);
     EXPECT_EQ(store(float_format::f32, infinity), std::numeric_limits<float>::max());
+}
+
+TEST(scale_format, subnormal_halves_are_scales) {
+    for (int bits = 1; bits < 0x7C00; ++bits) { // every positive number
+        half h;
+        h.bits = static_cast<std::uint16_t>(bits);
+        auto const scale = static_cast<float>(h);
+        ASSERT_EQ(store(float_format::f16, scale), scale);
+    }
+    for (float scale = 0x1p-24F; scale < 0x1p-14F; scale *= 1.0173F) { // multiples of the smallest
+        EXPECT_EQ(store(float_format::f16, scale), 0x1p-24F * std::nearbyint(scale * 0x1p24F)) << scale;
+    }
+}
+
+TEST(scale_format, the_limits_are_stored_numbers_and_all_others_lie_between) {
+    std::vector<scale_format> formats{scale_kind::f16, scale_kind::bf16, scale_kind::f32, scale_kind::e8m0};
+    for (float const unit : {1.0F, 0.3F, 1.0F / 2688, units::lowest, units::highest}) {
+        formats.push_back({scale_kind::ue4m3, unit});
+    }
+    for (scale_format const format : formats) {
+        scale_limits const limits = limits_of(format);
+        EXPECT_EQ(store(format, limits.smallest), limits.smallest);
+        EXPECT_EQ(store(format, limits.largest), limits.largest);
+        EXPECT_EQ(store(format, 0), limits.smallest);
+        EXPECT_EQ(store(format, std::nextafter(limits.smallest, 0.0F)), limits.smallest);
+        EXPECT_EQ(store(format, infinity), limits.largest);
+        EXPECT_GT(store(format, 2 * limits.smallest), limits.smallest);
+        EXPECT_LT(store(format, limits.largest / 2), limits.largest);
+    }
 }
 
 TEST(scale_format, is_named_by_a_format_of_floats_too) {

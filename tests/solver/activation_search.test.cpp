@@ -59,7 +59,7 @@ TEST(channel_shifts, are_those_of_the_paper) {
     vector const largest = x.cwiseAbs().colwise().maxCoeff();
     for (any_grid const& grid : {fp4_grids[0], fp4_grids[1], fp4_grids[2], any_grid(fp_grid<4, 3>{})}) {
         for (float const part : {1.0F, 0.3F, 1.2F}) {
-            float const scale = part * grid.lay(interval::of(x)).scale;
+            float const scale = part * grid.lay(interval::of(grid, x)).scale;
             auto const shifts = channel_shifts(grid, largest, scale);
             EXPECT_EQ(shifts, paper_shifts(x, *grid.split(), scale));
             EXPECT_EQ(shifts[5], std::min(15, (1 << grid.split()->exponent_bits) - 1)); // dead
@@ -78,7 +78,7 @@ void expect_best(matrix const& x, std::vector<any_grid> const& grids, activation
     double least = std::numeric_limits<double>::infinity();
     bool among = false;
     for (any_grid const& grid : grids) {
-        tile_scale const whole = grid.lay(interval::of(x));
+        tile_scale const whole = grid.lay(interval::of(grid, x));
         EXPECT_LE(error, (1 + 1e-6) * error_by_tokens(l.w, x, l.q, search.whole_range(x, grid).round(x)));
         for (float const ratio : search.candidates.ratios(whole.scale, grid.split())) {
             float const scale = whole.scale * ratio;

@@ -32,6 +32,12 @@ concept AffineGrid = Grid<G> && requires(G const grid, float x, float zero) {
 template <class G>
 concept SignedGrid = Grid<G> && !AffineGrid<G> && (G{}.lowest() < 0 && G{}.highest() > 0);
 
+/// Whether 0 is a number of `grid`; with a zero point it always is. Only then a tile of zeros can be rounded without an
+/// error.
+template <Grid G> constexpr bool contains_zero(G const& grid) {
+    return AffineGrid<G> || grid.decode(grid.encode(0)) == 0;
+}
+
 /// The numbers of all codes in order, as a kernel wants them.
 template <Grid G> constexpr auto table_of(G const& grid) {
     std::array<float, (std::size_t{1} << G::bits)> table{};

@@ -111,7 +111,7 @@ private:
                 if (factors_.size() > 0) {
                     scaled.array() *= factors_.array();
                 }
-                tile_scale const s = fixed_ ? *fixed_ : grid_.lay(interval::of(scaled.transpose()));
+                tile_scale const s = fixed_ ? *fixed_ : grid_.lay(interval::of(grid_, scaled.transpose()));
                 f(t, scaled.data(), s, numbers.data());
             }
         });

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/input_map.hpp"
@@ -26,6 +29,7 @@ struct solve_report {
     int damping_raised = 0; ///< how many times it had to be multiplied by 10
     index_t dead_columns = 0; ///< inputs that were always zero; their weights are rounded to nearest
     index_t weak_missing = 0; ///< weak columns asked for beyond the inputs that were ever seen
+    index_t clamped_scales = 0; ///< tiles whose scale does not fit its format; see `clamped_scales`
     std::string fallback;   ///< why the solver rounded to nearest instead; empty when it did not
 };
 
@@ -67,6 +71,35 @@ struct solution {
     code& code_at(index_t row, index_t col) { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
     code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
 };
+
+/// How many tiles of `w` (out, in), which `s` solves, have a scale that does not fit its format, too large or too
+/// small. Those are the tiles with the largest or the smallest scale that the format has, where `store` puts all scales
+/// beyond. The largest scale of a format with a unit does not count, because the unit is chosen so that it fits. Tiles
+/// of zeros do not count either (apart from weak columns), because any scale serves them.
+inline index_t clamped_scales(matrix_view w, solution const& s) {
+    DETENT_EXPECTS(shape_of(w) == s.shape);
+    matrix const mapped = s.map.of_weights(w); // (out, in)
+    scale_format const format = s.scales.format;
+    scale_limits const limits = limits_of(format);
+    auto const only_zeros = [&](index_t top, index_t left) {
+        for (index_t k = left; k < std::min(left + s.tile.cols, s.shape.cols); ++k) {
+            auto const weights = mapped.col(k).segment(top, std::min(s.tile.rows, s.shape.rows - top));
+            if ((weights.array() != 0).any() && s.weak.find(k) < 0) {
+                return false;
+            }
+        }
+        return true;
+    };
+    index_t count = 0;
+    for (index_t i = 0; i < s.scales.tiles.rows; ++i) {
+        for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
+            float const scale = s.scales.at(i, j).scale;
+            bool const at_end = scale == limits.smallest || (scale == limits.largest && !format.has_unit());
+            count += at_end && !only_zeros(i * s.tile.rows, j * s.tile.cols) ? 1 : 0;
+        }
+    }
+    return count;
+}
 
 /// A packed matrix, what its solver reported, and how its input is to be quantized.
 struct quantization {

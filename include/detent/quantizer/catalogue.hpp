@@ -17,6 +17,7 @@
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/quantizer/spec.hpp"
+#include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
 #include "detent/solver/joint_search.hpp"
@@ -37,10 +38,11 @@ template <class F> void with_grid(spec const& s, F const& f) {
 /// Calls `f(range)` with the range that `s` names for `G`. @throws error when it cannot serve that grid.
 template <Grid G, class F> void with_range(spec const& s, F const& f) {
     using kind = spec::range_kind;
-    auto const range = s.range != kind::automatic ? s.range
-                       : s.weak.wanted            ? kind::truncated
-                       : AffineGrid<G>            ? kind::minmax
-                                                  : kind::absmax;
+    if (s.range == kind::automatic && !s.weak.wanted) {
+        f(default_range<G>{});
+        return;
+    }
+    auto const range = s.range == kind::automatic ? kind::truncated : s.range;
     if (range == kind::absmax) {
         if constexpr (SymmetricallyLaid<G>) {
             f(absmax_range{});
@@ -142,7 +144,7 @@ inline int bits_of(spec const& s) {
 inline void check(spec const& s) {
     with_grid(s, [&]<Grid G>(G grid) {
         with_range<G>(s, [](auto) {});
-        if (s.weak.wanted && grid.decode(grid.encode(0)) != 0) {
+        if (s.weak.wanted && !contains_zero(grid)) {
             throw error("specification '" + s.text + "'", "weak columns need a grid that has 0");
         }
         if (s.weak.bits > 0 && !(s.weak.bits >= G::bits)) {
@@ -181,6 +183,14 @@ inline std::optional<activation_quantizer> dynamic_input(spec const& s) {
         return {};
     }
     return activation_quantizer(find_grid(s.input.grid));
+}
+
+/// The codes and scales of `w` (out, in) in the problem `p` as packed bytes, with a complete report.
+inline quantization packed(matrix_view w, problem const& p, solution const& solved,
+                           std::optional<activation_quantizer> input) {
+    quantization q{pack(p.table(), solved), solved.report, std::move(input)};
+    q.report.clamped_scales = clamped_scales(w, solved);
+    return q;
 }
 
 /// Quantizes `w` (out, in) where `s` searches ranges by the output of the layer, or its inputs have one range; then
@@ -234,7 +244,7 @@ inline quantization quantize_by_output(matrix_view w, hessian const* h, layer_in
         given.gptq_options.static_groups = true;
         solved = solve(w, h, inputs, given, with_scales(p, chosen.weights), executor);
     }
-    return {pack(p.table(), solved), solved.report, std::move(input)};
+    return packed(w, p, solved, std::move(input));
 }
 
 /// Quantizes `w` (out, in) as `s` says, given the Hessian of its inputs and all that is known about them; null where it
@@ -258,7 +268,7 @@ inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const
     }
     auto const p = make_problem(w, s.grid, s);
     solution const solved = solve(w, h, inputs, s, *p, executor);
-    return {pack(p->table(), solved), solved.report, dynamic_input(s)};
+    return packed(w, *p, solved, dynamic_input(s));
 }
 
 /// Quantizes `w` (out, in) with scales that are given for its tiles, each so many columns of a row; the solver of `s`
@@ -277,7 +287,7 @@ inline quantization quantize_with(fake_quantizer<float>::tiles const& given, mat
     spec fixed = s;
     fixed.gptq_options.static_groups = true;
     solution const solved = solve(w, &known.hessian(), &known, fixed, with_scales(*p, scales), executor);
-    return {pack(p->table(), solved), solved.report, dynamic_input(s)};
+    return packed(w, *p, solved, dynamic_input(s));
 }
 
 /// The powers of two by which the features of inputs `x` (token, in) are to be multiplied, in the search of `s`, for

@@ -14,7 +14,7 @@
 #include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/product.hpp"
 #include "detent/quantizer/quantized_linear.hpp"
-#include "detent/scale/mse.hpp"
+#include "detent/scale/default_range.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rounding_inputs.hpp"
 #include "detent/solver/rtn.hpp"
@@ -90,14 +90,13 @@ struct quantizer {
     /// the factor that `known` keeps. @throws error when a weight is not finite, or the evidence does not fit `w` or is
     /// not enough.
     result operator()(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
-        auto const p = make_problem(w, grid, granularity, range, format);
-        if constexpr (rounds_inputs) {
-            auto const rounding = round_inputs(solver, activations.rounding());
-            solution const s = solve_with(rounding, w, known, p, executor);
-            return {quantized_matrix<G, P>(grid, granularity, s), s.input.value()};
-        } else {
-            return {grid, granularity, solve_with(solver, w, known, p, executor)};
-        }
+        return solved(w, [&](problem const& p) {
+            if constexpr (rounds_inputs) {
+                return solve_with(round_inputs(solver, activations.rounding()), w, known, p, executor);
+            } else {
+                return solve_with(solver, w, known, p, executor);
+            }
+        });
     }
 
     /// The same where no more than the Hessian of the inputs is known.
@@ -105,8 +104,7 @@ struct quantizer {
         if constexpr (std::same_as<evidence, layer_inputs>) {
             return (*this)(w, layer_inputs(known), executor);
         } else {
-            auto const p = make_problem(w, grid, granularity, range, format);
-            return {grid, granularity, solve_with(solver, w, known, p, executor)};
+            return solved(w, [&](problem const& p) { return solve_with(solver, w, known, p, executor); });
         }
     }
 
@@ -114,8 +112,7 @@ struct quantizer {
     result operator()(matrix_view w, hessian_factor const& known, executor_ref executor = {}) const
         requires(SecondOrderSolver<S> && !rounds_inputs)
     {
-        auto const p = make_problem(w, grid, granularity, range, format);
-        return {grid, granularity, solver.solve(w, known, p, executor)};
+        return solved(w, [&](problem const& p) { return solver.solve(w, known, p, executor); });
     }
 
     /// The same for a solver that needs nothing but the weights.
@@ -137,6 +134,19 @@ struct quantizer {
     std::vector<result> quantize_all(std::initializer_list<matrix_view> weights, hessian const& known,
                                      executor_ref executor = {}) const {
         return quantize_all(weights, layer_inputs(known), executor);
+    }
+
+private:
+    /// What `solve` makes of the problem of rounding `w`.
+    template <class Solve> result solved(matrix_view w, Solve const& solve) const {
+        solution s = solve(make_problem(w, grid, granularity, range, format));
+        s.report.clamped_scales = clamped_scales(w, s);
+        quantized_matrix<G, P> weights(grid, granularity, s);
+        if constexpr (rounds_inputs) {
+            return {std::move(weights), std::move(s.input.value())};
+        } else {
+            return weights;
+        }
     }
 };
 

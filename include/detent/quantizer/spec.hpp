@@ -37,7 +37,8 @@ inline constexpr std::array<std::string_view, 8> layer_names{"q", "k", "v", "o",
 /// | `nf4`, `ternary`            | codebooks                                                                    |
 /// | `channel`, `tensor`         | one scale for each row (the default), or for the matrix                      |
 /// | `g128`, `b32x32`            | one scale for 128 inputs of a row, or for a block of 32 x 32                 |
-/// | `minmax`, `absmax`          | how scales are chosen; by default `minmax` with and `absmax` without a zero  |
+/// | `minmax`, `absmax`          | how scales are chosen; by default `minmax` with and `absmax` without a zero, |
+/// |                             | but least squares for `int1:sym`                                             |
 /// | `mse`, `truncated`          | searched: GPTQ's way, and OWQ's, which is the default with weak columns      |
 /// | `rtn`, `gptq`, `obq`        | the solver (default `rtn`)                                                   |
 /// | `gptaq`, `qronos`           | GPTQ towards the output of the float model                                   |

@@ -10,7 +10,7 @@ namespace detent::inline DETENT_ABI {
 struct absmax_range {
     /// The scale of `tile`, stored as `format`.
     template <SymmetricallyLaid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
-        return lay_symmetric(grid, interval::of(tile).symmetric(), format);
+        return lay_symmetric(grid, interval::of(grid, tile).symmetric(), format);
     }
 
     friend constexpr bool operator==(absmax_range, absmax_range) = default;

@@ -8,11 +8,10 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
-#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "detent/grid/fp_grid.hpp"
@@ -44,7 +43,7 @@ public:
         requires(!std::same_as<G, any_grid> && Grid<G>)
     explicit any_grid(G const& grid, std::string name = {})
         : name_(std::move(name)), bits_(G::bits), has_zero_(AffineGrid<G>), split_(split_of(grid)),
-          numbers_(numbers_of(grid)), set_(erased(number_set(grid))) {
+          numbers_(numbers_of(grid)), contains_zero_(detent::contains_zero(grid)), round_(rounder<G>(grid)) {
         auto const all = table_of(grid);
         table_.assign(all.begin(), all.end());
     }
@@ -55,6 +54,8 @@ public:
     bool has_zero() const { return has_zero_; }
     /// Of a floating-point grid.
     std::optional<float_split> split() const { return split_; }
+    /// Whether 0 is a number of the grid.
+    friend bool contains_zero(any_grid const& grid) { return grid.contains_zero_; }
     /// The lowest and the highest number.
     interval numbers() const { return numbers_; }
     /// The numbers of all 2^bits codes; NaN where a code names none.
@@ -69,7 +70,7 @@ public:
     /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand
     /// for.
     void round(index_t n, float const* x, tile_scale shared, code* codes, float* numbers) const {
-        std::visit([&](auto const& set) { simd::round(set, n, x, shared.scale, shared.zero, codes, numbers); }, set_);
+        round_(n, x, shared, codes, numbers);
     }
 
     /// Whether the codes of both name the same numbers.
@@ -80,24 +81,14 @@ public:
     }
 
 private:
-    /// As one of few types: lists of numbers as the list of 4 or of 8 bits.
-    template <class Set> static auto erased(Set const& set) { return set; }
-    template <int Bits> static auto erased(simd::number_list<Bits> const& list) {
-        simd::number_list<Bits <= 4 ? 4 : 8> wider;
-        std::ranges::copy(list.numbers, wider.numbers.begin());
-        std::ranges::copy(list.codes, wider.codes.begin());
-        std::ranges::copy(list.last, wider.last.begin());
-        wider.in_order = list.in_order;
-        return wider;
-    }
-
     std::string name_;
     int bits_;
     bool has_zero_;
     std::optional<float_split> split_;
     interval numbers_;
+    bool contains_zero_;
     std::vector<float> table_;
-    std::variant<simd::integer_set, simd::float_set, simd::number_list<4>, simd::number_list<8>> set_;
+    std::function<void(index_t, float const*, tile_scale, code*, float*)> round_;
 };
 
 } // namespace detent::inline DETENT_ABI

@@ -10,7 +10,7 @@ namespace detent::inline DETENT_ABI {
 struct minmax_range {
     /// The scale and zero point of `tile`, stored as `format`.
     template <AffineGrid G> tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
-        return lay_affine(grid, interval::of(tile), format);
+        return lay_affine(grid, interval::of(grid, tile), format);
     }
 
     friend constexpr bool operator==(minmax_range, minmax_range) = default;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <limits>
-#include <type_traits>
 #include <utility>
 
 #include "detent/scale/absmax.hpp"
@@ -25,7 +24,7 @@ struct mse_range {
     template <Grid G>
         requires AffineGrid<G> || SignedGrid<G>
     tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
-        interval const whole = interval::of(tile);
+        interval const whole = interval::of(grid, tile);
         rounding_error<G> error(grid, tile, norm);
         tile_scale best = lay(grid, whole, 1, format); // also where no error is finite
         float least = std::numeric_limits<float>::infinity();
@@ -65,8 +64,5 @@ private:
         }
     }
 };
-
-/// The range a grid gets when none is named: min-max with a zero point, absmax without.
-template <Grid G> using default_range = std::conditional_t<AffineGrid<G>, minmax_range, absmax_range>;
 
 } // namespace detent::inline DETENT_ABI

@@ -40,10 +40,12 @@ struct interval {
     float low = 0;
     float high = 0;
 
-    /// From the smallest to the largest weight and 0; [-1, 1] for a tile of zeros.
-    static interval of(matrix_view tile) {
+    /// From the smallest to the largest weight and 0. A tile of zeros has the range [-1, 1], where any scale will do,
+    /// but [0, 0] if 0 is no number of `grid`: then it gets the smallest scale there is, to be decoded as near to 0 as
+    /// can be.
+    template <class G> static interval of(G const& grid, matrix_view tile) {
         interval const i{std::min(0.0F, tile.minCoeff()), std::max(0.0F, tile.maxCoeff())};
-        return i.low == 0 && i.high == 0 ? interval{-1, 1} : i;
+        return i.low == 0 && i.high == 0 && contains_zero(grid) ? interval{-1, 1} : i;
     }
 
     /// The smallest interval around 0 that holds this one, with both ends equally far from 0.
@@ -61,7 +63,7 @@ struct interval {
 template <Grid G> scale_format with_unit(G const& grid, matrix_view w, scale_format format) {
     if (format.has_unit() && w.size() > 0) {
         float const farthest = 0.5F * (grid.highest() - grid.lowest());
-        float const unit = interval::of(w).symmetric().high / (farthest * e4m3::highest());
+        float const unit = interval::of(grid, w).symmetric().high / (farthest * e4m3::highest());
         format.unit = std::clamp(unit, units::lowest, units::highest);
     }
     return format;
@@ -73,11 +75,11 @@ template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lo
 /// The scale with which `numbers` span `width`: s = width / (highest - lowest) as `format` stores it. For E8M0 by OCP's
 /// rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a symmetric
 /// floating-point grid is 2^(floor(log2 amax) - emax). It may clip the largest weights; a search can try the next
-/// scale.
+/// scale. A width of 0 has the smallest scale.
 inline float scale_over(interval numbers, float width, scale_format format) {
     float const steps = numbers.high - numbers.low;
-    if (format.kind == scale_kind::e8m0) {
-        width = std::clamp(width, std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::max());
+    if (format.kind == scale_kind::e8m0 && width > 0) {
+        width = std::min(width, std::numeric_limits<float>::max());
         return store(format, std::ldexp(1.0F, std::ilogb(width) - std::ilogb(steps)));
     }
     return store(format, width / steps);

@@ -74,26 +74,52 @@ inline float scale_of(scale_format format, std::uint8_t byte) {
     return number > 0 ? number * format.unit : none;
 }
 
-/// `scale` as `format` stores it: scales are rounded before a solver uses them, so that the codes match the scale they
-/// will be decoded with. Rounds to nearest, but E8M0 up to a power of two, so that what fitted below the largest number
-/// still fits; for OCP's rule see `scale_over`. It stays within the format's positive numbers, for floats the normal
-/// ones: a scale that became zero or infinite would lose its tile.
-inline float store(scale_format format, float scale) {
+/// The smallest and the largest scale of a format.
+struct scale_limits {
+    float smallest = 0;
+    float largest = 0;
+};
+
+/// The limits of `format`, its unit included. Those of bfloat16 and f32 are normal numbers: machines that flush
+/// subnormal floats to 0 would lose the tile. Those of f16 and E4M3 include subnormal ones, which are normal as floats.
+constexpr scale_limits limits_of(scale_format format) {
     switch (format.kind) {
     case scale_kind::f16:
-        return static_cast<float>(half{std::clamp(scale, 0x1p-14F, 65504.0F)});
+        return {0x1p-24F, 65504.0F};
     case scale_kind::bf16:
-        return static_cast<float>(bfloat16{std::clamp(scale, 0x1p-126F, 0x1.FEp127F)});
+        return {0x1p-126F, 0x1.FEp127F};
+    case scale_kind::f32:
+        break;
+    case scale_kind::e8m0:
+        return {0x1p-127F, 0x1p127F};
+    case scale_kind::ue4m3:
+        return {0x1p-9F * format.unit, e4m3::highest() * format.unit};
+    }
+    return {std::numeric_limits<float>::min(), std::numeric_limits<float>::max()};
+}
+
+/// `scale` as `format` stores it: scales are rounded before a solver uses them, so that the codes match the scale they
+/// will be decoded with. Rounds to nearest, but E8M0 up to a power of two, so that what fitted below the largest number
+/// still fits; for OCP's rule see `scale_over`. It stays within the limits of the format: a scale that became zero or
+/// infinite would lose its tile.
+inline float store(scale_format format, float scale) {
+    scale_limits const limits = limits_of(format);
+    scale = std::clamp(scale, limits.smallest, limits.largest);
+    switch (format.kind) {
+    case scale_kind::f16:
+        return static_cast<float>(half{scale});
+    case scale_kind::bf16:
+        return static_cast<float>(bfloat16{scale});
     case scale_kind::f32:
         break;
     case scale_kind::e8m0: { // a mantissa other than 0 carries into the exponent
-        auto const bits = std::bit_cast<std::uint32_t>(std::clamp(scale, 0x1p-127F, 0x1p127F));
+        auto const bits = std::bit_cast<std::uint32_t>(scale);
         return bits <= 0x00400000U ? 0x1p-127F : std::bit_cast<float>((bits + 0x007FFFFFU) & 0x7F800000U);
     }
     case scale_kind::ue4m3:
-        return e4m3::decode(e4m3::encode(std::clamp(scale / format.unit, 0x1p-9F, e4m3::highest()))) * format.unit;
+        return e4m3::decode(e4m3::encode(scale / format.unit)) * format.unit;
     }
-    return std::clamp(scale, 0x1p-126F, 0x1.FFFFFEp127F);
+    return scale;
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -22,7 +22,7 @@ struct truncated_range {
     template <Grid G>
         requires AffineGrid<G> || SignedGrid<G>
     tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
-        interval const whole = interval::of(tile);
+        interval const whole = interval::of(grid, tile);
         rounding_error<G> error(grid, tile, norm);
         if constexpr (AffineGrid<G>) {
             float const widest = (whole.high - whole.low) / (grid.highest() - grid.lowest());

@@ -67,7 +67,7 @@ struct activation_search {
     /// The smallest range that holds all of `x` (token, in). @throws error when there is no input or one is not finite.
     activation_quantizer whole_range(matrix_view x, any_grid const& grid) const {
         expect_finite(x);
-        return at(grid, grid.lay(interval::of(x)).scale, grid.lay(interval::of(x)).zero, largest_of(x));
+        return at(grid, grid.lay(interval::of(grid, x)).scale, grid.lay(interval::of(grid, x)).zero, largest_of(x));
     }
 
     /// The best of `grids` and its best range for the inputs `x` (token, in) of a layer that has the weights `q` (out,
@@ -82,7 +82,7 @@ struct activation_search {
         std::vector<activation_quantizer> tried;
         std::vector<std::size_t> first; // the whole range of each grid
         for (any_grid const& grid : grids) {
-            tile_scale const whole = grid.lay(interval::of(x));
+            tile_scale const whole = grid.lay(interval::of(grid, x));
             first.push_back(tried.size());
             for (float const ratio : candidates.ratios(whole.scale, grid.split())) {
                 tried.push_back(at(grid, store(float_format::f32, whole.scale * ratio), whole.zero, largest));

@@ -133,7 +133,8 @@ private:
         Scalar scale, zero;
     };
 
-    /// The scale and the zero point of a tile of a row; 0 is in every range, and a tile of zeros has the range [-1, 1].
+    /// The scale and the zero point of a tile of a row; 0 is in every range, and a tile of zeros has the range that
+    /// `interval::of` says.
     template <class Part>
     scale_and_zero lay(Part const& part, index_t row, index_t tile, index_t col, learned_clip<Scalar> const* clip,
                        tiles& how) const {
@@ -141,8 +142,8 @@ private:
         Scalar low = std::min(Scalar(0), part.minCoeff(&lowest));
         Scalar high = std::max(Scalar(0), part.maxCoeff(&highest));
         if (low == 0 && high == 0) {
-            low = -1;
-            high = 1;
+            low = contains_zero(grid_) ? -1 : 0;
+            high = -low;
         } else if (clip) {
             low *= clip->kept_low(row, tile);
             high *= clip->kept_high(row, tile);
@@ -154,6 +155,7 @@ private:
             s = scale_over(numbers, span, format_);
         } else {
             s = span / (static_cast<Scalar>(numbers.high) - static_cast<Scalar>(numbers.low));
+            s = std::max<Scalar>(s, limits_of(format_).smallest);
         }
         Scalar const z = grid_.has_zero() ? std::clamp(std::nearbyint(-low / s), static_cast<Scalar>(numbers.low),
                                                        static_cast<Scalar>(numbers.high))
