@@ -269,7 +269,8 @@ TEST(catalogue, ranges_and_formats_are_searched_by_the_output) {
                 pack(e2m1{}, output_search{biases}.solve(l.w, l.known, e2m1_rows)));
 
     for (auto const& [text, search] :
-         {std::pair{"fp4:a=fp4@tensor:search", joint_search{}}, std::pair{"fp4:a=fp4:fpq", joint_search{.shifted = true}},
+         {std::pair{"fp4:a=fp4@tensor:search", joint_search{}},
+          std::pair{"fp4:a=fp4:fpq", joint_search{.shifted = true}},
           std::pair{"fp4:a=fp4@tensor:fpq:paper", joint_search{.candidates = biases, .shifted = true}}}) {
         auto const expected = search(l.w, l.x, formats, grids);
         double const error = error_of(expected, formats, l.w, l.x);
