@@ -28,6 +28,8 @@
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
 #include "detent/model/weak_plan.hpp"
+#include "detent/quantizer/parse_spec.hpp"
+#include "detent/quantizer/vocabulary_text.hpp"
 #include "report.hpp"
 #include "specification.hpp"
 #include "terminal.hpp"
@@ -162,7 +164,7 @@ private:
                                .true_sequential = !options_.at_once,
                                .float_stream = !s.reads_floats() && (s.learning || with_float_stream()),
                                .float_inputs = s.reads_floats(),
-                               .keep_inputs = s.input.fixed(),
+                               .keep_inputs = s.keeps_inputs(),
                                .head = !s.embeddings.name.empty(),
                                .fold = s.input.folded ? shift : decltype(calibration::fold){},
                                .prepare = s.learning ? std::ref(learner) : decltype(calibration::prepare){},
@@ -357,8 +359,17 @@ int main(int argc, char** argv) {
         ->check(CLI::NonNegativeNumber);
     generation->add_option("--seed", o.sampling_options.seed, "of the random draws");
     generation->add_option("--threads", o.threads, "default: one for each processor")->check(CLI::PositiveNumber);
+
+    bool markdown = false;
+    auto* const words = app.add_subcommand("words", "Lists the words of specifications.");
+    words->add_flag("--markdown", markdown, "as docs/specification.md");
+    app.footer("Specifications such as int4:g128:gptq are explained by `quantize_model words`.");
     CLI11_PARSE(app, argc, argv);
 
+    if (*words) {
+        std::cout << (markdown ? vocabulary::markdown() : vocabulary::plain_text());
+        return 0;
+    }
     o.compare = compare_option->count() > 0;
     if (o.compare) {
         o.specs = compared;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/model/weak_plan.hpp"
+#include "detent/quantizer/parse_spec.hpp"
 #include "io/failure_message.hpp"
 #include "model/random_decoder.hpp"
 

@@ -185,10 +185,19 @@ class QuantizeModel(unittest.TestCase):
         self.assertIn("cancelled", errors)
         self.assertEqual(list(self.directory.iterdir()), [])
 
+    def test_lists_the_words_of_specifications(self):
+        words = self.run_program("words")
+        self.assertEqual(words.returncode, 0, words.stderr)
+        self.assertRegex(words.stdout, r"(?m)^  int4 +integers")
+        page = self.run_program("words", "--markdown")
+        self.assertEqual(page.stdout, (EXAMPLES.parent / "docs" / "specification.md").read_text())
+        self.assertIn("quantize_model words", self.run_program("--help").stdout)
+        self.assertEqual(list(self.directory.iterdir()), [])
+
     def test_wrong_specifications(self):
         for spec, part in [("int9", "int9"), ("int4:gptp", "gptp"), ("e2m1:minmax", "minmax"), ("nf4:sym", "nf4"),
                            ("int4:g0", "g0"), ("", "empty"), ("int4:damp=x", "damp=x"), ("int3:owq@2.5", "fewer bits"),
-                           ("int3:owq=0", "owq=0"), ("int3:owq=2:in=fc1", "in=fc1"), ("int4:in=q", "need owq")]:
+                           ("int3:owq=0", "owq=0"), ("int3:owq=2:in=fc1", "in=fc1"), ("int4:in=q", "needs owq")]:
             with self.subTest(spec):
                 self.fails("--spec", spec, says=["specification", part])
 

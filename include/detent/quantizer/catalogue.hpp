@@ -16,6 +16,7 @@
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/named_grid.hpp"
+#include "detent/quantizer/parse_spec.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
