@@ -27,6 +27,7 @@
 #include "detent/model/equivalent_transform.hpp"
 #include "detent/model/learned_block.hpp"
 #include "detent/nn/adamw.hpp"
+#include "detent/scale/given_range.hpp"
 #include "detent/transform/fake_quantizer.hpp"
 #include "detent/transform/learning.hpp"
 
@@ -216,6 +217,7 @@ public:
             if (made[role].weight.size() > 0) {
                 auto const& clip = found.parameters.clips[i];
                 weights_.forward(made[role].weight, clip ? &*clip : nullptr, scales_[i], executor_);
+                columns_[i] = made[role].weight.cols();
             }
         }
         store(made, b);
@@ -226,8 +228,16 @@ public:
     }
 
     /// The scales that were learned for a layer of the last block.
-    fake_quantizer<float>::tiles const& scales(linear_role role) const {
-        return scales_[static_cast<std::size_t>(role)];
+    given_range scales(linear_role role) const {
+        auto const i = static_cast<std::size_t>(role);
+        auto const& learned = scales_[i];
+        bool const has_zero = weights_.grid().has_zero();
+        given_range given{.scales = {}, .tile = {1, weights_.width(columns_[i])}};
+        given.scales.tiles = shape_of(learned.scale);
+        given.scales.format = weights_.format();
+        given.scales.scales.assign(learned.scale.data(), learned.scale.data() + learned.scale.size());
+        given.scales.zeros.assign(learned.zero.data(), learned.zero.data() + (has_zero ? learned.zero.size() : 0));
+        return given;
     }
 
     /// The mean loss of each epoch, by block.
@@ -276,7 +286,8 @@ private:
     executor_ref executor_;
     progress progress_;
     std::filesystem::path directory_; // or none
-    std::array<fake_quantizer<float>::tiles, 7> scales_;
+    std::array<fake_quantizer<float>::tiles, 7> scales_; // by role, and the inputs of the layer
+    std::array<index_t, 7> columns_ = {};
     std::vector<std::vector<double>> losses_;
 };
 

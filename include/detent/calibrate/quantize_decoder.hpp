@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <functional>
 #include <span>
 #include <string>
@@ -17,11 +18,12 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/quantizer/evidence_needs.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// The text a model is shown while it is quantized.
+/// The text a model is shown while it is quantized, and what of it. A quantizer's `needs()` are added to that.
 struct calibration {
     std::span<nn::token_id const> tokens;
     index_t window = 512;        ///< tokens of a sequence
@@ -30,6 +32,7 @@ struct calibration {
     bool float_stream = false;   ///< run the float model beside the quantized one, for solvers that compare the two
     bool float_inputs = false;   ///< inputs of every layer are those of the float model (LLM-FP4), not quantized ones
     bool keep_inputs = false;    ///< layers are shown all inputs, not only their Hessian (`layer_inputs::kept`)
+    std::filesystem::path learned = {}; ///< directory that keeps what is learned of each block (`block_learner`)
     bool head = false;           ///< quantize the output head too; where embeddings are tied it gets a copy of its own
     /// Chooses by what the features of an input are multiplied, given all weights that read it and all its values
     /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
@@ -278,10 +281,28 @@ private:
     double fraction_ = 0;  // of the whole work
 };
 
-/// Quantizes `model` in place; see `decoder_quantizer`.
-inline std::vector<layer_report> quantize_decoder(decoder& model, calibration const& text, quantize_layer quantize,
+/// Quantizes `model` in place, see `decoder_quantizer`, every layer by `quantize(weights, inputs, role)`.
+inline std::vector<layer_report> quantize_decoder(decoder& model, quantize_layer quantize, calibration const& text,
                                                   executor_ref executor = {}, progress const& report = {}) {
     return decoder_quantizer(model, text, quantize, executor, report).run();
+}
+
+/// The same with a quantizer for all layers, composed at compile time or named by a specification: shows it what it
+/// needs, besides what `text` says.
+template <LayerQuantizer Q>
+std::vector<layer_report> quantize_decoder(decoder& model, Q const& q, calibration text, executor_ref executor = {},
+                                           progress const& report = {}) {
+    evidence_needs needs = needs_of(q);
+    text.float_stream = text.float_stream || needs.float_stream;
+    text.float_inputs = text.float_inputs || needs.float_inputs;
+    text.keep_inputs = text.keep_inputs || needs.all_inputs;
+    if (needs.rounded) {
+        text.activations = std::move(needs.rounded);
+    }
+    return quantize_decoder(
+        model,
+        [&](matrix const& w, layer_inputs const& known, linear_role) { return as_quantization(q(w, known, executor)); },
+        text, executor, report);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/encoder.hpp"
+#include "detent/quantizer/evidence_needs.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -51,14 +53,16 @@ inline std::vector<hidden_batch> embed_batches(image_encoder const& model, matri
 struct encoder_calibration {
     std::vector<hidden_batch> batches; ///< before the first block
     bool keep_inputs = false;          ///< layers are shown all inputs, not only their Hessian (`layer_inputs::kept`)
+    /// Rounds the input of every layer, which solvers then take into account; made for dynamic ranges.
+    std::optional<activation_quantizer> activations = {};
 };
 
 /// Replaces the weights of all linear layers in `blocks`, those of one encoder in order, by packed ones. Every layer is
 /// calibrated with what it reads in the float model, as LLM-FP4 does. Layers that read the same input share its Hessian
 /// and the factor of it. @throws error naming the layer that cannot be quantized, or where there are no tokens;
 /// `cancelled`. The model is then half done.
-inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, encoder_calibration shown,
-                                                  quantize_layer quantize, executor_ref executor = {},
+inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, quantize_layer quantize,
+                                                  encoder_calibration shown, executor_ref executor = {},
                                                   progress const& report = {}) {
     index_t tokens = 0;
     for (auto const& batch : shown.batches) {
@@ -83,7 +87,11 @@ inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, encod
         }
         auto const add = [&](std::size_t group, matrix_view x) {
             stopwatch::section const timed(executor.watch(), work::hessians);
-            inputs[group].add(x, executor);
+            if (shown.activations) {
+                inputs[group].add(shown.activations->round(x, executor), x, executor);
+            } else {
+                inputs[group].add(x, executor);
+            }
         };
         double done = 0; // tokens
         for (auto& [x, sequences] : shown.batches) {
@@ -110,6 +118,21 @@ inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, encod
     }
     advance(report, "quantize", 1);
     return reports;
+}
+
+/// The same with a quantizer for all layers, composed at compile time or named by a specification.
+template <LayerQuantizer Q>
+std::vector<layer_report> quantize_encoder(std::span<block> blocks, Q const& q, encoder_calibration shown,
+                                           executor_ref executor = {}, progress const& report = {}) {
+    evidence_needs const needs = needs_of(q);
+    shown.keep_inputs = shown.keep_inputs || needs.all_inputs;
+    if (needs.rounded) {
+        shown.activations = needs.rounded;
+    }
+    return quantize_encoder(
+        blocks,
+        [&](matrix const& w, layer_inputs const& known, linear_role) { return as_quantization(q(w, known, executor)); },
+        std::move(shown), executor, report);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -66,15 +66,17 @@ inline layer_report quantize_linear(linear_layer& layer, linear_role role, layer
                                            inputs.hessian().quadratic(weights, executor)),
                             .seconds = seconds.count(),
                             .solve = std::move(q.report)};
-        auto const compare_with_floats = [&](layer_inputs const& seen) {
-            matrix const nothing = matrix::Zero(weights.rows(), weights.cols());
-            report.float_error = share(seen.output_error(weights, decoded, executor),
-                                       seen.output_error(weights, nothing, executor));
+        auto const compare_with_floats = [&](layer_inputs const& seen, matrix const& w, matrix const& rounded) {
+            matrix const nothing = matrix::Zero(w.rows(), w.cols());
+            report.float_error = share(seen.output_error(w, rounded, executor),
+                                       seen.output_error(w, nothing, executor));
         };
         if (inputs.has_difference()) {
-            compare_with_floats(inputs);
-        } else if (q.input && inputs.kept().rows() > 0) {
-            compare_with_floats(rounded_inputs(inputs.kept(), *q.input, executor));
+            compare_with_floats(inputs, weights, decoded);
+        } else if (q.input && inputs.kept().rows() > 0) { // inputs are rounded after they are mapped
+            input_map const& map = q.weights.map;
+            compare_with_floats(rounded_inputs(map.apply(inputs.kept(), executor), *q.input, executor),
+                                map.of_weights(weights, executor), map.of_weights(decoded, executor));
         }
         layer.weight = std::move(q.weights);
         layer.input = std::move(q.input);

@@ -107,6 +107,13 @@ public:
         return part;
     }
 
+    /// Makes it `h` (in, in), of which the upper triangle is read; the number of tokens stays.
+    void replace_hessian(basic_matrix<double> h) {
+        sum_ = std::move(h);
+        sum_ /= scale();
+        clear_lower(0, features());
+    }
+
     index_t features() const { return sum_.rows(); }
     /// How many inputs it has seen.
     index_t tokens() const { return tokens_; }

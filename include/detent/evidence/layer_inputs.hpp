@@ -3,10 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "detent/core/contract.hpp"
 #include "detent/evidence/factor.hpp"
@@ -93,6 +95,26 @@ public:
     /// The largest absolute value of each input that was added; of the float model's inputs where they are there.
     /// Empty where only a Hessian is known.
     vector const& largest() const { return largest_; }
+
+    /// The same about only these inputs, ascending.
+    layer_inputs restricted_to(std::vector<std::int32_t> const& inputs) const {
+        layer_inputs part;
+        part.hessian_ = hessian_.restricted_to(inputs);
+        part.kept_ = take_columns(kept_, inputs);
+        part.largest_ = largest_.size() > 0 ? vector(largest_(inputs)) : vector{};
+        if (has_difference()) {
+            part.sum_ = sum_(inputs, inputs);
+            part.differences_ = differences_.restricted_to(inputs);
+        }
+        return part;
+    }
+
+    /// See `hessian::replace_hessian`.
+    void replace_hessian(basic_matrix<double> h) {
+        hessian_.replace_hessian(std::move(h));
+        factor_ = {};
+        mapped_ = {};
+    }
 
     /// The same about mapped inputs M x, kept until another map is asked for: H' = M H M^T, C' = M C M^T, the kept
     /// inputs mapped. The largest values are those of the kept inputs, or else not known, as blocks mix inputs.

@@ -13,16 +13,23 @@
 #include <utility>
 #include <vector>
 
-#include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/evidence_needs.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/scale/default_range.hpp"
+#include "detent/scale/given_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
-#include "detent/solver/joint_search.hpp"
-#include "detent/transform/fake_quantizer.hpp"
+#include "detent/solver/any_solver.hpp"
+#include "detent/solver/clipped.hpp"
+#include "detent/solver/rounding_inputs.hpp"
+#include "detent/solver/searched.hpp"
+#include "detent/solver/transformed.hpp"
+#include "detent/transform/hadamard.hpp"
+#include "detent/transform/power_of_two.hpp"
+#include "detent/transform/smooth.hpp"
 
 // The one place where values become types: a grid's name and a solver outside every loop, a range for every tile.
 
@@ -76,62 +83,108 @@ struct named_range {
     friend bool operator==(named_range, named_range) = default;
 };
 
-/// `inner` with as many weak columns in the layer as `s` says.
-template <Solver Inner> owq<Inner> with_weak_columns(Inner const& inner, spec const& s) {
-    return {.inner = inner,
-            .columns = s.weak.columns,
-            .chosen_by = s.weak.chosen_by,
-            .compensate = s.weak.compensate,
-            .format = s.format == float_format::bf16 ? float_format::bf16 : float_format::f16};
+/// The problem of rounding `w` to the grid that `s` names, or with a search to any split of it, and otherwise as `s`
+/// says. `s` must outlive it.
+inline std::unique_ptr<problem const> make_problem(matrix_view w, spec const& s) {
+    std::vector<std::unique_ptr<problem const>> formats;
+    for (grid_name const& name : s.search ? splits_of(s.grid) : std::vector{s.grid}) {
+        visit_grid(name, [&]<Grid G>(G grid) {
+            formats.push_back(std::make_unique<problem_of<G, per_tile, named_range>>(
+                grid, s.granularity, named_range{&s}, with_unit(grid, w, s.format)));
+        });
+    }
+    return formats.size() == 1 ? std::move(formats.front()) : std::make_unique<open_format>(std::move(formats));
 }
 
-/// Solves the problem `p` for `w` as `s` says. Null where a Hessian or the inputs of the float model are not known.
-inline solution solve(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s, problem const& p,
-                      executor_ref executor = {}) {
+/// Calls `f(solver)` with the solver that `s` names, without what wraps it.
+template <class F> any_solver with_solver(spec const& s, F const& f) {
     using kind = spec::solver_kind;
     auto const corrected = [&](auto solver) {
-        if (inputs == nullptr || !inputs->has_difference()) {
-            throw error("specification '" + s.text + "'",
-                        "this solver needs the inputs of the float model too (calibration::float_stream)");
-        }
         solver.rounding = s.gptq_options;
         solver.strength = s.strength.value_or(solver.strength);
-        if (s.weak.columns > 0) {
-            return with_weak_columns(solver, s).solve(w, *inputs, p, executor);
-        }
-        return solver.solve(w, *inputs, p, executor);
+        return f(solver);
     };
-    if ((s.solver != kind::rtn || s.weak.columns > 0) && h == nullptr) {
-        throw error("specification '" + s.text + "'",
-                    s.solver == kind::rtn ? "weak columns need a Hessian" : "this solver needs a Hessian");
-    }
-    if (s.weak.columns > 0 && s.solver != kind::gptaq && s.solver != kind::qronos) {
-        switch (s.solver) {
-        case kind::gptq:
-            return with_weak_columns(s.gptq_options, s).solve(w, *h, p, executor);
-        case kind::obq:
-            return with_weak_columns(s.obq_options, s).solve(w, *h, p, executor);
-        default:
-            return with_weak_columns(rtn{}, s).solve(w, *h, p, executor);
-        }
-    }
     switch (s.solver) {
     case kind::rtn:
         break;
     case kind::gptq:
-        if (inputs != nullptr) {
-            auto const& options = s.gptq_options;
-            return options.solve(w, inputs->factor(options.damping, options.activation_order, executor), p, executor);
-        }
-        return s.gptq_options.solve(w, *h, p, executor);
+        return f(s.gptq_options);
     case kind::obq:
-        return s.obq_options.solve(w, *h, p, executor);
+        return f(s.obq_options);
     case kind::gptaq:
         return corrected(gptaq<>{});
     case kind::qronos:
         return corrected(qronos<>{});
     }
-    return rtn{}.solve(w, {}, p, executor);
+    return f(rtn{});
+}
+
+/// The solver that `s` describes for a matrix, with as many weak columns as `s.weak.columns` says: maps around the
+/// search around weak columns around clips around the solver.
+inline any_solver make_solver(spec const& s) {
+    auto const with_weak_columns = [&]<Solver S>(S const& inner) {
+        if (s.weak.columns == 0) {
+            return any_solver(inner);
+        }
+        return any_solver(owq<S>{.inner = inner,
+                                 .columns = s.weak.columns,
+                                 .chosen_by = s.weak.chosen_by,
+                                 .compensate = s.weak.compensate,
+                                 .format = s.format == float_format::bf16 ? float_format::bf16 : float_format::f16});
+    };
+    return with_solver(s, [&]<Solver S>(S const& inner) {
+        return s.clip ? with_weak_columns(clipped<S>{inner}) : with_weak_columns(inner);
+    });
+}
+
+/// How `s` rounds the inputs of layers; none where it does not.
+inline std::optional<input_rounding> rounding_of(spec const& s) {
+    if (s.input.grid.name.empty()) {
+        return {};
+    }
+    input_rounding how;
+    for (grid_name const& name : s.search ? splits_of(s.input.grid) : std::vector{s.input.grid}) {
+        how.grids.push_back(find_grid(name));
+    }
+    how.fixed = s.input.fixed();
+    how.width = s.input.width;
+    how.format = s.input.format;
+    return how;
+}
+
+/// How `s` scales the features of inputs.
+inline smooth<> smooth_of(spec const& s) { return {static_cast<float>(s.smooth.value_or(0.5))}; }
+inline power_of_two shifts_of(spec const& s) {
+    auto const split = s.input.grid.name.empty() ? std::nullopt : find_grid(s.input.grid).split();
+    return {split ? std::min(15, (1 << split->exponent_bits) - 1) : power_of_two{}.most};
+}
+
+/// The same for rounded inputs, searched and mapped.
+inline any_solver wrapped(any_solver solver, spec const& s) {
+    auto const with_inputs = [&](auto const& inner) {
+        auto const how = rounding_of(s);
+        return how ? any_solver(rounding_inputs{inner, *how}) : any_solver(inner);
+    };
+    if (s.search) {
+        bool const only_rounds = s.solver == spec::solver_kind::rtn && s.weak.columns == 0;
+        auto const search = [&]<Solver S>(S const& inner) {
+            return with_inputs(searched<S>{
+                .inner = inner, .candidates = s.candidates, .metric = s.metric, .shifted = s.input.shifted});
+        };
+        solver = only_rounds ? search(rtn{}) : search(solver);
+    } else {
+        solver = with_inputs(solver);
+    }
+    if (s.hadamard > 0) {
+        solver = any_solver(transformed<hadamard<>, any_solver>{{s.hadamard}, solver});
+    }
+    if (s.power_of_two) {
+        solver = any_solver(transformed<power_of_two, any_solver>{shifts_of(s), solver});
+    }
+    if (s.smooth) {
+        solver = any_solver(transformed<smooth<>, any_solver>{smooth_of(s), solver});
+    }
+    return solver;
 }
 
 /// The number of bits of a code. @throws error when there is no such grid.
@@ -141,7 +194,7 @@ inline int bits_of(spec const& s) {
     return bits;
 }
 
-/// Throws what `quantize` would say of `s` itself, before any work.
+/// Throws what quantizing by `s` would say of `s` itself, before any work.
 inline void check(spec const& s) {
     with_grid(s, [&]<Grid G>(G grid) {
         with_range<G>(s, [](auto) {});
@@ -168,127 +221,107 @@ inline void check(spec const& s) {
     }
 }
 
-/// The problem of rounding `w` to a grid of that name, and otherwise as `s` says. `s` must outlive it.
-inline std::unique_ptr<problem const> make_problem(matrix_view w, grid_name const& name, spec const& s) {
-    std::unique_ptr<problem const> p;
-    visit_grid(name, [&]<Grid G>(G grid) {
-        p = std::make_unique<problem_of<G, per_tile, named_range>>(grid, s.granularity, named_range{&s},
-                                                                   with_unit(grid, w, s.format));
-    });
-    return p;
-}
+/// A quantizer that a specification describes: what `quantizer` is at compile time, chosen at run time, with the same
+/// bits. It is a value; copies are cheap.
+class named_quantizer {
+public:
+    /// Weak columns for a number of bits are counted for each matrix alone; `plan_weak_columns` in `model` does it for a
+    /// whole model. @throws error when the specification names something impossible.
+    explicit named_quantizer(spec s) : spec_(std::make_shared<spec const>(std::move(s))) { check(*spec_); }
 
-/// How layers round their inputs where each token has a range of its own; none where it has not.
-inline std::optional<activation_quantizer> dynamic_input(spec const& s) {
-    if (s.input.grid.name.empty() || !s.input.dynamic) {
-        return {};
-    }
-    return activation_quantizer(find_grid(s.input.grid));
-}
+    spec const& description() const { return *spec_; }
 
-/// The codes and scales of `w` (out, in) in the problem `p` as packed bytes, with a complete report.
-inline quantization packed(matrix_view w, problem const& p, solution const& solved,
-                           std::optional<activation_quantizer> input) {
-    quantization q{pack(p.table(), solved), solved.report, std::move(input)};
-    q.report.clamped_scales = clamped_scales(w, solved);
-    return q;
-}
+    /// The same with scales that are given for the tiles of one matrix.
+    named_quantizer with_scales(given_range scales) const {
+        named_quantizer q = *this;
+        q.given_ = std::make_shared<given_range const>(std::move(scales));
+        return q;
+    }
 
-/// Quantizes `w` (out, in) where `s` searches ranges by the output of the layer, or its inputs have one range; then
-/// they must have been kept. A solver other than `rtn` chooses the codes again for the scales that were found.
-inline quantization quantize_by_output(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s,
-                                       executor_ref executor = {}) {
-    auto const need = [&](bool there, char const* what) {
-        if (!there) {
-            throw error("specification '" + s.text + "'", what);
-        }
-    };
-    need(!s.weak.wanted || s.granularity.cols == 0 || !s.search, "a search beside weak columns needs whole rows");
-    std::vector<std::unique_ptr<problem const>> problems;
-    std::vector<problem const*> formats;
-    for (grid_name const& name : s.search ? splits_of(s.grid) : std::vector{s.grid}) {
-        formats.push_back(problems.emplace_back(make_problem(w, name, s)).get());
+    /// What must be known about the inputs of layers.
+    evidence_needs needs() const {
+        spec const& s = *spec_;
+        bool const mapped = s.smooth || s.power_of_two || s.hadamard > 0;
+        auto const how = rounding_of(s);
+        return {.float_stream = s.needs_float_stream(),
+                .float_inputs = s.reads_floats(),
+                .all_inputs = s.keeps_inputs(),
+                .rounded = how && !how->fixed && !mapped ? std::optional(how->dynamic()) : std::nullopt};
     }
-    std::optional<activation_quantizer> input = dynamic_input(s);
-    std::optional<layer_inputs> seen; // what the layer knows of its rounded inputs
-    format_choice chosen;
-    if (s.input.fixed()) {
-        need(inputs != nullptr && inputs->kept().rows() > 0, "inputs that share a range need all inputs, kept");
-        std::vector<any_grid> grids;
-        for (grid_name const& name : s.search ? splits_of(s.input.grid) : std::vector{s.input.grid}) {
-            grids.push_back(find_grid(name));
-        }
-        if (s.search) {
-            joint_search const search{s.candidates, s.metric, s.input.shifted};
-            auto found = search(w, inputs->kept(), formats, grids, executor);
-            chosen = std::move(found.weights);
-            input = std::move(found.input);
-            seen = std::move(found.seen);
-        } else {
-            input = activation_search{}.whole_range(inputs->kept(), grids.front());
-            seen = rounded_inputs(inputs->kept(), *input, executor);
-        }
-        inputs = &*seen;
-        h = &seen->hessian();
-    } else {
-        need(inputs != nullptr, "a search needs the inputs of the layer");
-        chosen = choose_format(w, *inputs, formats, {s.candidates}, executor);
-    }
-    problem const& p = *formats[chosen.format];
-    solution solved;
-    if (!s.search) {
-        solved = solve(w, h, inputs, s, p, executor);
-    } else if (s.solver == spec::solver_kind::rtn && s.weak.columns == 0) {
-        solved = std::move(chosen.weights);
-    } else {
-        spec given = s;
-        given.gptq_options.static_groups = true;
-        solved = solve(w, h, inputs, given, with_scales(p, chosen.weights), executor);
-    }
-    return packed(w, p, solved, std::move(input));
-}
 
-/// Quantizes `w` (out, in) as `s` says, given the Hessian of its inputs and all that is known about them; null where it
-/// is not. Weak columns for a number of bits are counted for this matrix alone; `plan_weak_columns` in `model` does it
-/// for a whole model. @throws error when the specification names something impossible, its solver needs to know more,
-/// or the weights are not finite.
-inline quantization quantize(matrix_view w, hessian const* h, layer_inputs const* inputs, spec const& s,
-                             executor_ref executor = {}) {
-    check(s);
-    if (s.weak.bits > 0) {
-        if (s.weak.rule == weak_rule::published || !s.weak.layers.empty()) {
-            throw error("specification '" + s.text + "'", "in= and published are for whole models");
+    /// The packed weights for `w` (out, in) and what is known about their inputs. @throws error when that is not enough,
+    /// or the weights are not finite.
+    quantization operator()(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
+        if (spec_->weak.bits > 0) {
+            return counted(w)(w, known, executor);
         }
-        spec counted = s;
-        counted.weak.columns = weak_budget(bits_of(s), s.weak.bits, std::array{weak_share{shape_of(w)}}).front();
-        counted.weak.bits = 0;
-        return quantize(w, h, inputs, counted, executor);
+        spec const& s = *spec_;
+        expect_evidence(known);
+        any_solver const solver = wrapped(make_solver(s), s);
+        auto const p = make_problem(w, s);
+        solution solved = given_ ? solve_given(w, known, *p, solver, executor) : solver.solve(w, known, *p, executor);
+        solved.report.clamped_scales = clamped_scales(w, solved);
+        return packed(std::move(solved));
     }
-    if (s.search || s.input.fixed()) {
-        return quantize_by_output(w, h, inputs, s, executor);
-    }
-    auto const p = make_problem(w, s.grid, s);
-    solution const solved = solve(w, h, inputs, s, *p, executor);
-    return packed(w, *p, solved, dynamic_input(s));
-}
 
-/// Quantizes `w` (out, in) with scales that are given for its tiles, each so many columns of a row; the solver of `s`
-/// chooses the codes.
-inline quantization quantize_with(fake_quantizer<float>::tiles const& given, matrix_view w, layer_inputs const& known,
-                                  spec const& s, executor_ref executor = {}) {
-    check(s);
-    auto const p = make_problem(w, s.grid, s);
-    solution scales = p->begin(w);
-    DETENT_EXPECTS(scales.tile.rows == 1 && scales.scales.tiles == shape_of(given.scale));
-    for (index_t row = 0; row < given.scale.rows(); ++row) {
-        for (index_t tile = 0; tile < given.scale.cols(); ++tile) {
-            scales.scales.set(row, tile, {given.scale(row, tile), given.zero(row, tile)});
+private:
+    /// With as many weak columns as make so many bits of a weight of `w`.
+    named_quantizer counted(matrix_view w) const {
+        if (spec_->weak.rule == weak_rule::published || !spec_->weak.layers.empty()) {
+            throw error("specification '" + spec_->text + "'", "in= and published are for whole models");
         }
+        spec s = *spec_;
+        s.weak.columns = weak_budget(bits_of(s), s.weak.bits, std::array{weak_share{shape_of(w)}}).front();
+        s.weak.bits = 0;
+        named_quantizer q = *this;
+        q.spec_ = std::make_shared<spec const>(std::move(s));
+        return q;
     }
-    spec fixed = s;
-    fixed.gptq_options.static_groups = true;
-    solution const solved = solve(w, &known.hessian(), &known, fixed, with_scales(*p, scales), executor);
-    return packed(w, *p, solved, dynamic_input(s));
+
+    void expect_evidence(layer_inputs const& known) const {
+        spec const& s = *spec_;
+        auto const need = [&](bool there, char const* what) {
+            if (!there) {
+                throw error("specification '" + s.text + "'", what);
+            }
+        };
+        using kind = spec::solver_kind;
+        bool const nothing = known.features() == 0;
+        need(!s.keeps_inputs() || known.kept().rows() > 0, "inputs that share a range need all inputs, kept");
+        need(!s.search || !nothing, "a search needs the inputs of the layer");
+        need(s.solver == kind::rtn || !nothing, "this solver needs a Hessian");
+        need(s.weak.columns == 0 || !nothing, "weak columns need a Hessian");
+        need((!s.clip && !s.smooth && !s.power_of_two && s.hadamard == 0) || !nothing,
+             "clips and maps need what is known about inputs");
+        need((s.solver != kind::gptaq && s.solver != kind::qronos) || known.has_difference() || s.input.fixed(),
+             "this solver needs the inputs of the float model too (calibration::float_stream)");
+    }
+
+    solution solve_given(matrix_view w, layer_inputs const& known, problem const& p, any_solver const& solver,
+                         executor_ref executor) const {
+        solution scales = p.begin(w);
+        if (scales.tile != given_->tile || scales.scales.tiles != given_->scales.tiles) {
+            throw error("given scales", "are not for tiles of this matrix");
+        }
+        scales.scales.scales = given_->scales.scales;
+        scales.scales.zeros = given_->scales.zeros;
+        return solver.solve(w, known, detent::with_scales(p, scales), executor);
+    }
+
+    std::shared_ptr<spec const> spec_;
+    std::shared_ptr<given_range const> given_;
+};
+
+/// Quantizes `w` (out, in) as `s` says, see `named_quantizer`.
+inline quantization quantize(matrix_view w, layer_inputs const& known, spec const& s, executor_ref executor = {}) {
+    return named_quantizer(s)(w, known, executor);
+}
+/// The same where no more than the Hessian of the inputs is known, or nothing.
+inline quantization quantize(matrix_view w, hessian const& known, spec const& s, executor_ref executor = {}) {
+    return named_quantizer(s)(w, layer_inputs(known), executor);
+}
+inline quantization quantize(matrix_view w, spec const& s, executor_ref executor = {}) {
+    return named_quantizer(s)(w, layer_inputs{}, executor);
 }
 
 /// The powers of two by which the features of inputs `x` (token, in) are to be multiplied, in the search of `s`, for
@@ -299,9 +332,6 @@ inline vector shared_shifts(std::span<matrix const* const> weights, matrix_view 
     for (matrix const* w : weights) {
         rows += w->rows();
     }
-    layer_inputs inputs(x.cols());
-    inputs.keep(x.rows());
-    inputs.add(x, executor);
     matrix all(rows, x.cols());
     for (rows = 0; matrix const* w : weights) {
         all.middleRows(rows, w->rows()) = *w;
@@ -310,7 +340,7 @@ inline vector shared_shifts(std::span<matrix const* const> weights, matrix_view 
     spec plain = s; // the weights themselves are not wanted yet
     plain.solver = spec::solver_kind::rtn;
     plain.weak = {};
-    auto const found = quantize(all, &inputs.hessian(), &inputs, plain, executor);
+    auto const found = quantize(all, layer_inputs::of(x, executor), plain, executor);
     vector scales(x.cols());
     std::ranges::transform(found.input->shifts(), scales.begin(), [](int k) { return std::ldexp(1.0F, k); });
     return scales;
@@ -328,7 +358,7 @@ inline quantization quantize_embeddings(matrix_view table, spec const& s, execut
         rows.granularity = s.search ? per_tile{1, 0} : per_tile{0, 0};
         rows.range = s.search ? spec::range_kind::mse : spec::range_kind::automatic;
         rows.format = s.format;
-        quantization q = quantize(table, nullptr, nullptr, rows, executor);
+        quantization q = quantize(table, rows, executor);
         double const error = (table - dequantize(q.weights)).squaredNorm();
         if (error < least) {
             least = error;
@@ -336,17 +366,6 @@ inline quantization quantize_embeddings(matrix_view table, spec const& s, execut
         }
     }
     return best;
-}
-
-/// The same for a solver that needs nothing but the weights, a Hessian, or more.
-inline quantization quantize(matrix_view w, spec const& s, executor_ref executor = {}) {
-    return quantize(w, nullptr, nullptr, s, executor);
-}
-inline quantization quantize(matrix_view w, hessian const& known, spec const& s, executor_ref executor = {}) {
-    return quantize(w, &known, nullptr, s, executor);
-}
-inline quantization quantize(matrix_view w, layer_inputs const& known, spec const& s, executor_ref executor = {}) {
-    return quantize(w, &known.hessian(), &known, s, executor);
 }
 
 } // namespace detent::inline DETENT_ABI

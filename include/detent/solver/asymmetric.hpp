@@ -82,6 +82,9 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
         return corrected;
     }
 
+    /// What rounds the weights once they are corrected.
+    gptq<Scalar> after_correction() const { return rounding; }
+
     friend constexpr bool operator==(asymmetric_gptq const&, asymmetric_gptq const&) = default;
 
 private:

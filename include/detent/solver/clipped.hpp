@@ -34,8 +34,8 @@ template <Solver Inner = rtn> struct clipped {
         hessian const& h = known;
         expect_features(h.features(), w);
         if constexpr (CorrectingSolver<Inner>) {
-            return clipped<decltype(inner.rounding)>{inner.rounding, learning}.solve(
-                inner.correct(w, known, executor), known.factor(inner.rounding.factoring(), executor), p, executor);
+            return after_correction().solve(correct(w, known, executor),
+                                            known.factor(factoring_of(inner.after_correction()), executor), p, executor);
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
@@ -60,7 +60,20 @@ template <Solver Inner = rtn> struct clipped {
         return solve_both(w, f, damped_hessian(f, executor), p, executor);
     }
 
-    friend constexpr bool operator==(clipped const&, clipped const&) = default;
+    /// The weights that `inner` corrects, and what rounds them then.
+    matrix correct(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const
+        requires CorrectingSolver<Inner>
+    {
+        return inner.correct(w, known, executor);
+    }
+    auto after_correction() const
+        requires CorrectingSolver<Inner>
+    {
+        auto rounding = inner.after_correction();
+        return clipped<decltype(rounding)>{std::move(rounding), learning};
+    }
+
+    friend bool operator==(clipped const&, clipped const&) = default;
 
 private:
     /// With clips and without; of `h` (in, in) the upper triangle is there.

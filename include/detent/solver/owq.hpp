@@ -109,14 +109,15 @@ template <Solver Inner = gptq<>> struct owq {
     /// inputs, the grid has no 0, or a weak column does not fit `format`.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
         if constexpr (CorrectingSolver<Inner>) {
-            return owq<decltype(inner.rounding)>{inner.rounding, columns, chosen_by, compensate, format}.solve(
-                inner.correct(w, known, executor), known.hessian(), p, executor);
+            return owq<decltype(inner.after_correction())>{
+                inner.after_correction(), columns, chosen_by, compensate, format}
+                .solve(inner.correct(w, known, executor), known.hessian(), p, executor);
         } else {
             return solve_split(w, known, p, executor);
         }
     }
 
-    friend constexpr bool operator==(owq const&, owq const&) = default;
+    friend bool operator==(owq const&, owq const&) = default;
 
 private:
     /// Which inputs are weak and in which order the others are solved for.
@@ -151,7 +152,7 @@ private:
         split const parts = split_by(finite_diagonal(h), sensitivities(w, h, p, chosen_by, executor));
         hessian_factor const f = compensate ? factor_with_weak_last(h, parts, executor) : hessian_factor{};
         matrix const rest = take_columns(w, parts.others); // (out, others)
-        solution solved = solve_rest(rest, h, f, parts, for_columns(p, shape_of(w), parts.others), executor);
+        solution solved = solve_rest(rest, known, f, parts, for_columns(p, shape_of(w), parts.others), executor);
         solved.report.weak_missing = columns - std::ssize(parts.weak);
 
         basic_matrix<double> values = take_columns(w, parts.weak).template cast<double>(); // (out, weak)
@@ -185,23 +186,25 @@ private:
     }
 
     /// The solution of `inner` for the columns that are left, `rest` (out, others); `f` is the factor of all.
-    solution solve_rest(matrix const& rest, hessian const& h, hessian_factor const& f, split const& parts,
+    solution solve_rest(matrix const& rest, evidence const& known, hessian_factor const& f, split const& parts,
                         problem const& p, executor_ref executor) const {
         if constexpr (SecondOrderSolver<Inner>) {
             return inner.solve(rest,
                                compensate ? without_weak(f, parts)
-                                          : factor(h.restricted_to(parts.others), factoring_of(inner).damping,
+                                          : factor(known.restricted_to(parts.others), factoring_of(inner).damping,
                                                    parts.order, executor),
                                p, executor);
         } else {
-            bool const shrunk = compensate && f.r.size() > 0;
+            [[maybe_unused]] bool const shrunk = compensate && f.r.size() > 0;
             solution solved;
             if constexpr (std::same_as<typename Inner::evidence, no_evidence>) {
                 solved = inner.solve(rest, {}, p, executor);
-            } else { // 2/n sum x x^T is what it is given where n is 2
-                hessian const left = shrunk ? hessian(damped_hessian(without_weak(f, parts), executor), 2)
-                                            : h.restricted_to(parts.others);
-                solved = solve_with(inner, rest, typename Inner::evidence(left), p, executor);
+            } else {
+                auto left = known.restricted_to(parts.others);
+                if (shrunk) { // with what weak columns make up for
+                    left.replace_hessian(damped_hessian(without_weak(f, parts), executor));
+                }
+                solved = solve_with(inner, rest, left, p, executor);
             }
             solved.report.damping = f.r.size() > 0 ? f.damping : 0;
             solved.report.damping_raised = f.damping_raised;

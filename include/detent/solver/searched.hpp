@@ -55,7 +55,7 @@ template <Solver Inner = rtn> struct searched {
         return s;
     }
 
-    friend constexpr bool operator==(searched const&, searched const&) = default;
+    friend bool operator==(searched const&, searched const&) = default;
 
 private:
     solution finish(matrix_view w, layer_inputs const& known, std::span<problem const* const> formats,

@@ -31,12 +31,14 @@ concept SecondOrderSolver = Solver<S> && requires(S const solver, matrix_view w,
     { solver.solve(w, factor, p, executor) } -> std::same_as<solution>;
 };
 
-/// A solver that first moves the weights and then rounds them with a second-order solver, `rounding`.
+/// A solver that first moves the weights towards the float model's output, and then rounds them with a second-order
+/// solver.
 template <class S>
-concept CorrectingSolver = Solver<S> && SecondOrderSolver<decltype(S::rounding)> &&
-                           requires(S const solver, matrix_view w, layer_inputs const& known, executor_ref executor) {
-                               { solver.correct(w, known, executor) } -> std::same_as<matrix>;
-                           };
+concept CorrectingSolver =
+    Solver<S> && requires(S const solver, matrix_view w, layer_inputs const& known, executor_ref executor) {
+        { solver.correct(w, known, executor) } -> std::same_as<matrix>;
+        requires SecondOrderSolver<decltype(solver.after_correction())>;
+    };
 
 /// What a solver does besides choosing codes, for those that wrap others.
 enum class wrapping { weak_columns, clip, search, map };
@@ -57,6 +59,8 @@ template <wrapping What, class S> inline constexpr bool wraps = [] {
 template <Solver S> factor_options factoring_of(S const& solver) {
     if constexpr (requires { solver.factoring(); }) {
         return solver.factoring();
+    } else if constexpr (CorrectingSolver<S>) {
+        return solver.after_correction().factoring();
     } else if constexpr (requires { solver.inner; }) {
         return factoring_of(solver.inner);
     } else {

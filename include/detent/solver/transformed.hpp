@@ -37,7 +37,7 @@ template <Transform T, Solver Inner = rtn> struct transformed {
         return s;
     }
 
-    friend constexpr bool operator==(transformed const&, transformed const&) = default;
+    friend bool operator==(transformed const&, transformed const&) = default;
 };
 
 } // namespace detent::inline DETENT_ABI
