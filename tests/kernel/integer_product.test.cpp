@@ -32,9 +32,6 @@ struct operands {
     packed_matrix w;
     quantized_activations x;
 
-    std::int32_t const* order() const { return w.order.empty() ? nullptr : w.order.data(); }
-    index_t feature(index_t col) const { return w.order.empty() ? col : w.order[static_cast<std::size_t>(col)]; }
-
     /// The integer of a weight, a number of the table less the zero point.
     std::int64_t weight(kernel::integer_form const& form, index_t row, index_t col) const {
         float const zero = w.scales.at(row / w.tile.rows, col / w.tile.cols).zero;
@@ -42,9 +39,9 @@ struct operands {
     }
     /// The integer of an activation, of a stored column.
     std::int64_t activation(kernel::integer_form const& form, index_t token, index_t col) const {
-        double const number = double{x.table[x.codes[static_cast<std::size_t>(token * x.shape.cols + feature(col))]]} -
+        double const number = double{x.table[x.codes[static_cast<std::size_t>(token * x.shape.cols + col)]]} -
                               x.scale_of(token).zero;
-        int const shift = x.shifts.empty() ? 0 : x.shifts[static_cast<std::size_t>(feature(col))];
+        int const shift = x.shifts.empty() ? 0 : x.shifts[static_cast<std::size_t>(col)];
         return whole(std::ldexp(number, form.activations.exponent + form.shift - shift));
     }
 
@@ -58,7 +55,7 @@ private:
 template <Grid W, Grid A>
 operands random_operands(W const& weights, A const& activations, extents shape, per_tile granularity, index_t tokens,
                          int most_shift = 0, bool per_token = true) {
-    return {pack(weights, random_solution(weights, shape, granularity.tile(shape), 1)),
+    return {pack(random_solution(weights, shape, granularity.tile(shape), 1)),
             random_activations(activations, {tokens, shape.cols}, per_token, most_shift, 2)};
 }
 
@@ -82,7 +79,7 @@ std::vector<std::int64_t> reference_sums(operands const& o, kernel::integer_form
 template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::integer_form const& form) {
     packed_view const w = o.w.view();
     auto const rows = w.shape.rows;
-    kernel::stored_activations<T> const x(form, w, o.x, o.order(), {});
+    kernel::stored_activations<T> const x(form, w, o.x, {});
     std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * w.tiles_per_row), -7);
     auto const sum = []<class Sums>(Sums const& s, index_t r) {
         if constexpr (std::is_pointer_v<Sums>) {
@@ -147,7 +144,7 @@ std::vector<float> product_of(operands const& o, kernel::integer_form const& for
     index_t const rows = o.w.shape().rows;
     index_t const stride = rows + 3;
     std::vector<float> strided(static_cast<std::size_t>(o.x.shape.rows * stride), -7);
-    kernel::multiply<T>(form, o.w.view(), o.x, o.order(), strided.data(), stride, executor);
+    kernel::multiply<T>(form, o.w.view(), o.x, strided.data(), stride, executor);
     std::vector<float> y;
     for (index_t i = 0; i < std::ssize(strided); ++i) {
         if (i % stride < rows) {
@@ -170,12 +167,12 @@ void expect_near_the_product_of_numbers(operands const& o, std::vector<float> co
             for (index_t k = 0; k < cols; ++k) {
                 auto const s = o.w.scales.at(r / o.w.tile.rows, k / o.w.tile.cols);
                 tile_scale const a = o.x.scale_of(t);
-                auto const at = static_cast<std::size_t>(t * cols + o.feature(k));
+                auto const at = static_cast<std::size_t>(t * cols + k);
                 double const weight = (double{o.w.table[o.w.code_at(r, k)]} - s.zero) * s.scale;
                 double const number = (double{o.x.table[o.x.codes[at]]} - a.zero) * a.scale;
                 double const x = o.x.shifts.empty()
                                      ? number
-                                     : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(o.feature(k))]);
+                                     : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(k)]);
                 index_t const weak = o.w.weak.find(k);
                 double const product = (weak >= 0 ? o.w.weak.at(weak, r) : weight) * x;
                 sum += product;
@@ -210,7 +207,7 @@ void expect_exact(operands const& o) {
     EXPECT_TRUE(bytes || words);
     auto const [rows, cols] = o.w.shape();
     std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
-    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, o.order(), y.data(), rows)); // in the form that is fastest
+    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, y.data(), rows)); // in the form that is fastest
     expect_near_the_product_of_numbers(o, y, 8 + static_cast<double>(cols / kernel::block_width));
     if (testing::Test::HasFailure()) {
         FAIL() << o.w.bits << " bits, " << o.w.extent.rows << " x " << o.w.extent.cols << ", tile " << o.w.tile.rows
@@ -221,7 +218,7 @@ void expect_exact(operands const& o) {
 /// Weights of many grids.
 std::vector<packed_matrix> random_weights(extents shape, per_tile granularity) {
     auto const on = [&](auto... grids) {
-        return std::vector<packed_matrix>{pack(grids, random_solution(grids, shape, granularity.tile(shape), 1))...};
+        return std::vector<packed_matrix>{pack(random_solution(grids, shape, granularity.tile(shape), 1))...};
     };
     return on(int_grid<1>{}, int_grid<2>{}, int_grid<3>{}, int_grid<4>{}, int_grid<8>{}, int_grid<1, zero::none>{},
               int_grid<2, zero::none>{}, int_grid<3, zero::none>{}, int_grid<4, zero::none>{},
@@ -334,31 +331,13 @@ TEST(integer_product, sums_beyond_int32_are_exact) {
     }
 }
 
-TEST(integer_product, follows_the_order_of_columns) {
-    for (index_t const tokens : {1, 5, 20}) {
-        for (int const most_shift : {0, 3}) {
-            operands o = random_operands(e2m1{}, e2m1{}, {21, 70}, {1, 16}, tokens, most_shift);
-            o.w.order = random_order(70, 2);
-            expect_exact(o);
-            o = random_operands(int_grid<4>{}, int_grid<8>{}, {21, 70}, {1, 16}, tokens);
-            o.w.order = random_order(70, 2);
-            expect_exact(o);
-        }
-    }
-}
-
 TEST(integer_product, adds_weak_columns) {
     for (float_format const format : all_formats) {
-        for (bool const reordered : {false, true}) {
-            for (index_t const tokens : {1, 20}) {
-                solution s = random_solution(int_grid<4>{}, {70, 90}, {1, 16}, 1);
-                weaken(s, int_grid<4>{}, random_columns(90, 6, 3), format);
-                if (reordered) {
-                    s.order = random_order(90, 2);
-                }
-                expect_exact({pack(int_grid<4>{}, s), random_activations(int_grid<8>{}, {tokens, 90}, true, 0, 1)});
-                expect_exact({pack(int_grid<4>{}, s), random_activations(e2m1{}, {tokens, 90}, false, 3, 1)});
-            }
+        for (index_t const tokens : {1, 20}) {
+            solution s = random_solution(int_grid<4>{}, {70, 90}, {1, 16}, 1);
+            weaken(s, int_grid<4>{}, random_columns(90, 6, 3), format);
+            expect_exact({pack(s), random_activations(int_grid<8>{}, {tokens, 90}, true, 0, 1)});
+            expect_exact({pack(s), random_activations(e2m1{}, {tokens, 90}, false, 3, 1)});
         }
     }
 }

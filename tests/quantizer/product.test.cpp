@@ -21,7 +21,7 @@ quantized_matrix<int_grid<4>, per_group<16>> random_weights(bool reordered, inde
     solution s = test::random_solution(int_grid<4>{}, {21, 70}, {1, 16}, 1);
     test::weaken(s, int_grid<4>{}, test::random_columns(70, weak, 3), float_format::f16);
     if (reordered) {
-        s.order = test::random_order(70, 2);
+        s.map = input_map(permutation{test::random_order(70, 2)}, 70);
     }
     return {int_grid<4>{}, per_group<16>{}, s};
 }
@@ -106,7 +106,7 @@ TEST(multiply_transposed, takes_blocks_of_larger_matrices) {
 }
 
 template <Grid W, Grid A> bool runs_on_integers(int most_shift = 0) {
-    auto const w = pack(W{}, test::random_solution(W{}, {3, 40}, {1, 16}, 1));
+    auto const w = pack(test::random_solution(W{}, {3, 40}, {1, 16}, 1));
     return runs_on_integers(w, test::random_activations(A{}, {2, 40}, true, most_shift, 1));
 }
 
@@ -127,9 +127,9 @@ template <Grid W, Grid A> void expect_quantized_product(int most_shift) {
             solution s = test::random_solution(W{}, {21, 70}, {1, 16}, 1);
             test::weaken(s, W{}, test::random_columns(70, weak, 3), float_format::f16);
             if (reordered) {
-                s.order = test::random_order(70, 2);
+                s.map = input_map(permutation{test::random_order(70, 2)}, 70);
             }
-            packed_matrix const w = pack(W{}, s);
+            packed_matrix const w = pack(s);
             for (index_t const tokens : {0, 1, 5, 40}) {
                 auto const x = test::random_activations(A{}, {tokens, 70}, tokens != 5, most_shift, 4);
                 matrix y = matrix::Constant(tokens + 2, 30, -7);
@@ -154,7 +154,7 @@ TEST(quantized_product, is_that_of_the_numbers_that_codes_stand_for) {
 
 #if defined(_OPENMP)
 TEST(quantized_product, threads_do_not_change_a_bit) {
-    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
+    auto const w = pack(test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
     for (index_t const tokens : {1, 300}) {
         auto const x = test::random_activations(int_grid<8>{}, {tokens, 70}, true, 0, 4);
         matrix serially(tokens, 200);

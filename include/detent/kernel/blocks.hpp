@@ -403,17 +403,16 @@ inline bool has_blocks(integer_form const& form, packed_view const& w, quantized
            x.shape.rows <= most_tokens_of_integer_blocks;
 }
 
-/// y = x W^T for activations of bytes in this form; stored column k is feature `order[k]`, or k without an order.
-inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x,
-                            std::int32_t const* order, float* y, index_t y_stride, executor_ref executor) {
+/// y = x W^T for activations of bytes in this form.
+inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
+                            index_t y_stride, executor_ref executor) {
     auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
         tile_scale const s = x.scale_of(t);
         auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
         code const* const codes = x.codes.data() + t * x.shape.cols;
         for (index_t k = 0; k < x.shape.cols; ++k) {
-            index_t const feature = order != nullptr ? order[k] : k;
-            std::int32_t const integer = form.activations.integers[codes[feature]] - zero;
-            int const times = x.shifts.empty() ? 0 : form.shift - x.shifts[static_cast<std::size_t>(feature)];
+            std::int32_t const integer = form.activations.integers[codes[k]] - zero;
+            int const times = x.shifts.empty() ? 0 : form.shift - x.shifts[static_cast<std::size_t>(k)];
             integers[k] = static_cast<std::int8_t>(integer * (1 << times));
         }
         float const scale = std::ldexp(s.scale, -(form.activations.exponent + form.shift)) * unit;

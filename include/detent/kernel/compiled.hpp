@@ -35,8 +35,7 @@ struct unit {
     char const* name;
     void (*multiply)(void const* w, float const* x, std::int64_t x_stride, std::int64_t tokens, float* y,
                      std::int64_t y_stride, loop executor, int format);
-    bool (*multiply_codes)(void const* w, activation_codes const& x, std::int32_t const* order, float* y,
-                           std::int64_t y_stride, loop executor);
+    bool (*multiply_codes)(void const* w, activation_codes const& x, float* y, std::int64_t y_stride, loop executor);
     void (*multiply_transposed)(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                                 std::int64_t y_stride, loop executor);
 };

@@ -58,7 +58,7 @@ template <simd::SmallInteger T> struct stored_activations {
     std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
 
     stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
-                       std::int32_t const* order, executor_ref executor)
+                       executor_ref executor)
         : factors(static_cast<std::size_t>(x.shape.rows)) {
         index_t place = 0;
         index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
@@ -80,17 +80,12 @@ template <simd::SmallInteger T> struct stored_activations {
         }
         std::vector<std::int32_t> times; // (stored column), what integers are multiplied by for their shift
         for (index_t k = 0; k < (x.shifts.empty() ? 0 : x.shape.cols); ++k) {
-            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(order != nullptr ? order[k] : k)]));
+            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(k)]));
         }
         executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
-            std::vector<code> ordered(static_cast<std::size_t>(order != nullptr ? x.shape.cols : 0));
             std::vector<T> row(static_cast<std::size_t>(x.shape.cols));
             for (index_t t = first; t < last; ++t) {
-                code const* codes = x.codes.data() + t * x.shape.cols;
-                for (std::size_t k = 0; k < ordered.size(); ++k) {
-                    ordered[k] = codes[order[k]];
-                }
-                store(form, x, t, ordered.empty() ? codes : ordered.data(), times, row);
+                store(form, x, t, times, row);
             }
         });
     }
@@ -124,8 +119,9 @@ template <simd::SmallInteger T> struct stored_activations {
 private:
     T* data() { return reinterpret_cast<T*>(integers.data()); }
 
-    void store(integer_form const& form, quantized_activations const& x, index_t t, code const* codes,
+    void store(integer_form const& form, quantized_activations const& x, index_t t,
                std::vector<std::int32_t> const& times, std::vector<T>& row) {
+        code const* const codes = x.codes.data() + t * x.shape.cols;
         tile_scale const s = x.scale_of(t);
         auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
         std::int32_t const apart = form.zeros_apart ? form.activation_base : zero;
@@ -415,7 +411,7 @@ private:
                 OnTile const& on_tile) noexcept {
         column_span const& span = x_.spans[static_cast<std::size_t>(s)];
         auto const load = [](std::int32_t const* from) {
-            return std::array{simd::ints::load_aligned(from), simd::ints::load_aligned(from + simd::lanes)};
+            return std::array{simd::ints::load_unaligned(from), simd::ints::load_unaligned(from + simd::lanes)};
         };
         auto const add_product = [](std::array<simd::ints, 2>& sums, std::array<simd::ints, 2> const& a, simd::ints b) {
             sums[0] += a[0] * b;
@@ -549,20 +545,19 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
     });
 }
 
-/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found; stored column k is feature
-/// `order[k]`, or k without an order. y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
+/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of columns.
+/// y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
 template <simd::SmallInteger T>
-void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, std::int32_t const* order,
-              float* y, index_t y_stride, executor_ref executor = {}) {
-    stored_activations<T> const stored(form, w, x, order, executor);
+void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
+              index_t y_stride, executor_ref executor = {}) {
+    stored_activations<T> const stored(form, w, x, executor);
     // Weak columns meet the numbers of activations.
     std::vector<std::int32_t> places(static_cast<std::size_t>(w.weak.count));
     std::vector<float> weak_inputs(static_cast<std::size_t>(x.shape.rows * w.weak.count)); // (token, weak column)
     for (index_t k = 0; k < w.weak.count; ++k) {
         places[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
-        index_t const feature = order != nullptr ? order[w.weak.columns[k]] : w.weak.columns[k];
         for (index_t t = 0; t < x.shape.rows; ++t) {
-            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, feature);
+            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, w.weak.columns[k]);
         }
     }
     weak_view weak = w.weak;
