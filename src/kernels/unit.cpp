@@ -45,6 +45,7 @@ bool multiply_codes(void const* w, compiled::activation_codes const& x, float* y
     quantized_activations codes{.shape = {x.tokens, x.features},
                                 .bits = x.bits,
                                 .table = {x.table, x.table + (std::int64_t{1} << x.bits)},
+                                .width = x.width,
                                 .scales = {},
                                 .shifts = {},
                                 .codes = {x.codes, x.codes + x.tokens * x.features}};

@@ -32,6 +32,13 @@ struct per_channel {
     friend constexpr bool operator==(per_channel, per_channel) = default;
 };
 
+/// One scale for each token (row) of activations (token, feature). `per_group` cuts the features of a token as it does
+/// the inputs of a row of weights.
+struct per_token {
+    static constexpr extents tile(extents shape) { return {1, shape.cols}; }
+    friend constexpr bool operator==(per_token, per_token) = default;
+};
+
 /// One scale for each `Width` consecutive inputs of a row; `per_group<>{64}` takes the width at run time.
 template <index_t Width = dynamic> struct per_group {
     static_assert(Width > 0, "a group has at least one column");

@@ -23,7 +23,8 @@ struct activation_codes {
     std::int64_t features;
     int bits;
     float const* table;         ///< 2^bits numbers
-    float const* scales;        ///< a scale and a zero point for each token, or for all
+    std::int64_t width;         ///< features that share a scale, 0 for all
+    float const* scales;        ///< a scale and a zero point for each group of each token, or of all tokens
     std::int64_t scale_count;
     std::int8_t const* shifts;  ///< of each feature; null for none
     std::uint8_t const* codes;  ///< (token, feature)

@@ -47,6 +47,7 @@ inline bool multiply(packed_view const& w, quantized_activations const& x, float
                                            x.shape.cols,
                                            x.bits,
                                            x.table.data(),
+                                           x.width,
                                            reinterpret_cast<float const*>(x.scales.data()),
                                            std::ssize(x.scales),
                                            x.shifts.empty() ? nullptr : x.shifts.data(),

@@ -60,10 +60,10 @@ public:
     /// The numbers of all 2^bits codes; NaN where a code names none.
     std::vector<float> const& table() const { return table_; }
 
-    /// The scale with which the numbers span `range`, and the zero point where there is one; without, they reach the
-    /// end that is farther from 0.
-    tile_scale lay(interval range) const {
-        return lay_over(numbers_, has_zero_, range, float_format::f32);
+    /// The scale with which the numbers span `range`, stored as `format`, and the zero point where there is one;
+    /// without, they reach the end that is farther from 0.
+    tile_scale lay(interval range, scale_format format = float_format::f32) const {
+        return lay_over(numbers_, has_zero_, range, format);
     }
 
     /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand
