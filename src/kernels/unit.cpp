@@ -40,11 +40,12 @@ void multiply(void const* w, float const* x, std::int64_t x_stride, std::int64_t
     kernel::multiply(view(w), x, x_stride, tokens, y, y_stride, executor, static_cast<input_format>(format));
 }
 
-bool multiply_codes(void const* w, compiled::activation_codes const& x, std::int32_t const* order, float* y,
-                    std::int64_t y_stride, compiled::loop loop) {
+bool multiply_codes(void const* w, compiled::activation_codes const& x, float* y, std::int64_t y_stride,
+                    compiled::loop loop) {
     quantized_activations codes{.shape = {x.tokens, x.features},
                                 .bits = x.bits,
                                 .table = {x.table, x.table + (std::int64_t{1} << x.bits)},
+                                .width = x.width,
                                 .scales = {},
                                 .shifts = {},
                                 .codes = {x.codes, x.codes + x.tokens * x.features}};
@@ -55,7 +56,7 @@ bool multiply_codes(void const* w, compiled::activation_codes const& x, std::int
         codes.shifts.assign(x.shifts, x.shifts + x.features);
     }
     callers_executor const executor{loop};
-    return kernel::multiply(view(w), codes, order, y, y_stride, executor);
+    return kernel::multiply(view(w), codes, y, y_stride, executor);
 }
 
 void multiply_transposed(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,

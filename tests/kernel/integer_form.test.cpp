@@ -75,7 +75,7 @@ TEST(integers_of, takes_a_common_factor_out_unless_there_are_zero_points) {
 }
 
 template <class T, Grid W, Grid A> std::optional<kernel::integer_form> form(int most_shift = 0) {
-    auto const w = pack(W{}, test::random_solution(W{}, {3, 40}, {1, 8}, 1));
+    auto const w = pack(test::random_solution(W{}, {3, 40}, {1, 8}, 1));
     auto const x = test::random_activations(A{}, {2, 40}, true, most_shift, 1);
     return kernel::integer_form_of<T>(w.view(), x);
 }
@@ -107,7 +107,7 @@ TEST(integer_form, shifts_need_more_bits) {
 }
 
 TEST(integer_form, shifts_of_negative_numbers_count_too) {
-    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
+    auto const w = pack(test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
     auto x = test::random_activations(int_grid<4>{}, {2, 40}, false, 0, 1);
     x.scales[0].zero = 15; // numbers of -15 to 0
     x.shifts.assign(40, 0);
@@ -122,7 +122,7 @@ TEST(integer_form, zero_points_are_subtracted_where_there_is_room) {
     EXPECT_TRUE((form<std::int8_t, e2m1, int_grid<8>>()->zeros_apart));
     EXPECT_FALSE((form<std::int16_t, e2m1, int_grid<8>>()->zeros_apart));
     EXPECT_FALSE((form<std::int8_t, e2m1, int_grid<8>>(1))); // each feature would need its own
-    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
+    auto const w = pack(test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
     auto x = test::random_activations(int_grid<8>{}, {2, 40}, false, 0, 1);
     x.scales[0].zero = 128; // numbers of -128 to 127
     EXPECT_FALSE(kernel::integer_form_of<std::int8_t>(w.view(), x)->zeros_apart);
@@ -131,7 +131,7 @@ TEST(integer_form, zero_points_are_subtracted_where_there_is_room) {
 }
 
 TEST(integer_form, a_zero_point_that_is_no_integer_has_no_form) {
-    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
+    auto const w = pack(test::random_solution(e2m1{}, {3, 40}, {1, 8}, 1));
     auto x = test::random_activations(int_grid<4>{}, {2, 40}, true, 0, 1);
     x.scales[1].zero = 2.5F;
     EXPECT_FALSE(kernel::integer_form_of<std::int16_t>(w.view(), x));

@@ -32,9 +32,6 @@ struct operands {
     packed_matrix w;
     quantized_activations x;
 
-    std::int32_t const* order() const { return w.order.empty() ? nullptr : w.order.data(); }
-    index_t feature(index_t col) const { return w.order.empty() ? col : w.order[static_cast<std::size_t>(col)]; }
-
     /// The integer of a weight, a number of the table less the zero point.
     std::int64_t weight(kernel::integer_form const& form, index_t row, index_t col) const {
         float const zero = w.scales.at(row / w.tile.rows, col / w.tile.cols).zero;
@@ -42,9 +39,9 @@ struct operands {
     }
     /// The integer of an activation, of a stored column.
     std::int64_t activation(kernel::integer_form const& form, index_t token, index_t col) const {
-        double const number = double{x.table[x.codes[static_cast<std::size_t>(token * x.shape.cols + feature(col))]]} -
-                              x.scale_of(token).zero;
-        int const shift = x.shifts.empty() ? 0 : x.shifts[static_cast<std::size_t>(feature(col))];
+        double const number = double{x.table[x.codes[static_cast<std::size_t>(token * x.shape.cols + col)]]} -
+                              x.scale_of(token, col).zero;
+        int const shift = x.shifts.empty() ? 0 : x.shifts[static_cast<std::size_t>(col)];
         return whole(std::ldexp(number, form.activations.exponent + form.shift - shift));
     }
 
@@ -57,21 +54,34 @@ private:
 
 template <Grid W, Grid A>
 operands random_operands(W const& weights, A const& activations, extents shape, per_tile granularity, index_t tokens,
-                         int most_shift = 0, bool per_token = true) {
-    return {pack(weights, random_solution(weights, shape, granularity.tile(shape), 1)),
-            random_activations(activations, {tokens, shape.cols}, per_token, most_shift, 2)};
+                         int most_shift = 0, bool per_token = true, index_t width = 0) {
+    return {pack(random_solution(weights, shape, granularity.tile(shape), 1)),
+            random_activations(activations, {tokens, shape.cols}, per_token, most_shift, 2, width)};
 }
 
-/// (token, row, tile of the row)
+/// Where runs of stored columns that share both scales begin.
+std::vector<index_t> runs_of(operands const& o) {
+    std::vector<index_t> begins;
+    for (index_t k = 0; k < o.x.shape.cols; ++k) {
+        if (k % o.w.tile.cols == 0 || (o.x.width > 0 && k % o.x.width == 0)) {
+            begins.push_back(k);
+        }
+    }
+    return begins;
+}
+
+/// (token, row, run)
 std::vector<std::int64_t> reference_sums(operands const& o, kernel::integer_form const& form) {
     auto const [rows, cols] = o.w.shape();
-    index_t const tiles = o.w.scales.tiles.cols;
-    std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * tiles));
+    auto const begins = runs_of(o);
+    index_t const runs = std::ssize(begins);
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * runs));
     for (index_t t = 0; t < o.x.shape.rows; ++t) {
         for (index_t k = 0; k < cols; ++k) {
             std::int64_t const a = o.activation(form, t, k);
+            index_t const run = std::ranges::upper_bound(begins, k) - begins.begin() - 1;
             for (index_t r = 0; r < rows; ++r) {
-                sums[static_cast<std::size_t>((t * rows + r) * tiles + k / o.w.tile.cols)] += o.weight(form, r, k) * a;
+                sums[static_cast<std::size_t>((t * rows + r) * runs + run)] += o.weight(form, r, k) * a;
             }
         }
     }
@@ -82,8 +92,10 @@ std::vector<std::int64_t> reference_sums(operands const& o, kernel::integer_form
 template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::integer_form const& form) {
     packed_view const w = o.w.view();
     auto const rows = w.shape.rows;
-    kernel::stored_activations<T> const x(form, w, o.x, o.order(), {});
-    std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * w.tiles_per_row), -7);
+    kernel::stored_activations<T> const x(form, w, o.x, {});
+    auto const begins = runs_of(o);
+    index_t const runs = std::ssize(begins);
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * runs), -7);
     auto const sum = []<class Sums>(Sums const& s, index_t r) {
         if constexpr (std::is_pointer_v<Sums>) {
             return static_cast<std::int64_t>(s[r]);
@@ -97,12 +109,13 @@ template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::
     for (index_t row = 0; row < rows; row += kernel::sum_rows) {
         index_t const count = std::min(kernel::sum_rows, rows - row);
         auto const put = [&](index_t first, index_t tokens, index_t span, float const* scales, auto const& sums_of) {
-            index_t const tile = x.spans[static_cast<std::size_t>(span)].tile;
+            auto const& last = x.spans[static_cast<std::size_t>(span)];
+            index_t const run = std::ranges::upper_bound(begins, last.begin) - begins.begin() - 1;
             for (index_t i = 0; i < tokens; ++i) {
                 auto const s = sums_of(i);
                 for (index_t r = 0; r < count; ++r) {
-                    sums[static_cast<std::size_t>(((first + i) * rows + row + r) * w.tiles_per_row + tile)] = sum(s, r);
-                    EXPECT_EQ(scales[r], o.w.scales.at((row + r) / o.w.tile.rows, tile).scale);
+                    sums[static_cast<std::size_t>(((first + i) * rows + row + r) * runs + run)] = sum(s, r);
+                    EXPECT_EQ(scales[r], o.w.scales.at((row + r) / o.w.tile.rows, last.tile).scale);
                 }
             }
         };
@@ -120,20 +133,24 @@ float multiply_add(float a, float b, float c) {
 #endif
 }
 
-/// y (token, out): sums of tiles, each rounded once and added with its scale, times the token's.
+/// y (token, out): sums of runs, each rounded once and added with its scales, times the token's where it has one.
 std::vector<float> reference_product(operands const& o, kernel::integer_form const& form) {
     auto const [rows, cols] = o.w.shape();
-    index_t const tiles = o.w.scales.tiles.cols;
+    auto const begins = runs_of(o);
+    index_t const runs = std::ssize(begins);
+    bool const in_groups = o.x.groups() > 1;
     auto const sums = reference_sums(o, form);
     std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
     for (index_t t = 0; t < o.x.shape.rows; ++t) {
         int const exponent = form.weights.exponent + form.activations.exponent + form.shift;
-        float const factor = std::ldexp(o.x.scale_of(t).scale, -exponent);
+        float const factor = std::ldexp(in_groups ? 1.0F : o.x.scale_of(t, 0).scale, -exponent);
         for (index_t r = 0; r < rows; ++r) {
             float total = 0;
-            for (index_t tile = 0; tile < tiles; ++tile) {
-                auto const sum = sums[static_cast<std::size_t>((t * rows + r) * tiles + tile)];
-                total = multiply_add(static_cast<float>(sum), o.w.scales.at(r / o.w.tile.rows, tile).scale, total);
+            for (index_t run = 0; run < runs; ++run) {
+                auto const sum = static_cast<float>(sums[static_cast<std::size_t>((t * rows + r) * runs + run)]);
+                index_t const begin = begins[static_cast<std::size_t>(run)];
+                float const scale = o.w.scales.at(r / o.w.tile.rows, begin / o.w.tile.cols).scale;
+                total = multiply_add(in_groups ? sum * o.x.scale_of(t, begin).scale : sum, scale, total);
             }
             y[static_cast<std::size_t>(t * rows + r)] = total * factor;
         }
@@ -147,7 +164,7 @@ std::vector<float> product_of(operands const& o, kernel::integer_form const& for
     index_t const rows = o.w.shape().rows;
     index_t const stride = rows + 3;
     std::vector<float> strided(static_cast<std::size_t>(o.x.shape.rows * stride), -7);
-    kernel::multiply<T>(form, o.w.view(), o.x, o.order(), strided.data(), stride, executor);
+    kernel::multiply<T>(form, o.w.view(), o.x, strided.data(), stride, executor);
     std::vector<float> y;
     for (index_t i = 0; i < std::ssize(strided); ++i) {
         if (i % stride < rows) {
@@ -169,19 +186,19 @@ void expect_near_the_product_of_numbers(operands const& o, std::vector<float> co
             double size = 0;
             for (index_t k = 0; k < cols; ++k) {
                 auto const s = o.w.scales.at(r / o.w.tile.rows, k / o.w.tile.cols);
-                tile_scale const a = o.x.scale_of(t);
-                auto const at = static_cast<std::size_t>(t * cols + o.feature(k));
+                tile_scale const a = o.x.scale_of(t, k);
+                auto const at = static_cast<std::size_t>(t * cols + k);
                 double const weight = (double{o.w.table[o.w.code_at(r, k)]} - s.zero) * s.scale;
                 double const number = (double{o.x.table[o.x.codes[at]]} - a.zero) * a.scale;
                 double const x = o.x.shifts.empty()
                                      ? number
-                                     : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(o.feature(k))]);
+                                     : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(k)]);
                 index_t const weak = o.w.weak.find(k);
                 double const product = (weak >= 0 ? o.w.weak.at(weak, r) : weight) * x;
                 sum += product;
                 size += std::abs(product);
             }
-            double const roundings = static_cast<double>(o.w.scales.tiles.cols + 2 * o.w.weak.count() + 3) + more;
+            double const roundings = static_cast<double>(std::ssize(runs_of(o)) + 2 * o.w.weak.count() + 4) + more;
             ASSERT_NEAR(y[static_cast<std::size_t>(t * rows + r)], sum,
                         roundings * std::numeric_limits<float>::epsilon() * size + 1e-30)
                 << "token " << t << ", row " << r;
@@ -210,7 +227,7 @@ void expect_exact(operands const& o) {
     EXPECT_TRUE(bytes || words);
     auto const [rows, cols] = o.w.shape();
     std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
-    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, o.order(), y.data(), rows)); // in the form that is fastest
+    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, y.data(), rows)); // in the form that is fastest
     expect_near_the_product_of_numbers(o, y, 8 + static_cast<double>(cols / kernel::block_width));
     if (testing::Test::HasFailure()) {
         FAIL() << o.w.bits << " bits, " << o.w.extent.rows << " x " << o.w.extent.cols << ", tile " << o.w.tile.rows
@@ -221,7 +238,7 @@ void expect_exact(operands const& o) {
 /// Weights of many grids.
 std::vector<packed_matrix> random_weights(extents shape, per_tile granularity) {
     auto const on = [&](auto... grids) {
-        return std::vector<packed_matrix>{pack(grids, random_solution(grids, shape, granularity.tile(shape), 1))...};
+        return std::vector<packed_matrix>{pack(random_solution(grids, shape, granularity.tile(shape), 1))...};
     };
     return on(int_grid<1>{}, int_grid<2>{}, int_grid<3>{}, int_grid<4>{}, int_grid<8>{}, int_grid<1, zero::none>{},
               int_grid<2, zero::none>{}, int_grid<3, zero::none>{}, int_grid<4, zero::none>{},
@@ -309,6 +326,26 @@ TEST(integer_product, shifts_are_exact_as_bytes_and_as_int16) {
     expect_exact(shifted_alike);
 }
 
+TEST(integer_product, is_exact_for_scales_of_groups_of_activations) {
+    int_grid<4> const int4;
+    int_grid<8> const int8;
+    int_grid<8, zero::none> const int8sym;
+    for (index_t const tokens : {1, 3, 17, 40}) {
+        for (index_t const width : {1, 5, 16, 32, 128, 1000}) {
+            for (per_tile const tile : {per_tile{1, 0}, {1, 16}, {1, 32}, {1, 37}, {1, 128}}) {
+                bool const per_token = tokens != 3; // else the scales of groups are the same for all
+                extents const shape{5, 232};
+                expect_exact(random_operands(int4, int8sym, shape, tile, tokens, 0, per_token, width));
+                expect_exact(random_operands(int4, int8, shape, tile, tokens, 0, per_token, width));
+                expect_exact(random_operands(e2m1{}, e2m1{}, shape, tile, tokens, 2, per_token, width));
+                expect_exact(random_operands(e2m1{}, int4, shape, tile, tokens, 0, per_token, width));
+                expect_exact(random_operands(fp_grid<3, 4>{}, int8, shape, tile, tokens, 0, per_token, width));
+                ASSERT_FALSE(HasFailure()) << tokens << " tokens, groups of " << width;
+            }
+        }
+    }
+}
+
 /// Codes of the largest numbers only, so that sums are as large as can be.
 template <class W, class A> operands largest(W const& weights, A const& activations, index_t cols, index_t tokens) {
     auto o = random_operands(weights, activations, {3, cols}, {1, 0}, tokens, 0, false);
@@ -334,31 +371,14 @@ TEST(integer_product, sums_beyond_int32_are_exact) {
     }
 }
 
-TEST(integer_product, follows_the_order_of_columns) {
-    for (index_t const tokens : {1, 5, 20}) {
-        for (int const most_shift : {0, 3}) {
-            operands o = random_operands(e2m1{}, e2m1{}, {21, 70}, {1, 16}, tokens, most_shift);
-            o.w.order = random_order(70, 2);
-            expect_exact(o);
-            o = random_operands(int_grid<4>{}, int_grid<8>{}, {21, 70}, {1, 16}, tokens);
-            o.w.order = random_order(70, 2);
-            expect_exact(o);
-        }
-    }
-}
-
 TEST(integer_product, adds_weak_columns) {
     for (float_format const format : all_formats) {
-        for (bool const reordered : {false, true}) {
-            for (index_t const tokens : {1, 20}) {
-                solution s = random_solution(int_grid<4>{}, {70, 90}, {1, 16}, 1);
-                weaken(s, int_grid<4>{}, random_columns(90, 6, 3), format);
-                if (reordered) {
-                    s.order = random_order(90, 2);
-                }
-                expect_exact({pack(int_grid<4>{}, s), random_activations(int_grid<8>{}, {tokens, 90}, true, 0, 1)});
-                expect_exact({pack(int_grid<4>{}, s), random_activations(e2m1{}, {tokens, 90}, false, 3, 1)});
-            }
+        for (index_t const tokens : {1, 20}) {
+            solution s = random_solution(int_grid<4>{}, {70, 90}, {1, 16}, 1);
+            weaken(s, int_grid<4>{}, random_columns(90, 6, 3), format);
+            expect_exact({pack(s), random_activations(int_grid<8>{}, {tokens, 90}, true, 0, 1)});
+            expect_exact({pack(s), random_activations(e2m1{}, {tokens, 90}, false, 3, 1)});
+            expect_exact({pack(s), random_activations(int_grid<8>{}, {tokens, 90}, true, 0, 1, 32)});
         }
     }
 }
@@ -370,19 +390,26 @@ TEST(integer_product, codes_that_name_no_number_do_no_harm) {
     expect_exact(o);
 }
 
-TEST(integer_product, a_token_gets_the_same_bits_alone_and_in_a_batch) {
-    operands const o = random_operands(int_grid<3>{}, int_grid<8>{}, {71, 1100}, {1, 48}, 19);
+void expect_the_same_bits_alone(operands const& o) {
     kernel::with_integer_form(o.w.view(), o.x, [&]<class T>(kernel::integer_form const& form, T) {
         auto const batch = product_of<T>(o, form);
         for (index_t t = 0; t < 19; ++t) {
             operands alone = o;
             alone.x.shape.rows = 1;
-            alone.x.scales = {o.x.scales[static_cast<std::size_t>(t)]};
+            auto const scales = o.x.scales.begin() + t * o.x.groups();
+            alone.x.scales.assign(scales, scales + o.x.groups());
             alone.x.codes.assign(o.x.codes.begin() + t * 1100, o.x.codes.begin() + (t + 1) * 1100);
             auto const y = product_of<T>(alone, form);
             EXPECT_TRUE(std::ranges::equal(y, std::span(batch).subspan(static_cast<std::size_t>(t * 71), 71))) << t;
         }
     });
+}
+
+TEST(integer_product, a_token_gets_the_same_bits_alone_and_in_a_batch) {
+    for (index_t const width : {0, 32}) {
+        per_tile const tile{1, 48};
+        expect_the_same_bits_alone(random_operands(int_grid<3>{}, int_grid<8>{}, {71, 1100}, tile, 19, 0, true, width));
+    }
 }
 
 #if defined(_OPENMP)

@@ -89,7 +89,7 @@ inline void expect_product(product const& multiply, packed_matrix const& packed,
 }
 
 template <Grid G> packed_matrix random_packed(G const& grid, extents shape, per_tile granularity) {
-    return pack(grid, random_solution(grid, shape, granularity.tile(shape), 1));
+    return pack(random_solution(grid, shape, granularity.tile(shape), 1));
 }
 
 /// The same with weak columns.
@@ -97,7 +97,7 @@ template <Grid G>
 packed_matrix weak_packed(G const& grid, extents shape, per_tile granularity, index_t count, float_format format) {
     solution s = random_solution(grid, shape, granularity.tile(shape), 1);
     weaken(s, grid, random_columns(shape.cols, count, 3), format);
-    return pack(grid, s);
+    return pack(s);
 }
 
 /// Rows, the matrix, groups that are no multiple of 8 and that are, and blocks.

@@ -25,7 +25,7 @@ using test::random_matrix;
 
 std::vector<packed_matrix> random_weights(extents shape) {
     auto const on = [&](auto... grids) {
-        return std::vector<packed_matrix>{pack(grids, test::random_solution(grids, shape, {1, 64}, 1))...};
+        return std::vector<packed_matrix>{pack(test::random_solution(grids, shape, {1, 64}, 1))...};
     };
     return on(int_grid<2>{}, int_grid<3>{}, int_grid<4>{}, int_grid<8>{}, int_grid<4, zero::none>{}, e2m1{}, nf4{},
               e4m3{});

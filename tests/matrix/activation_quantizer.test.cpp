@@ -13,8 +13,9 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
-#include "grid/own_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/scale/mse.hpp"
+#include "grid/own_grid.hpp"
 #include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
 
@@ -48,6 +49,25 @@ std::vector<std::int8_t> some_shifts(index_t features, int most) {
     return shifts;
 }
 
+/// The scale of the features from `begin` on of a token as `how` asks for: laid over the smallest and the largest.
+tile_scale dynamic_scale(any_grid const& grid, activation_rounding const& how, matrix_view token, index_t begin) {
+    index_t const width = how.width == 0 ? token.cols() : std::min(how.width, token.cols() - begin);
+    float low = 0;
+    float high = 0;
+    for (index_t j = begin; j < begin + width; ++j) {
+        low = std::min(low, token(0, j));
+        high = std::max(high, token(0, j));
+    }
+    scale_format format(how.kind, how.unit.value_or(1.0F));
+    if (how.kind == scale_kind::ue4m3 && !how.unit) {
+        float const largest = token.cwiseAbs().maxCoeff();
+        float const half = 0.5F * (grid.numbers().high - grid.numbers().low);
+        format.unit = std::clamp((largest > 0 ? largest : 1) / (half * 448), units::lowest, units::highest);
+    }
+    interval const range = low == 0 && high == 0 ? interval{-1, 1} : interval{low, high};
+    return lay_over(grid.numbers(), grid.has_zero(), range, format);
+}
+
 /// Number by number with the scalar `encode` and `decode`: 2^-k Q(2^k x).
 template <Grid G> void expect_scalar(G const& grid, activation_quantizer const& q, matrix_view x) {
     quantized_activations const codes = q.quantize(x);
@@ -55,11 +75,14 @@ template <Grid G> void expect_scalar(G const& grid, activation_quantizer const& 
     matrix const decoded = dequantize(codes);
     ASSERT_EQ(codes.shape, shape_of(x));
     ASSERT_EQ(codes.bits, G::bits);
-    ASSERT_EQ(codes.scales.size(), q.fixed() ? 1U : static_cast<std::size_t>(x.rows()));
+    index_t const width = q.how().width == 0 ? x.cols() : q.how().width;
+    index_t const groups = ceil_div(x.cols(), width);
+    ASSERT_EQ(std::ssize(codes.scales), (q.fixed().empty() ? x.rows() : 1) * groups);
     for (index_t t = 0; t < x.rows(); ++t) {
-        tile_scale const s = q.fixed() ? *q.fixed() : any_grid(grid).lay(interval::of(grid, x.row(t)));
-        ASSERT_EQ(codes.scale_of(t), s);
         for (index_t j = 0; j < x.cols(); ++j) {
+            tile_scale const s = q.fixed().empty() ? dynamic_scale(q.grid(), q.how(), x.row(t), j / width * width)
+                                                   : q.fixed()[static_cast<std::size_t>(j / width)];
+            ASSERT_EQ(codes.scale_of(t, j), s);
             int const k = q.shifts().empty() ? 0 : q.shifts()[static_cast<std::size_t>(j)];
             code const c = encode(grid, std::ldexp(x(t, j), k), s);
             ASSERT_EQ(codes.codes[static_cast<std::size_t>(t * x.cols() + j)], c) << t << ", " << j;
@@ -79,6 +102,21 @@ template <Grid G> void expect_scalar(G const& grid, int most_shift) {
         expect_scalar(grid, activation_quantizer(any), x);
         expect_scalar(grid, activation_quantizer(any, {0.21F, zero}), x);
         expect_scalar(grid, activation_quantizer(any, {0.21F, zero}, some_shifts(shape.cols, most_shift)), x);
+        for (index_t const width : {1, 16, 64}) {
+            expect_scalar(grid, activation_quantizer(any, {.width = width}), x);
+            activation_rounding fixed{.width = width, .shifts = some_shifts(shape.cols, most_shift)};
+            for (index_t g = 0; g < ceil_div(shape.cols, width); ++g) {
+                fixed.fixed.push_back({0.1F + 0.3F * static_cast<float>(g % 5), zero});
+            }
+            expect_scalar(grid, activation_quantizer(any, fixed), x);
+        }
+        for (index_t const width : {0, 16}) {
+            for (scale_kind const kind : {scale_kind::f16, scale_kind::bf16, scale_kind::e8m0, scale_kind::ue4m3}) {
+                expect_scalar(grid, activation_quantizer(any, {.width = width, .kind = kind}), x);
+            }
+            activation_rounding const in_units{.width = width, .kind = scale_kind::ue4m3, .unit = 0.7F};
+            expect_scalar(grid, activation_quantizer(any, in_units), x);
+        }
     }
 }
 
@@ -89,6 +127,7 @@ TEST(activation_quantizer, encodes_and_decodes_every_number) {
     expect_scalar(int_grid<8>{}, 2);
     expect_scalar(int_grid<4, zero::none>{}, 2);
     expect_scalar(nf4{}, 1);
+    expect_scalar(test::powers_of_two{}, 1);
 }
 
 TEST(activation_quantizer, tiny_and_huge_numbers_are_no_exception) {
@@ -103,7 +142,7 @@ TEST(activation_quantizer, tiny_and_huge_numbers_are_no_exception) {
 
 TEST(activation_quantizer, dynamic_scales_are_those_of_each_token) {
     activation_quantizer const q(any_grid(int_grid<8>{}));
-    EXPECT_FALSE(q.fixed());
+    EXPECT_TRUE(q.fixed().empty());
     matrix x = some_inputs(30, 40);
     matrix const rounded = q.round(x);
     for (index_t t = 0; t < x.rows(); ++t) {
@@ -114,6 +153,37 @@ TEST(activation_quantizer, dynamic_scales_are_those_of_each_token) {
     matrix const again = q.round(x);
     for (index_t t = 0; t < x.rows(); ++t) {
         EXPECT_EQ(again.row(t), t == 3 ? (16 * rounded.row(t)).eval() : rounded.row(t).eval()) << t;
+    }
+}
+
+TEST(activation_quantizer, a_token_does_not_depend_on_the_others) {
+    matrix const x = some_inputs(30, 40);
+    for (scale_kind const kind : {scale_kind::f32, scale_kind::e8m0, scale_kind::ue4m3}) {
+        activation_quantizer const q(any_grid(e2m1{}), {.width = 16, .kind = kind});
+        matrix const rounded = q.round(x);
+        for (index_t t = 0; t < x.rows(); ++t) {
+            EXPECT_EQ(q.round(x.row(t)), rounded.row(t)) << t;
+        }
+    }
+}
+
+TEST(activation_quantizer, fits_scales_by_any_range) {
+    matrix const x = random_matrix(7, 40, 1);
+    int_grid<4> const grid;
+    mse_range const range{.norm = 2, .steps = 20};
+    for (index_t const width : {0, 16}) {
+        activation_quantizer const q(any_grid(grid), {.width = width, .range = {grid, range}});
+        matrix const rounded = q.round(x);
+        for (index_t t = 0; t < x.rows(); ++t) {
+            for (index_t begin = 0; begin < 40; begin += width == 0 ? 40 : width) {
+                index_t const n = width == 0 ? 40 : std::min<index_t>(width, 40 - begin);
+                tile_scale const s = range.fit(grid, x.block(t, begin, 1, n), float_format::f32);
+                for (index_t j = begin; j < begin + n; ++j) {
+                    EXPECT_EQ(rounded(t, j), decode(grid, encode(grid, x(t, j), s), s));
+                }
+            }
+        }
+        EXPECT_LT((rounded - x).norm(), (activation_quantizer(any_grid(grid), {.width = width}).round(x) - x).norm());
     }
 }
 
@@ -153,6 +223,21 @@ TEST(activation_quantizer, refuses_impossible_scales_and_shifts) {
               "activations: cannot be shifted by 16 bits");
     EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {-1}); }),
               "activations: cannot be shifted by -1 bits");
+    auto const refusal = [&](activation_rounding const& how) {
+        return failure_message([&] { activation_quantizer(grid, how); });
+    };
+    EXPECT_EQ(refusal({.width = -1}), "activations: cannot share a scale in groups of -1");
+    EXPECT_EQ(refusal({.fixed = {{1, 0}, {0, 0}}}), "activations: cannot be quantized with a scale of 0.000000");
+    EXPECT_EQ(refusal({.fixed = {{1, 0}, {1, 0}}}),
+              "activations: have several static scales, but no groups of features");
+    EXPECT_EQ(refusal({.unit = 2.0F}), "activations: have scales that are not E4M3, which alone have a unit");
+    for (float const unit : {0.0F, -1.0F, infinity, none}) {
+        EXPECT_NE(refusal({.kind = scale_kind::ue4m3, .unit = unit}), "") << unit;
+    }
+    EXPECT_EQ(refusal({.shifts = {1}}), "activations: have shifts, which go with static scales only");
+    std::string const both = "activations: have static scales and a way to fit others";
+    EXPECT_EQ(refusal({.kind = scale_kind::e8m0, .fixed = {{1, 0}}}), both);
+    EXPECT_EQ(refusal({.fixed = {{1, 0}}, .range = {e2m1{}, mse_range{}}}), both);
     EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {0, 15}); }), "");
 }
 
@@ -165,6 +250,18 @@ TEST(activation_quantizer, is_equal_to_what_rounds_alike) {
     EXPECT_FALSE(q == activation_quantizer(grid, {0.5F, 0}, {1, 1}));
     EXPECT_FALSE(q == activation_quantizer(grid, {0.5F, 0}));
     EXPECT_FALSE(q == activation_quantizer(any_grid(fp_grid<3, 0>{}), {0.5F, 0}, {0, 1}));
+    auto const different = [&](activation_rounding const& a, activation_rounding const& b) {
+        EXPECT_TRUE(activation_quantizer(grid, a) == activation_quantizer(grid, a));
+        EXPECT_TRUE(activation_quantizer(grid, b) == activation_quantizer(grid, b));
+        return !(activation_quantizer(grid, a) == activation_quantizer(grid, b));
+    };
+    EXPECT_TRUE(different({.width = 16}, {.width = 32}));
+    EXPECT_TRUE(different({.kind = scale_kind::e8m0}, {.kind = scale_kind::ue4m3}));
+    EXPECT_TRUE(different({.kind = scale_kind::ue4m3, .unit = 1.0F}, {.kind = scale_kind::ue4m3}));
+    EXPECT_TRUE(different({.range = {e2m1{}, mse_range{}}}, {.range = {e2m1{}, mse_range{.norm = 2}}}));
+    EXPECT_TRUE(different({.range = {e2m1{}, mse_range{}}}, {}));
+    EXPECT_FALSE(different({.range = {e2m1{}, mse_range{}}}, {.range = {e2m1{}, mse_range{}}}));
+    EXPECT_FALSE(different({.range = {e2m1{}, absmax_range{}}}, {})); // the usual one
 }
 
 #if defined(_OPENMP)
@@ -172,6 +269,7 @@ TEST(activation_quantizer, threads_do_not_change_a_bit) {
     matrix const x = some_inputs(100, 33);
     threads two(2);
     for (auto const& q : {activation_quantizer(any_grid(int_grid<8>{})),
+                          activation_quantizer(any_grid(e2m1{}), {.width = 16, .kind = scale_kind::ue4m3}),
                           activation_quantizer(any_grid(e2m1{}), {0.3F, 0}, some_shifts(33, 3))}) {
         EXPECT_EQ(q.round(x), q.round(x, two));
         auto const one = q.quantize(x);

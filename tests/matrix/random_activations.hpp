@@ -11,19 +11,22 @@
 
 namespace detent::test {
 
-/// Random codes that name numbers and random scales, for each token or for all; features have random shifts up to
-/// `most_shift`, or none.
+/// Random codes that name numbers and random scales, for each token or for all, and for each `width` features or for
+/// all; features have random shifts up to `most_shift`, or none.
 template <Grid G>
-quantized_activations random_activations(G const& grid, extents shape, bool per_token, int most_shift, unsigned seed) {
+quantized_activations random_activations(G const& grid, extents shape, bool per_token, int most_shift, unsigned seed,
+                                         index_t width = 0) {
     std::mt19937 random(seed);
     std::uniform_real_distribution<float> scale(0.01F, 3);
     auto const table = table_of(grid);
     quantized_activations x{.shape = shape,
                             .bits = G::bits,
                             .table = {table.begin(), table.end()},
-                            .scales = std::vector<tile_scale>(per_token ? static_cast<std::size_t>(shape.rows) : 1),
+                            .width = width,
+                            .scales = {},
                             .shifts = {},
                             .codes = std::vector<code>(static_cast<std::size_t>(shape.size()))};
+    x.scales.resize(static_cast<std::size_t>((per_token ? shape.rows : 1) * x.groups()));
     for (tile_scale& s : x.scales) {
         s.scale = scale(random);
         s.zero = AffineGrid<G> ? static_cast<float>(random() >> 7 & ((1U << G::bits) - 1)) : 0;

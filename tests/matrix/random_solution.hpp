@@ -17,9 +17,10 @@ template <Grid G> solution random_solution(G const& grid, extents shape, extents
     solution s{.shape = shape,
                .tile = tile,
                .scales = {shape, tile, float_format::f16, AffineGrid<G>},
-               .codes = std::vector<code>(static_cast<std::size_t>(shape.size())),
-               .order = {},
-               .report = {}};
+               .table = {},
+               .codes = std::vector<code>(static_cast<std::size_t>(shape.size()))};
+    auto const table = table_of(grid);
+    s.table.assign(table.begin(), table.end());
     for (code& c : s.codes) {
         do {
             c = static_cast<code>(random() >> 5 & ((1U << G::bits) - 1));

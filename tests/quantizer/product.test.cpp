@@ -7,6 +7,9 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/product.hpp"
+#include "detent/scale/mse.hpp"
+#include "detent/solver/problem.hpp"
+#include "detent/solver/rtn.hpp"
 #include "matrix/random_activations.hpp"
 #include "matrix/random_solution.hpp"
 #include "matrix/random_weak.hpp"
@@ -21,7 +24,7 @@ quantized_matrix<int_grid<4>, per_group<16>> random_weights(bool reordered, inde
     solution s = test::random_solution(int_grid<4>{}, {21, 70}, {1, 16}, 1);
     test::weaken(s, int_grid<4>{}, test::random_columns(70, weak, 3), float_format::f16);
     if (reordered) {
-        s.order = test::random_order(70, 2);
+        s.map = input_map(permutation{test::random_order(70, 2)}, 70);
     }
     return {int_grid<4>{}, per_group<16>{}, s};
 }
@@ -106,7 +109,7 @@ TEST(multiply_transposed, takes_blocks_of_larger_matrices) {
 }
 
 template <Grid W, Grid A> bool runs_on_integers(int most_shift = 0) {
-    auto const w = pack(W{}, test::random_solution(W{}, {3, 40}, {1, 16}, 1));
+    auto const w = pack(test::random_solution(W{}, {3, 40}, {1, 16}, 1));
     return runs_on_integers(w, test::random_activations(A{}, {2, 40}, true, most_shift, 1));
 }
 
@@ -120,21 +123,23 @@ TEST(quantized_product, runs_on_integers_where_both_grids_are_small_integers_tim
     EXPECT_FALSE((runs_on_integers<nf4, e2m1>()));
 }
 
-/// Whether or not the product runs on integers, in any order and with weak columns; beside y nothing is written.
+/// Whether or not the product runs on integers, with a map, which codes are behind, and with weak columns; beside y
+/// nothing is written.
 template <Grid W, Grid A> void expect_quantized_product(int most_shift) {
     for (bool const reordered : {false, true}) {
         for (index_t const weak : {0, 5}) {
             solution s = test::random_solution(W{}, {21, 70}, {1, 16}, 1);
             test::weaken(s, W{}, test::random_columns(70, weak, 3), float_format::f16);
             if (reordered) {
-                s.order = test::random_order(70, 2);
+                s.map = input_map(permutation{test::random_order(70, 2)}, 70);
             }
-            packed_matrix const w = pack(W{}, s);
+            packed_matrix const w = pack(s);
+            matrix const stored = w.map.of_weights(dequantize(w));
             for (index_t const tokens : {0, 1, 5, 40}) {
                 auto const x = test::random_activations(A{}, {tokens, 70}, tokens != 5, most_shift, 4);
                 matrix y = matrix::Constant(tokens + 2, 30, -7);
                 multiply(w, x, y.block(1, 3, tokens, 21));
-                expect_product(y.block(1, 3, tokens, 21).transpose(), dequantize(w), dequantize(x).transpose());
+                expect_product(y.block(1, 3, tokens, 21).transpose(), stored, dequantize(x).transpose());
                 y.block(1, 3, tokens, 21).setConstant(-7);
                 EXPECT_EQ(y, matrix::Constant(tokens + 2, 30, -7));
             }
@@ -152,9 +157,79 @@ TEST(quantized_product, is_that_of_the_numbers_that_codes_stand_for) {
     }
 }
 
+/// Rounded weights (37, 300), in tiles of one row.
+template <Grid G> packed_matrix rounded_weights(G const& grid, index_t width, scale_format format, index_t weak = 0) {
+    matrix const w = random_matrix(37, 300, 5); // (out, in)
+    problem_of const p{grid, per_tile{1, width}, default_range<G>{}, with_unit(grid, w, format)};
+    solution s = rtn{}.solve(w, {}, p, executor_ref{});
+    test::weaken(s, grid, test::random_columns(300, weak, 3), float_format::f16);
+    return pack(s);
+}
+
+/// y (token, out) code by code in double, and the sum of the sizes of all terms.
+void expect_code_by_code(packed_matrix const& w, quantized_activations const& x, matrix const& y) {
+    for (index_t t = 0; t < y.rows(); ++t) {
+        for (index_t r = 0; r < y.cols(); ++r) {
+            double sum = 0;
+            double size = 0;
+            for (index_t k = 0; k < x.shape.cols; ++k) {
+                tile_scale const s = w.scales.at(r / w.tile.rows, k / w.tile.cols);
+                tile_scale const a = x.scale_of(t, k);
+                code const c = x.codes[static_cast<std::size_t>(t * x.shape.cols + k)];
+                index_t const weak = w.weak.find(k);
+                double const weight = (double{w.table[w.code_at(r, k)]} - s.zero) * s.scale;
+                double const product =
+                    (weak >= 0 ? w.weak.at(weak, r) : weight) * (double{x.table[c]} - a.zero) * a.scale;
+                sum += product;
+                size += std::abs(product);
+            }
+            ASSERT_NEAR(y(t, r), sum, 5e-6 * size) << "token " << t << ", row " << r;
+        }
+    }
+}
+
+/// Activations rounded in groups, dynamic and with the static scales that the first token had.
+template <Grid A>
+void expect_products_of_groups(std::vector<packed_matrix> const& all, A const& grid, scale_kind kind) {
+    matrix const x = 3 * random_matrix(40, 300, 6); // (token, in)
+    for (index_t const width : {0, 16, 32, 128}) {
+        activation_quantizer const dynamic(any_grid(grid), {.width = width, .kind = kind});
+        activation_quantizer const fixed(any_grid(grid),
+                                         {.width = width, .fixed = dynamic.quantize(x.topRows(1)).scales});
+        for (packed_matrix const& w : all) {
+            for (index_t const tokens : {1, 3, 17, 40}) {
+                for (activation_quantizer const& input : {dynamic, fixed}) {
+                    matrix y(tokens, 37);
+                    multiply(w, input, x.topRows(tokens), y);
+                    expect_code_by_code(w, input.quantize(x.topRows(tokens)), y);
+                    ASSERT_FALSE(testing::Test::HasFailure())
+                        << tokens << " tokens, groups of " << width << ", tiles of " << w.tile.cols << ", "
+                        << w.weak.count() << " weak";
+                }
+            }
+        }
+    }
+}
+
+TEST(quantized_product, has_scales_for_groups_on_both_sides) {
+    std::vector<packed_matrix> all;
+    for (index_t const width : {32, 128, 0}) {
+        all.push_back(rounded_weights(int_grid<4>{}, width, float_format::f16));
+    }
+    all.push_back(rounded_weights(e2m1{}, 32, scale_kind::e8m0));
+    all.push_back(rounded_weights(e2m1{}, 16, scale_kind::ue4m3));
+    all.push_back(rounded_weights(int_grid<4>{}, 32, float_format::f16, 5));
+    expect_products_of_groups(all, int_grid<8, zero::none>{}, scale_kind::f32);
+    expect_products_of_groups(all, int_grid<8>{}, scale_kind::f32);
+    expect_products_of_groups(all, int_grid<4>{}, scale_kind::f32);
+    expect_products_of_groups(all, e2m1{}, scale_kind::e8m0);
+    expect_products_of_groups(all, e2m1{}, scale_kind::ue4m3);
+    expect_products_of_groups(all, e4m3{}, scale_kind::e8m0);
+}
+
 #if defined(_OPENMP)
 TEST(quantized_product, threads_do_not_change_a_bit) {
-    auto const w = pack(e2m1{}, test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
+    auto const w = pack(test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
     for (index_t const tokens : {1, 300}) {
         auto const x = test::random_activations(int_grid<8>{}, {tokens, 70}, true, 0, 4);
         matrix serially(tokens, 200);

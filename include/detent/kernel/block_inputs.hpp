@@ -152,6 +152,7 @@ template <class Table> struct block_inputs {
     float* ordered;         ///< (token, block, register, lane); columns after the last are 0
     index_t ordered_stride; ///< from a token to the next
     std::int32_t* tiles;    ///< (block, lane), the tile in its row that the columns of a lane are of
+    bool one_scale;         ///< whether all columns of any block share a scale of weights, and each four lanes one of x
 
     /// Of floats (token, in).
     static block_inputs of(packed_view const& w, byte_numbers const& numbers, float const* x, index_t x_stride,
@@ -164,15 +165,16 @@ template <class Table> struct block_inputs {
                     put_wide(numbers, x + t * x_stride + begin, std::min(block_width, w.shape.cols - begin), to);
                 }
             }
-            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles};
+            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles, result.one_scale};
         } else if constexpr (IntegerTable<Table>) {
-            block_inputs result = of_integers(w, numbers, tokens, [&](index_t t, std::int8_t* integers, float* scales) {
+            auto const fill = [&](index_t t, std::int8_t* integers, float* scales) {
                 float const* const row = x + t * x_stride;
                 for_input_groups(w, [&](index_t begin, index_t end) {
                     float const scale = round_to_bytes(row + begin, end - begin, integers + begin);
                     std::fill(scales + begin / 8, scales + ceil_div(end, 8), scale * numbers.unit);
                 });
-            });
+            };
+            block_inputs result = of_integers(w, numbers, tokens, w.shape.cols, fill);
             result.x = x;
             result.x_stride = x_stride;
             return result;
@@ -191,18 +193,19 @@ template <class Table> struct block_inputs {
                     std::fill(last, last + 8, 0.0F);
                 }
             }
-            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles};
+            return {x, x_stride, tokens, result.ordered, result.ordered_stride, result.tiles, result.one_scale};
         }
     }
 
-    /// Of integers that `fill(token, integers, scales)` writes, and a scale for each lane of eight. There are no floats
-    /// for weak columns.
+    /// Of integers that `fill(token, integers, scales)` writes, and a scale for each lane of eight; `width` columns,
+    /// all or a multiple of 8, share one. There are no floats for weak columns.
     template <class Fill>
-    static block_inputs of_integers(packed_view const& w, byte_numbers const& numbers, index_t tokens,
+    static block_inputs of_integers(packed_view const& w, byte_numbers const& numbers, index_t tokens, index_t width,
                                     Fill const& fill) {
         index_t const blocks = ceil_div(w.shape.cols, block_width);
         index_t const padded = blocks * block_width; // columns
-        block_inputs const result = in_kept_memory(w, tokens, padded + padded / 2);
+        block_inputs result = in_kept_memory(w, tokens, padded + padded / 2);
+        result.one_scale = result.one_scale && (width % 32 == 0 || width >= w.shape.cols);
         auto* const scales = reinterpret_cast<float*>(result.tiles + padded / 8);
         auto* const integers = reinterpret_cast<std::int8_t*>(scales + padded / 8);
         std::fill(integers + w.shape.cols, integers + padded, std::int8_t{0});
@@ -211,7 +214,7 @@ template <class Table> struct block_inputs {
             fill(t, integers, scales);
             float* const to = result.ordered + t * result.ordered_stride;
             put_in_order(integers, padded, to);
-            put_sums_and_scales(numbers, integers, scales, blocks, blocks_share_scales(w), to);
+            put_sums_and_scales(numbers, integers, scales, blocks, result.one_scale, to);
         }
         return result;
     }
@@ -226,7 +229,7 @@ private:
         for (index_t lane = 0; lane < blocks * lanes; ++lane) {
             tiles[lane] = static_cast<std::int32_t>(std::min(8 * lane, w.shape.cols - 1) / w.tile.cols);
         }
-        return {nullptr, 0, tokens, ordered, stride, tiles};
+        return {nullptr, 0, tokens, ordered, stride, tiles, blocks_share_scales(w)};
     }
 
     /// Puts the eight inputs of the columns from `k` on into their lane.

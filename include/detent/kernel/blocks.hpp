@@ -324,7 +324,7 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
                      block_inputs<Table> const& x, float* y, index_t y_stride) {
     index_t token = 0;
     if constexpr (rows_pay_decoding<Table>) {
-        if (x.tokens >= 32 && blocks_share_scales(w)) {
+        if (x.tokens >= 32 && x.one_scale) {
             multiply_decoded(w, table, first, last, x, y, y_stride);
             token = x.tokens;
         }
@@ -342,7 +342,7 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
             token += now;
         }
     };
-    if (blocks_share_scales(w)) {
+    if (x.one_scale) {
         multiply_rest.template operator()<true>();
     } else if constexpr (!Table::one_scale_only) {
         multiply_rest.template operator()<false>();
@@ -399,30 +399,33 @@ inline void multiply_blocks(packed_view const& w, float const* x, index_t x_stri
 
 /// Whether blocks are the fastest way to the product of these weights without weak columns and activations.
 inline bool has_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x) {
-    return !form.zeros_apart && w.weak.count == 0 && has_blocks(w, x.shape.rows, input_format::int8) &&
-           x.shape.rows <= most_tokens_of_integer_blocks;
+    return !form.zeros_apart && w.weak.count == 0 && (x.width % 8 == 0 || x.groups() == 1) &&
+           has_blocks(w, x.shape.rows, input_format::int8) && x.shape.rows <= most_tokens_of_integer_blocks;
 }
 
-/// y = x W^T for activations of bytes in this form; stored column k is feature `order[k]`, or k without an order.
-inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x,
-                            std::int32_t const* order, float* y, index_t y_stride, executor_ref executor) {
+/// y = x W^T for activations of bytes in this form.
+inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
+                            index_t y_stride, executor_ref executor) {
+    index_t const width = x.groups() == 1 ? x.shape.cols : x.width;
     auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
-        tile_scale const s = x.scale_of(t);
-        auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
         code const* const codes = x.codes.data() + t * x.shape.cols;
-        for (index_t k = 0; k < x.shape.cols; ++k) {
-            index_t const feature = order != nullptr ? order[k] : k;
-            std::int32_t const integer = form.activations.integers[codes[feature]] - zero;
-            int const times = x.shifts.empty() ? 0 : form.shift - x.shifts[static_cast<std::size_t>(feature)];
-            integers[k] = static_cast<std::int8_t>(integer * (1 << times));
+        for (index_t begin = 0; begin < x.shape.cols; begin += width) {
+            index_t const end = std::min(begin + width, x.shape.cols);
+            tile_scale const s = x.scale_of(t, begin);
+            auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
+            for (index_t k = begin; k < end; ++k) {
+                std::int32_t const integer = form.activations.integers[codes[k]] - zero;
+                int const times = x.shifts.empty() ? 0 : form.shift - x.shifts[static_cast<std::size_t>(k)];
+                integers[k] = static_cast<std::int8_t>(integer * (1 << times));
+            }
+            float const scale = std::ldexp(s.scale, -(form.activations.exponent + form.shift)) * unit;
+            std::fill(scales + begin / 8, scales + ceil_div(end, 8), scale);
         }
-        float const scale = std::ldexp(s.scale, -(form.activations.exponent + form.shift)) * unit;
-        std::fill(scales, scales + ceil_div(x.shape.cols, 8), scale);
     };
     with_block_table(w, input_format::int8, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         if constexpr (IntegerTable<Table>) {
             auto const inputs = block_inputs<Table>::of_integers(
-                w, numbers, x.shape.rows,
+                w, numbers, x.shape.rows, width,
                 [&](index_t t, std::int8_t* integers, float* scales) { fill(t, numbers.unit, integers, scales); });
             multiply_blocks(w, table, inputs, y, y_stride, executor);
         }

@@ -23,7 +23,8 @@ struct activation_codes {
     std::int64_t features;
     int bits;
     float const* table;         ///< 2^bits numbers
-    float const* scales;        ///< a scale and a zero point for each token, or for all
+    std::int64_t width;         ///< features that share a scale, 0 for all
+    float const* scales;        ///< a scale and a zero point for each group of each token, or of all tokens
     std::int64_t scale_count;
     std::int8_t const* shifts;  ///< of each feature; null for none
     std::uint8_t const* codes;  ///< (token, feature)
@@ -35,8 +36,7 @@ struct unit {
     char const* name;
     void (*multiply)(void const* w, float const* x, std::int64_t x_stride, std::int64_t tokens, float* y,
                      std::int64_t y_stride, loop executor, int format);
-    bool (*multiply_codes)(void const* w, activation_codes const& x, std::int32_t const* order, float* y,
-                           std::int64_t y_stride, loop executor);
+    bool (*multiply_codes)(void const* w, activation_codes const& x, float* y, std::int64_t y_stride, loop executor);
     void (*multiply_transposed)(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                                 std::int64_t y_stride, loop executor);
 };

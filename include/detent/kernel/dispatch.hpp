@@ -40,18 +40,19 @@ inline void multiply(packed_view const& w, float const* x, index_t x_stride, ind
 }
 
 /// y = x W^T for activations of integers, as `multiply` in kernel/multiply.hpp says.
-inline bool multiply(packed_view const& w, quantized_activations const& x, std::int32_t const* order, float* y,
-                     index_t y_stride, executor_ref executor = {}) {
+inline bool multiply(packed_view const& w, quantized_activations const& x, float* y, index_t y_stride,
+                     executor_ref executor = {}) {
     static_assert(sizeof(tile_scale) == 2 * sizeof(float) && std::is_same_v<code, std::uint8_t>);
     compiled::activation_codes const codes{x.shape.rows,
                                            x.shape.cols,
                                            x.bits,
                                            x.table.data(),
+                                           x.width,
                                            reinterpret_cast<float const*>(x.scales.data()),
                                            std::ssize(x.scales),
                                            x.shifts.empty() ? nullptr : x.shifts.data(),
                                            x.codes.data()};
-    return compiled::chosen().multiply_codes(&w, codes, order, y, y_stride, loop_of(executor));
+    return compiled::chosen().multiply_codes(&w, codes, y, y_stride, loop_of(executor));
 }
 
 /// y = g W, as `multiply_transposed` in kernel/transposed.hpp says.

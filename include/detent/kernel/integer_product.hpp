@@ -27,8 +27,9 @@
 
 // y = x W^T for activations and weights that are both codes of small integers times powers of two. The columns are cut
 // into spans: tiles, or pieces of wide ones. The integers of a span are multiplied and summed in int32, those of a tile
-// are summed exactly, converted to float once and multiplied by the tile's scale. So y does not depend on how integers
-// are stored and summed, or on how many tokens there are.
+// are summed exactly, converted to float once and multiplied by the tile's scale; where groups of activations have
+// scales of their own, tiles end with these too. So y does not depend on how integers are stored and summed, or on how
+// many tokens there are.
 
 namespace detent::inline DETENT_ABI::kernel {
 
@@ -37,12 +38,12 @@ inline constexpr index_t sum_rows = 2 * simd::lanes;
 /// Words (of four bytes or two int16) of a row that a panel holds; it fits the first-level cache.
 inline constexpr index_t panel_words = 128;
 
-/// Consecutive stored columns of one tile.
+/// Consecutive stored columns of one tile and one group of activations; what both share is called a tile below.
 struct column_span {
     index_t begin; ///< the first column
     index_t count;
     index_t place; ///< where its integers are stored, a multiple of a word
-    index_t tile;  ///< of the row of tiles
+    index_t tile;  ///< of weights, in the row of tiles
     bool first;    ///< whether a tile begins with it
     bool last;     ///< whether a tile ends with it
 };
@@ -53,20 +54,23 @@ template <simd::SmallInteger T> struct stored_activations {
     index_t stride = 0;               ///< integers from a token to the next
     buffer integers;                  ///< (token, place); one token of ones follows if there are bases
     std::vector<std::int32_t> sums;   ///< (token, span)
-    std::vector<std::int32_t> bases;  ///< (token), what is to be added to integers; empty for none
-    std::vector<float> scales;        ///< (token, span), of inputs that are rounded by groups; empty for none
+    std::vector<std::int32_t> bases;  ///< (token, span), what is to be added to integers; empty for none
+    std::vector<float> scales;        ///< (token, span), of inputs with scales for groups; empty for none
     std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
 
     stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
-                       std::int32_t const* order, executor_ref executor)
+                       executor_ref executor)
         : factors(static_cast<std::size_t>(x.shape.rows)) {
         index_t place = 0;
         index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
         for (index_t begin = 0; begin < x.shape.cols;) {
             index_t const tile = begin / w.tile.cols;
-            index_t const end = std::min((tile + 1) * w.tile.cols, x.shape.cols);
+            index_t const group = x.width == 0 ? 0 : begin / x.width;
+            index_t const end_of_group = x.width == 0 ? x.shape.cols : (group + 1) * x.width;
+            index_t const end = std::min({(tile + 1) * w.tile.cols, end_of_group, x.shape.cols});
             index_t const count = std::min(longest, end - begin);
-            spans.push_back({begin, count, place, tile, begin == tile * w.tile.cols, begin + count == end});
+            bool const first = begin == std::max(tile * w.tile.cols, group * x.width);
+            spans.push_back({begin, count, place, tile, first, begin + count == end});
             begin += count;
             place += ceil_div(count, simd::per_word<T>) * simd::per_word<T>;
         }
@@ -74,23 +78,19 @@ template <simd::SmallInteger T> struct stored_activations {
         index_t const tokens = x.shape.rows;
         integers = buffer((tokens + (form.zeros_apart ? 1 : 0)) * stride * static_cast<index_t>(sizeof(T)));
         sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
+        scales.resize(x.groups() > 1 ? sums.size() : 0);
         if (form.zeros_apart) {
-            bases.resize(static_cast<std::size_t>(tokens));
+            bases.resize(sums.size());
             std::fill_n(data() + tokens * stride, stride, T{1});
         }
         std::vector<std::int32_t> times; // (stored column), what integers are multiplied by for their shift
         for (index_t k = 0; k < (x.shifts.empty() ? 0 : x.shape.cols); ++k) {
-            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(order != nullptr ? order[k] : k)]));
+            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(k)]));
         }
         executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
-            std::vector<code> ordered(static_cast<std::size_t>(order != nullptr ? x.shape.cols : 0));
             std::vector<T> row(static_cast<std::size_t>(x.shape.cols));
             for (index_t t = first; t < last; ++t) {
-                code const* codes = x.codes.data() + t * x.shape.cols;
-                for (std::size_t k = 0; k < ordered.size(); ++k) {
-                    ordered[k] = codes[order[k]];
-                }
-                store(form, x, t, ordered.empty() ? codes : ordered.data(), times, row);
+                store(form, x, t, times, row);
             }
         });
     }
@@ -124,32 +124,42 @@ template <simd::SmallInteger T> struct stored_activations {
 private:
     T* data() { return reinterpret_cast<T*>(integers.data()); }
 
-    void store(integer_form const& form, quantized_activations const& x, index_t t, code const* codes,
+    void store(integer_form const& form, quantized_activations const& x, index_t t,
                std::vector<std::int32_t> const& times, std::vector<T>& row) {
-        tile_scale const s = x.scale_of(t);
-        auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
-        std::int32_t const apart = form.zeros_apart ? form.activation_base : zero;
-        auto const integer = [&](code c) { return static_cast<T>(form.activations.integers[c] - apart); };
+        // Both differences are taken modulo 2^8 or 2^16; what they leave is a T.
+        code const* const codes = x.codes.data() + t * x.shape.cols;
+        std::int32_t const base = form.zeros_apart ? form.activation_base : 0;
+        auto const integer = [&](code c) { return static_cast<T>(form.activations.integers[c] - base); };
         if constexpr (sizeof(T) == 1) {
             simd::byte_table const table(x.bits, [&](code c) { return static_cast<std::uint8_t>(integer(c)); });
             simd::lookup<8>(table, codes, std::ssize(row), reinterpret_cast<std::uint8_t*>(row.data()));
         } else {
             std::transform(codes, codes + row.size(), row.begin(), integer);
         }
-        for (std::size_t k = 0; k < times.size(); ++k) {
-            row[k] = static_cast<T>(row[k] * times[k]);
-        }
-        std::int32_t* sum = sums.data() + t * std::ssize(spans);
+        auto i = static_cast<std::size_t>(t * std::ssize(spans));
         for (column_span const& span : spans) {
-            T const* const from = row.data() + span.begin;
-            std::copy(from, from + span.count, data() + t * stride + span.place);
-            *sum++ = std::accumulate(from, from + span.count, std::int32_t{0});
-        }
-        if (form.zeros_apart) {
-            bases[static_cast<std::size_t>(t)] = form.activation_base - zero;
+            tile_scale const s = x.scale_of(t, span.begin);
+            auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
+            T* const of_span = row.data() + span.begin;
+            if (zero != 0 && !form.zeros_apart) {
+                std::transform(of_span, of_span + span.count, of_span, [&](T n) { return static_cast<T>(n - zero); });
+            }
+            for (index_t k = 0; k < (times.empty() ? 0 : span.count); ++k) {
+                of_span[k] = static_cast<T>(of_span[k] * times[static_cast<std::size_t>(span.begin + k)]);
+            }
+            std::copy(of_span, of_span + span.count, data() + t * stride + span.place);
+            sums[i] = std::accumulate(of_span, of_span + span.count, std::int32_t{0});
+            if (form.zeros_apart) {
+                bases[i] = form.activation_base - zero;
+            }
+            if (!scales.empty()) {
+                scales[i] = s.scale;
+            }
+            ++i;
         }
         factors[static_cast<std::size_t>(t)] =
-            std::ldexp(s.scale, -(form.weights.exponent + form.activations.exponent + form.shift));
+            std::ldexp(scales.empty() ? x.scale_of_group(t, 0).scale : 1.0F,
+                       -(form.weights.exponent + form.activations.exponent + form.shift));
     }
 };
 
@@ -415,7 +425,7 @@ private:
                 OnTile const& on_tile) noexcept {
         column_span const& span = x_.spans[static_cast<std::size_t>(s)];
         auto const load = [](std::int32_t const* from) {
-            return std::array{simd::ints::load_aligned(from), simd::ints::load_aligned(from + simd::lanes)};
+            return std::array{simd::ints::load_unaligned(from), simd::ints::load_unaligned(from + simd::lanes)};
         };
         auto const add_product = [](std::array<simd::ints, 2>& sums, std::array<simd::ints, 2> const& a, simd::ints b) {
             sums[0] += a[0] * b;
@@ -424,13 +434,13 @@ private:
         // Copies, as what is written between the tokens might else be these.
         index_t const spans = std::ssize(x_.spans);
         std::int32_t const* const x_sums = x_.sums.data() + (begin + t) * spans + s;
-        std::int32_t const* const x_bases = with_bases() ? x_.bases.data() + begin + t : nullptr;
+        std::int32_t const* const x_bases = with_bases() ? x_.bases.data() + (begin + t) * spans + s : nullptr;
         auto const bases = load(bases_);
         auto const sums_of = [=, this](index_t i) __attribute__((always_inline)) {
             auto sums = load(stored + i * stride);
             add_product(sums, bases, simd::ints(x_sums[i * spans]));
             if (x_bases != nullptr) {
-                add_product(sums, load(weight_sums_), simd::ints(x_bases[i]));
+                add_product(sums, load(weight_sums_), simd::ints(x_bases[i * spans]));
             }
             return sums;
         };
@@ -549,20 +559,19 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
     });
 }
 
-/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found; stored column k is feature
-/// `order[k]`, or k without an order. y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
+/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of columns.
+/// y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
 template <simd::SmallInteger T>
-void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, std::int32_t const* order,
-              float* y, index_t y_stride, executor_ref executor = {}) {
-    stored_activations<T> const stored(form, w, x, order, executor);
+void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
+              index_t y_stride, executor_ref executor = {}) {
+    stored_activations<T> const stored(form, w, x, executor);
     // Weak columns meet the numbers of activations.
     std::vector<std::int32_t> places(static_cast<std::size_t>(w.weak.count));
     std::vector<float> weak_inputs(static_cast<std::size_t>(x.shape.rows * w.weak.count)); // (token, weak column)
     for (index_t k = 0; k < w.weak.count; ++k) {
         places[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
-        index_t const feature = order != nullptr ? order[w.weak.columns[k]] : w.weak.columns[k];
         for (index_t t = 0; t < x.shape.rows; ++t) {
-            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, feature);
+            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, w.weak.columns[k]);
         }
     }
     weak_view weak = w.weak;

@@ -54,16 +54,16 @@ inline void multiply(packed_view const& w, float const* x, index_t x_stride, ind
     });
 }
 
-/// y = x W^T for activations of integers, x (token, in) of codes; stored column k is feature `order[k]`, or k without
-/// an order. Answers whether there is such a product; if not, y is as it was. The same bits for any executor.
-inline bool multiply(packed_view const& w, quantized_activations const& x, std::int32_t const* order, float* y,
-                     index_t y_stride, executor_ref executor = {}) {
+/// y = x W^T for activations of integers, x (token, in) of codes in the stored order of columns. Answers whether there
+/// is such a product; if not, y is as it was. The same bits for any executor.
+inline bool multiply(packed_view const& w, quantized_activations const& x, float* y, index_t y_stride,
+                     executor_ref executor = {}) {
     if (auto const form = integer_form_of<std::int8_t>(w, x); form && has_blocks(*form, w, x)) {
-        multiply_blocks(*form, w, x, order, y, y_stride, executor);
+        multiply_blocks(*form, w, x, y, y_stride, executor);
         return true;
     }
     return with_integer_form(w, x, [&]<class T>(integer_form const& form, T) {
-        multiply<T>(form, w, x, order, y, y_stride, executor);
+        multiply<T>(form, w, x, y, y_stride, executor);
     });
 }
 

@@ -18,19 +18,29 @@ struct quantized_activations {
     extents shape;                   ///< (token, feature)
     int bits = 0;                    ///< of a code
     std::vector<float> table;        ///< 2^bits numbers; NaN where a code names none
-    std::vector<tile_scale> scales;  ///< one for each token, or one for all
+    index_t width = 0;               ///< consecutive features that share a scale, 0 for all; the last may be fewer
+    std::vector<tile_scale> scales;  ///< (token, group), or (1, group) for all tokens
     std::vector<std::int8_t> shifts; ///< of each feature, 0 to 15 (LLM-FP4's pre-shifted exponent bias); empty for none
     std::vector<code> codes;         ///< (token, feature)
 
-    /// The scale of `token`.
-    tile_scale scale_of(index_t token) const {
-        return scales[scales.size() == 1 ? 0 : static_cast<std::size_t>(token)];
+    /// Scales of a token.
+    index_t groups() const { return width == 0 ? 1 : ceil_div(shape.cols, width); }
+
+    /// The scale of group `group` of `token`.
+    tile_scale scale_of_group(index_t token, index_t group) const {
+        index_t const row = std::ssize(scales) == groups() ? 0 : token;
+        return scales[static_cast<std::size_t>(row * groups() + group)];
+    }
+
+    /// The scale of `feature` of `token`.
+    tile_scale scale_of(index_t token, index_t feature) const {
+        return scale_of_group(token, width == 0 ? 0 : feature / width);
     }
 
     /// The number at `token` and `feature`.
     float at(index_t token, index_t feature) const {
         DETENT_EXPECTS(token >= 0 && token < shape.rows && feature >= 0 && feature < shape.cols);
-        tile_scale const s = scale_of(token);
+        tile_scale const s = scale_of(token, feature);
         code const c = codes[static_cast<std::size_t>(token * shape.cols + feature)];
         int const shift = shifts.empty() ? 0 : shifts[static_cast<std::size_t>(feature)];
         return std::ldexp((table[c] - s.zero) * s.scale, -shift);

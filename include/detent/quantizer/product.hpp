@@ -45,7 +45,7 @@ inline void multiply(packed_matrix const& w, quantized_activations const& x, mat
     DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
     {
         stopwatch::section const timed(executor.watch(), work::products);
-        if (kernel::multiply(w.view(), x, nullptr, y.data(), y.outerStride(), executor)) {
+        if (kernel::multiply(w.view(), x, y.data(), y.outerStride(), executor)) {
             return;
         }
     }

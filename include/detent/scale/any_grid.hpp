@@ -56,15 +56,16 @@ public:
     std::optional<float_split> split() const { return split_; }
     /// Whether 0 is a number of the grid.
     friend bool contains_zero(any_grid const& grid) { return grid.contains_zero_; }
+    friend interval numbers_of(any_grid const& grid) { return grid.numbers_; }
     /// The lowest and the highest number.
     interval numbers() const { return numbers_; }
     /// The numbers of all 2^bits codes; NaN where a code names none.
     std::vector<float> const& table() const { return table_; }
 
-    /// The scale with which the numbers span `range`, and the zero point where there is one; without, they reach the
-    /// end that is farther from 0.
-    tile_scale lay(interval range) const {
-        return lay_over(numbers_, has_zero_, range, float_format::f32);
+    /// The scale with which the numbers span `range`, stored as `format`, and the zero point where there is one;
+    /// without, they reach the end that is farther from 0.
+    tile_scale lay(interval range, scale_format format = float_format::f32) const {
+        return lay_over(numbers_, has_zero_, range, format);
     }
 
     /// Rounds `n` finite numbers that share their scale and zero point: writes the codes and the numbers they stand

@@ -57,20 +57,21 @@ struct interval {
     interval scaled(float factor) const { return {factor * low, factor * high}; }
 };
 
-/// `format` for the scales of the weights `w`: where it has a unit, that of NVFP4, with which an interval around 0 that
-/// holds all weights has the largest scale there is; amax / (6 * 448) for E2M1. A solver that moves weights beyond
-/// their largest has them clipped.
-template <Grid G> scale_format with_unit(G const& grid, matrix_view w, scale_format format) {
+/// The lowest and the highest number of a grid.
+template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lowest(), grid.highest()}; }
+
+/// `format` for the scales of the weights `w` on `grid`, which may be an `any_grid`: where it has a unit, that of NVFP4,
+/// with which an interval around 0 that holds all weights has the largest scale there is; amax / (6 * 448) for E2M1.
+/// A solver that moves weights beyond their largest has them clipped.
+template <class G> scale_format with_unit(G const& grid, matrix_view w, scale_format format) {
     if (format.has_unit() && w.size() > 0) {
-        float const farthest = 0.5F * (grid.highest() - grid.lowest());
+        interval const numbers = numbers_of(grid);
+        float const farthest = 0.5F * (numbers.high - numbers.low);
         float const unit = interval::of(grid, w).symmetric().high / (farthest * e4m3::highest());
         format.unit = std::clamp(unit, units::lowest, units::highest);
     }
     return format;
 }
-
-/// The lowest and the highest number of a grid.
-template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lowest(), grid.highest()}; }
 
 /// The scale with which `numbers` span `width`: s = width / (highest - lowest) as `format` stores it. For E8M0 by OCP's
 /// rule, from the exponents alone: 2^(floor(log2 width) - floor(log2(highest - lowest))), which for a symmetric
