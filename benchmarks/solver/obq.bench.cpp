@@ -118,7 +118,7 @@ template <class G> void against_gptq(benchmark::State& state) {
             hessian const h = hessian::of(inputs(k, 2 * in, in, random), executor);
             matrix const w = normal(64, in, random);
             auto const error = [&](auto const& solver) {
-                return h.quadratic(w - dequantize(pack(G{}, solver.solve(w, h, p, executor))));
+                return h.quadratic(w - dequantize(pack(solver.solve(w, h, p, executor))));
             };
             double const swept = error(gptq<>{});
             double const ordered = error(gptq<>{.activation_order = true});

@@ -128,7 +128,7 @@ TEST_P(quantize_tiny, keeps_weak_columns_where_it_is_told_to_and_errs_less) {
             [&](matrix const& w, layer_inputs const& known, linear_role role) -> quantization {
                 owq<> const solver{.columns = role <= linear_role::output ? in_attention : 0};
                 solution const s = solver.solve(w, known, p, test::two_threads());
-                return {pack(int_grid<3>{}, s), s.report};
+                return {pack(s), s.report};
             },
             test::two_threads());
     };

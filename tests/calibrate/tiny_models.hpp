@@ -41,7 +41,7 @@ template <Grid G, class Range = minmax_range> struct layer_quantizer {
     quantization operator()(matrix const& w, hessian const& h, linear_role = {}) const {
         problem_of const p{G{}, per_tile{1, group}, Range{}};
         solution const s = to_nearest ? rtn{}.solve(w, {}, p, executor) : options.solve(w, h, p, executor);
-        return {pack(G{}, s), s.report};
+        return {pack(s), s.report};
     }
 };
 

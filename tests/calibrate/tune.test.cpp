@@ -35,7 +35,7 @@ void quantize_with_weak_columns(decoder& model, index_t columns, index_t group, 
                 std::srand(static_cast<unsigned>(w.cols()));
                 hessian const h = hessian::of(matrix::Random(2 * w.cols(), w.cols()));
                 owq<> const solver{.columns = columns, .format = format};
-                b.linear(role).weight = pack(int_grid<3>{}, solver.solve(w, h, p));
+                b.linear(role).weight = pack(solver.solve(w, h, p));
             }
         }
     }
@@ -89,7 +89,7 @@ TEST_P(tune_small, moves_weak_columns_along_the_gradient_of_the_scalar_reference
                     EXPECT_GT(size, 0);
                     for (index_t k = 0; k < 3; ++k) {
                         index_t const column = now.weak.columns()[static_cast<std::size_t>(k)];
-                        index_t const input = now.order.empty() ? column : now.order[static_cast<std::size_t>(column)];
+                        index_t const input = now.map.empty() ? column : (*now.map.order())[static_cast<std::size_t>(column)];
                         for (index_t row = k; row < moved.rows(); row += 3) {
                             std::string const name = before.blocks[i].linear(role).name + ".weight";
                             ASSERT_NEAR(moved(row, input), 0.1 / 32 * reference.derivative(name, row, input),

@@ -35,7 +35,7 @@ template <Grid G> packed_matrix random_packed(G const& grid, extents shape, exte
     if (reordered) {
         s.order = test::random_order(shape.cols, 2);
     }
-    return pack(grid, s);
+    return pack(s);
 }
 
 /// The same with weak columns.
@@ -47,7 +47,7 @@ packed_matrix random_weak(G const& grid, extents shape, extents tile, index_t co
     if (reordered) {
         s.order = test::random_order(shape.cols, 2);
     }
-    return pack(grid, s);
+    return pack(s);
 }
 
 using add_function = void (*)(safetensors_writer&, std::string const&, packed_matrix const&);

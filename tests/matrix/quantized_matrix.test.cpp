@@ -18,7 +18,7 @@ TEST(quantized_matrix, is_its_solution_packed) {
     quantized_matrix const w(grid{}, per_group<>{5}, s);
     EXPECT_EQ(w.granularity(), per_group<>{5});
     EXPECT_EQ(w.shape(), (extents{4, 21}));
-    EXPECT_EQ(w.packed(), pack(grid{}, s));
+    EXPECT_EQ(w.packed(), pack(s));
     EXPECT_EQ(w.view().codes, w.packed().codes.data());
     EXPECT_EQ(w.bits_per_weight(), w.packed().bits_per_weight());
     EXPECT_EQ(w.report().loss, 1.5);
@@ -30,7 +30,7 @@ TEST(quantized_matrix, at_takes_inputs_not_stored_columns) {
     solution s = test::random_solution(grid{}, {4, 21}, {1, 5}, 2);
     for (bool const reordered : {false, true}) {
         if (reordered) {
-            s.order = test::random_order(21, 4);
+            s.map = input_map(permutation{test::random_order(21, 4)}, 21);
         }
         quantized_matrix const w(grid{}, per_group<>{5}, s);
         matrix const dense = dequantize(w.packed());

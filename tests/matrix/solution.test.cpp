@@ -25,13 +25,13 @@ TEST(solution, finds_the_scale_of_a_weight) {
 
 TEST(pack, keeps_all_a_product_needs) {
     solution s = test::random_solution(ternary{}, {7, 11}, {2, 4}, 1);
-    s.order = test::random_order(11, 1);
-    packed_matrix const w = pack(ternary{}, s);
+    s.map = input_map(permutation{test::random_order(11, 1)}, 11);
+    packed_matrix const w = pack(s);
     EXPECT_EQ(w.bits, 2);
     EXPECT_EQ(w.extent, s.shape);
     EXPECT_EQ(w.tile, s.tile);
     EXPECT_EQ(w.scales, s.scales);
-    EXPECT_EQ(w.order, s.order);
+    EXPECT_EQ(w.map, s.map);
     ASSERT_EQ(w.table.size(), 4U);
     EXPECT_EQ(w.table[0], -1);
     EXPECT_TRUE(std::isnan(w.table[3]));
@@ -64,12 +64,12 @@ TEST(clamped_scales, are_those_at_the_ends_of_their_format) {
 
 TEST(clamped_scales, do_not_count_where_all_weights_are_zero) {
     auto [w, s] = ones({2, 4});
-    s.order = test::random_order(11, 1);
+    s.map = input_map(permutation{test::random_order(11, 1)}, 11);
     s.scales.set(3, 2, {0x1p-24F, 0}); // row 6, stored columns 8 to 10
     EXPECT_EQ(clamped_scales(w, s), 1);
     for (index_t k = 8; k < 11; ++k) {
         EXPECT_EQ(clamped_scales(w, s), 1);
-        w(6, s.order[static_cast<std::size_t>(k)]) = 0;
+        w(6, (*s.map.order())[static_cast<std::size_t>(k)]) = 0;
     }
     EXPECT_EQ(clamped_scales(w, s), 0);
     w.row(6).setOnes();

@@ -129,8 +129,8 @@ template <Grid G> void expect_weak_in_place(G const& grid) {
             solution s = test::random_solution(grid, {6, 29}, tile, 5);
             solution const before = s;
             test::weaken(s, grid, {0, 7, 8, 28}, format);
-            packed_matrix const w = pack(grid, s);
-            packed_matrix const plain = pack(grid, before);
+            packed_matrix const w = pack(s);
+            packed_matrix const plain = pack(before);
             EXPECT_EQ(w.weak, s.weak);
             EXPECT_EQ(w.view().weak.values, w.weak.values().data());
             for (index_t r = 0; r < 6; ++r) {
@@ -155,13 +155,13 @@ TEST(packed_matrix, dequantizes_weak_columns_in_natural_and_other_order) {
     test::weaken(s, grid, {2, 3, 20}, float_format::bf16);
     for (bool const reordered : {false, true}) {
         if (reordered) {
-            s.order = test::random_order(21, 3);
+            s.map = input_map(permutation{test::random_order(21, 3)}, 21);
         }
-        packed_matrix const w = pack(grid, s);
+        packed_matrix const w = pack(s);
         matrix const dense = dequantize(w);
         for (index_t r = 0; r < 4; ++r) {
             for (index_t c = 0; c < 21; ++c) {
-                index_t const input = reordered ? s.order[static_cast<std::size_t>(c)] : c;
+                index_t const input = reordered ? (*s.map.order())[static_cast<std::size_t>(c)] : c;
                 index_t const k = c == 2 ? 0 : c == 3 ? 1 : c == 20 ? 2 : -1;
                 tile_scale const scale = s.scale_at(r, c);
                 EXPECT_EQ(dense(r, input), k >= 0 ? s.weak.at(k, r) : decode(grid, s.code_at(r, c), scale));
@@ -174,7 +174,7 @@ TEST(packed_matrix, equality_sees_weak_columns) {
     int_grid<4> const grid;
     solution s = test::random_solution(grid, {6, 30}, {1, 10}, 5);
     test::weaken(s, grid, {4, 9}, float_format::f16);
-    packed_matrix const w = pack(grid, s);
+    packed_matrix const w = pack(s);
     EXPECT_EQ(w, packed_matrix(w));
     packed_matrix other = w;
     other.weak.set(1, 3, other.weak.at(1, 3) + 1);
@@ -193,9 +193,9 @@ TEST(packed_matrix, bits_count_weak_columns) {
         int const width = format == float_format::f32 ? 32 : 16;
         int_grid<4> const grid;
         solution s = test::random_solution(grid, shape, {1, 128}, 1);
-        EXPECT_EQ(pack(grid, s).effective_bits(), 4);
+        EXPECT_EQ(pack(s).effective_bits(), 4);
         test::weaken(s, grid, {0, 1, 100, 511}, format);
-        packed_matrix const w = pack(grid, s);
+        packed_matrix const w = pack(s);
         EXPECT_DOUBLE_EQ(w.bits_per_weight(), 4.15625 + 4.0 * (256 * width + 32) / (256 * 512));
         EXPECT_DOUBLE_EQ(w.effective_bits(), 4 + 4.0 / 512 * (width - 4));
     }

@@ -134,7 +134,7 @@ TEST_P(load, an_untied_head_is_needed) {
 TEST_P(load, embeddings_may_be_packed) {
     std::string const name = prefix() + "embed_tokens.weight";
     problem_of const p{int_grid<4>{}, per_tile{1, 5}, minmax_range{}};
-    packed_matrix const packed = pack(int_grid<4>{}, rtn{}.solve(source_.tensors.at(name), {}, p, executor_ref{}));
+    packed_matrix const packed = pack(rtn{}.solve(source_.tensors.at(name), {}, p, executor_ref{}));
     source_.tensors.erase(name);
     for (std::size_t const strip : {std::size_t{0}, prefix().size()}) {
         write(

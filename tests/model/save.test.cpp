@@ -44,7 +44,7 @@ void round_layers(decoder& model, G const& grid, Range const& range, index_t gro
                         s.weak.set(k, row, w(row, weak[static_cast<std::size_t>(k)]));
                     }
                 }
-                b.linear(role).weight = pack(grid, s);
+                b.linear(role).weight = pack(s);
             }
         }
     }
@@ -96,7 +96,7 @@ protected:
     /// Rounds a layer to a grid that only detent's layout holds.
     static void round_layer(linear_layer& layer) {
         problem_of const p{e2m1{}, per_tile{1, 32}, absmax_range{}};
-        layer.weight = pack(e2m1{}, rtn{}.solve(std::get<matrix>(layer.weight), {}, p, test::two_threads()));
+        layer.weight = pack(rtn{}.solve(std::get<matrix>(layer.weight), {}, p, test::two_threads()));
     }
 
     /// Gives a model with tied embeddings an output head of its own.
@@ -339,7 +339,7 @@ TEST_P(save, other_layouts_hold_no_embeddings_and_no_output_head) {
     problem_of const p{int_grid<4>{}, per_tile{1, 0}, minmax_range{}};
     for (linear_layer* const layer : {&model_.embeddings, &*model_.lm_head}) {
         matrix const w = std::get<matrix>(layer->weight);
-        layer->weight = pack(int_grid<4>{}, rtn{}.solve(w, {}, p, test::two_threads()));
+        layer->weight = pack(rtn{}.solve(w, {}, p, test::two_threads()));
         for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
             EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),
                       "layer '" + layer->name + "': " + (layout == io::packed_layout::owq ? "OWQ's" : "GPTQ's") +

@@ -95,16 +95,16 @@ TEST(catalogue, solvers_of_both_streams_are_there) {
     known.add(0.9F * floats, floats);
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     auto const codes = [&](char const* text) { return quantize(w, known, spec::parse(text)).weights; };
-    EXPECT_TRUE(codes("int3:gptq") == pack(int_grid<3>{}, gptq<>{}.solve(w, known, p)));
-    EXPECT_TRUE(codes("int3:gptaq") == pack(int_grid<3>{}, gptaq<>{}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:gptq") == pack(gptq<>{}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:gptaq") == pack(gptaq<>{}.solve(w, known, p)));
     qronos<> const half{.rounding = {.activation_order = true}, .strength = 0.5};
-    EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") == pack(int_grid<3>{}, half.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") == pack(half.solve(w, known, p)));
     EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") ==
-                pack(int_grid<3>{}, obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
+                pack(obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
 
     problem_of const searched{int_grid<3>{}, per_channel{}, truncated_range{}};
     auto const expect_weak = [&](char const* text, auto const& solver) {
-        EXPECT_TRUE(codes(text) == pack(int_grid<3>{}, solver.solve(w, known, searched))) << text;
+        EXPECT_TRUE(codes(text) == pack(solver.solve(w, known, searched))) << text;
         EXPECT_EQ(codes(text).weak.count(), 2) << text;
     };
     expect_weak("int3:owq=2:gptaq", owq<gptaq<>>{.columns = 2});
@@ -268,10 +268,10 @@ TEST(catalogue, ranges_and_formats_are_searched_by_the_output) {
     EXPECT_FALSE(weights.input);
     EXPECT_NEAR(l.error(weights), least, 1e-4 * least);
     EXPECT_TRUE(l.result("e2m1:search:g16").weights ==
-                pack(e2m1{}, output_search{}.solve(l.w, l.known, problem_of{e2m1{}, per_group<16>{}, absmax_range{}})));
+                pack(output_search{}.solve(l.w, l.known, problem_of{e2m1{}, per_group<16>{}, absmax_range{}})));
     range_candidates const biases{.spaced = range_candidates::spacing::bias};
     EXPECT_TRUE(l.result("e2m1:search:paper").weights ==
-                pack(e2m1{}, output_search{biases}.solve(l.w, l.known, e2m1_rows)));
+                pack(output_search{biases}.solve(l.w, l.known, e2m1_rows)));
 
     for (auto const& [text, search] :
          {std::pair{"fp4:a=fp4@tensor:search", joint_search{}},

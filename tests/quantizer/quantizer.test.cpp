@@ -46,12 +46,12 @@ TEST(quantizer, composes_grid_granularity_and_range) {
     constexpr quantizer<int_grid<4>, per_group<16>> q;
     auto const result = q(w);
     solution const s = rtn{}.solve(w, {}, problem_of{int_grid<4>{}, per_group<16>{}, minmax_range{}});
-    EXPECT_EQ(result.packed(), pack(int_grid<4>{}, s));
+    EXPECT_EQ(result.packed(), pack(s));
     quantizer<e2m1, per_block<>, rtn, mse_range> const other{
         .granularity = {4, 8}, .range = {.steps = 10}, .format = float_format::bf16};
     solution const t =
         rtn{}.solve(w, {}, problem_of{e2m1{}, per_block<>{4, 8}, mse_range{.steps = 10}, float_format::bf16});
-    EXPECT_EQ(other(w).packed(), pack(e2m1{}, t));
+    EXPECT_EQ(other(w).packed(), pack(t));
     EXPECT_EQ(other(w).granularity(), (per_block<>{4, 8}));
 }
 
@@ -115,7 +115,7 @@ TEST(quantizer, mxfp4_and_nvfp4_are_those_of_ggml) {
     EXPECT_EQ(first_codes(mx, 32), "f01132ab1a3210211a22431919120902");
     // ggml's blocks of NVFP4 have no second level.
     solution const s = rtn{}.solve(w, {}, problem_of{e2m1{}, per_group<16>{}, absmax_range{}, scale_kind::ue4m3});
-    packed_matrix const nv = pack(e2m1{}, s);
+    packed_matrix const nv = pack(s);
     EXPECT_EQ(bytes_of_scales(nv),
               (std::vector{0x30, 0x22, 0x24, 0x21, 0x25, 0x25, 0x29, 0x25, 0x28, 0x1d, 0x23,
                            0x22, 0x25, 0x31, 0x28, 0x24, 0x24, 0x21, 0x2e, 0x21, 0x24, 0x23,

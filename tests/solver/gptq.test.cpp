@@ -72,7 +72,7 @@ void expect_published(G const& grid, Range const& range, extents shape, per_tile
     solution const s = solver.solve(w, h, p);
     ASSERT_EQ(s.shape, shape);
     for (index_t col = 0; col < shape.cols; ++col) {
-        auto const input = s.order.empty() ? col : index_t{s.order[static_cast<std::size_t>(col)]};
+        auto const input = s.map.empty() ? col : index_t{(*s.map.order())[static_cast<std::size_t>(col)]};
         for (index_t row = 0; row < shape.rows; ++row) {
             tile_scale const scale = s.scale_at(row, col);
             ASSERT_EQ(scale, expected.scales[static_cast<std::size_t>(row)][static_cast<std::size_t>(input)]);
@@ -81,7 +81,7 @@ void expect_published(G const& grid, Range const& range, extents shape, per_tile
         }
     }
     EXPECT_NEAR(s.report.loss, expected.loss, 1e-9 * expected.loss);
-    double const identity = damped_loss(w, dequantize(pack(grid, s)), h, s.report.damping);
+    double const identity = damped_loss(w, dequantize(pack(s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-10 * identity);
     EXPECT_EQ(s.report.damping, solver.damping);
     EXPECT_EQ(s.report.damping_raised, 0);
@@ -191,10 +191,10 @@ TEST(gptq, activation_order_follows_a_permutation_of_the_inputs) {
     for (per_tile const granularity : {per_tile{1, 0}, {1, 16}}) {
         problem_of const p{int_grid<3>{}, granularity, minmax_range{}};
         gptq<> const solver{.activation_order = true};
-        matrix const natural = dequantize(pack(int_grid<3>{}, solver.solve(w, h, p)));
+        matrix const natural = dequantize(pack(solver.solve(w, h, p)));
         matrix const shuffled_x = x(Eigen::all, shuffle);
         matrix const shuffled_w = w(Eigen::all, shuffle);
-        matrix const shuffled = dequantize(pack(int_grid<3>{}, solver.solve(shuffled_w, hessian::of(shuffled_x), p)));
+        matrix const shuffled = dequantize(pack(solver.solve(shuffled_w, hessian::of(shuffled_x), p)));
         EXPECT_TRUE(shuffled == natural(Eigen::all, shuffle));
     }
 }
@@ -216,10 +216,10 @@ TEST(gptq, loses_less_than_rounding_to_nearest) {
     hessian const h = hessian::of(correlated_inputs(500, 96, 1));
     auto const expect_less = [&](auto const& grid, auto const& range, per_tile granularity) {
         problem_of const p{grid, granularity, range};
-        double const nearest = h.quadratic(w - dequantize(pack(grid, rtn{}.solve(w, {}, p))));
+        double const nearest = h.quadratic(w - dequantize(pack(rtn{}.solve(w, {}, p))));
         for (bool const order : {false, true}) {
             solution const s = gptq<>{.activation_order = order}.solve(w, h, p);
-            EXPECT_LT(h.quadratic(w - dequantize(pack(grid, s))), 0.8 * nearest);
+            EXPECT_LT(h.quadratic(w - dequantize(pack(s))), 0.8 * nearest);
         }
     };
     expect_less(int_grid<4>{}, minmax_range{}, {1, 0});
@@ -243,7 +243,7 @@ TEST(gptq, raised_damping_is_reported) {
     EXPECT_GE(s.report.damping_raised, 1);
     EXPECT_GE(s.report.damping, 1e-3);
     EXPECT_TRUE(s.report.fallback.empty());
-    double const identity = damped_loss(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
+    double const identity = damped_loss(w, dequantize(pack(s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-9 * identity);
 }
 
@@ -299,7 +299,7 @@ TEST(gptq, threads_do_not_change_a_bit) {
             solution const s = solver.solve(w, h, p, many);
             EXPECT_EQ(s.codes, serially.codes);
             EXPECT_EQ(s.scales, serially.scales);
-            EXPECT_EQ(s.order, serially.order);
+            EXPECT_EQ(s.map, serially.map);
             EXPECT_EQ(s.report.loss, serially.report.loss);
         }
     }

@@ -124,7 +124,7 @@ template <Grid G>
 void expect_published_obq(G const& grid, problem const& p, matrix const& w, hessian const& h, obq const& solver) {
     solution const s = solver.solve(w, h, p);
     ASSERT_EQ(s.shape, shape_of(w));
-    EXPECT_TRUE(s.order.empty());
+    EXPECT_TRUE(s.map.empty());
     EXPECT_EQ(s.report.damping, solver.damping);
     EXPECT_EQ(s.report.damping_raised, 0);
     EXPECT_TRUE(s.report.fallback.empty());
@@ -147,7 +147,7 @@ void expect_published_obq(G const& grid, problem const& p, matrix const& w, hess
         }
     }
     EXPECT_NEAR(s.report.loss, loss, 1e-9 * loss);
-    double const identity = loss_at(w, dequantize(pack(grid, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-9 * identity);
 }
 
@@ -174,7 +174,7 @@ template <Grid G, class Range> void expect_published_obq(G const& grid, Range co
                 expect_published_obq(grid, p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
             }
-            if (dequantize(pack(grid, rtn{}.solve(matrix::Zero(1, 1), {}, p)))(0, 0) == 0) {
+            if (dequantize(pack(rtn{}.solve(matrix::Zero(1, 1), {}, p)))(0, 0) == 0) {
                 obq const solver{.outliers_first = outliers, .keep_zeros = true, .delay = 8};
                 expect_published_obq(grid, p, half_zero(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
@@ -282,7 +282,7 @@ TEST(obq, raised_damping_is_reported) {
     EXPECT_GE(s.report.damping_raised, 1);
     EXPECT_GE(s.report.damping, 1e-3);
     EXPECT_TRUE(s.report.fallback.empty());
-    double const identity = loss_at(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-9 * identity);
 }
 
@@ -292,7 +292,7 @@ TEST(obq, a_nearly_singular_hessian_keeps_the_loss_true) {
     hessian const h = hessian::of((8 * correlated_inputs(30, 150, 1)).array().round()); // exact
     solution const s = obq{.damping = 1e-9}.solve(w, h, problem_of{int_grid<4>{}, per_channel{}, minmax_range{}});
     ASSERT_EQ(s.report.damping_raised, 0);
-    double const identity = loss_at(w, dequantize(pack(int_grid<4>{}, s)), h, s.report.damping);
+    double const identity = loss_at(w, dequantize(pack(s)), h, s.report.damping);
     EXPECT_NEAR(s.report.loss, identity, 1e-5 * identity);
 }
 
@@ -305,7 +305,7 @@ TEST(obq, dead_inputs_are_counted_and_their_weights_become_zero) {
         solution const s =
             obq{.keep_zeros = keep}.solve(w, hessian::of(x), problem_of{int_grid<4>{}, per_channel{}, minmax_range{}});
         EXPECT_EQ(s.report.dead_columns, 2);
-        matrix const numbers = dequantize(pack(int_grid<4>{}, s));
+        matrix const numbers = dequantize(pack(s));
         EXPECT_TRUE((numbers.col(3).array() == 0).all() && (numbers.col(39).array() == 0).all());
     }
 }
@@ -319,9 +319,9 @@ TEST(obq, zeros_stay_where_that_is_asked) {
     w.col(1).setConstant(5.125F);
     hessian const h = hessian::of(correlated_inputs(200, 80, 1));
     problem_of const p{e2m1{}, per_channel{}, absmax_range{}};
-    matrix const kept = dequantize(pack(e2m1{}, obq{.keep_zeros = true}.solve(w, h, p)));
+    matrix const kept = dequantize(pack(obq{.keep_zeros = true}.solve(w, h, p)));
     EXPECT_EQ((w.array() == 0 && kept.array() != 0).count(), 0);
-    matrix const moved = dequantize(pack(e2m1{}, obq{}.solve(w, h, p)));
+    matrix const moved = dequantize(pack(obq{}.solve(w, h, p)));
     EXPECT_GT((w.array() == 0 && moved.array() != 0).count(), 0);
     EXPECT_TRUE(kept.row(3) == moved.row(3)) << "a row without zeros knows nothing of it";
 }

@@ -44,7 +44,7 @@ matrix inputs_with_outliers(index_t features) {
 Eigen::VectorXd slow_sensitivities(matrix const& w, Eigen::MatrixXd const& h, problem const& p) {
     Eigen::VectorXd s = Eigen::VectorXd::Zero(w.cols());
     for (index_t row = 0; row < w.rows(); ++row) {
-        tile_scale const t = p.fit(w.row(row), row, 0);
+        tile_scale const t = p.fit(w.row(row), {row, 0});
         for (index_t col = 0; col < w.cols(); ++col) {
             code c = 0;
             float number = 0;
@@ -119,9 +119,9 @@ void expect_published(G const& grid, Range const& range, extents shape, per_tile
     solution const found = solver.solve(w, h, p);
     ASSERT_EQ(found.shape, shape);
     ASSERT_EQ(found.weak.count(), solver.columns);
-    packed_matrix const packed = pack(grid, found);
+    packed_matrix const packed = pack(found);
     for (index_t col = 0; col < shape.cols; ++col) {
-        auto const input = found.order.empty() ? col : index_t{found.order[static_cast<std::size_t>(col)]};
+        auto const input = found.map.empty() ? col : index_t{(*found.map.order())[static_cast<std::size_t>(col)]};
         auto const place = std::ranges::find(weak, input) - weak.begin();
         index_t const k = found.weak.find(col);
         ASSERT_EQ(k >= 0, place < solver.columns) << "input " << input;
@@ -168,7 +168,7 @@ TEST(owq, without_weak_columns_is_its_inner_solver) {
 
 /// |W x - Q x|^2 over the inputs.
 double output_error(matrix const& w, solution const& s, hessian const& h) {
-    return h.quadratic(w - dequantize(pack(int_grid<3>{}, s)));
+    return h.quadratic(w - dequantize(pack(s)));
 }
 
 template <class Inner> void expect_less_error(Inner const& inner) {

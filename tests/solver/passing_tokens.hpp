@@ -32,7 +32,7 @@ inline matrix numbers_of(solution const& s, problem const& p) {
     for (index_t row = 0; row < q.rows(); ++row) {
         for (index_t col = 0; col < q.cols(); ++col) {
             tile_scale const t = s.scale_at(row, col);
-            q(row, s.order.empty() ? col : s.order[static_cast<std::size_t>(col)]) =
+            q(row, s.map.empty() ? col : (*s.map.order())[static_cast<std::size_t>(col)]) =
                 (p.table()[s.code_at(row, col)] - t.zero) * t.scale;
         }
     }

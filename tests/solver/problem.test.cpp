@@ -29,7 +29,7 @@ TEST(problem, begins_with_a_place_for_every_code_and_scale) {
     EXPECT_EQ(s.scales.format, float_format::bf16);
     EXPECT_EQ(s.scales.zeros.size(), 15U);
     EXPECT_EQ(s.codes.size(), 200U);
-    EXPECT_TRUE(s.order.empty());
+    EXPECT_TRUE(s.map.empty());
     EXPECT_TRUE((problem_of{e2m1{}, per_channel{}, absmax_range{}}.begin(matrix::Zero(5, 40)).scales.zeros.empty()));
 }
 

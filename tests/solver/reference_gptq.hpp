@@ -66,7 +66,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
         for (index_t row = 0; row < out; row += tile.rows) {
             index_t const last = std::min(out, row + tile.rows);
             matrix const group = weights.block(row, begin, last - row, end - begin).cast<float>();
-            tile_scale const s = p.fit(group, row, begin);
+            tile_scale const s = p.fit(group, {row, begin});
             for (index_t r = row; r < last; ++r) {
                 for (index_t c = begin; c < end; ++c) {
                     scale_of(r, inputs[static_cast<std::size_t>(c)]) = s;

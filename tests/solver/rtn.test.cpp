@@ -23,7 +23,7 @@ template <Grid G, class Range> void expect_rounded(G const& grid, Range const& r
             solution const s = rtn{}.solve(w, {}, problem_of{grid, granularity, range});
             ASSERT_EQ(s.shape, shape);
             ASSERT_EQ(s.tile, granularity.tile(shape));
-            EXPECT_TRUE(s.order.empty());
+            EXPECT_TRUE(s.map.empty());
             for (index_t r = 0; r < shape.rows; ++r) {
                 for (index_t c = 0; c < shape.cols; ++c) {
                     ASSERT_EQ(s.code_at(r, c), encode(grid, w(r, c), s.scale_at(r, c)));
