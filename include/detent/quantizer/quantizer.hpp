@@ -5,7 +5,7 @@
 #include <concepts>
 
 #include "detent/matrix/quantized_matrix.hpp"
-#include "detent/quantizer/product.hpp"
+#include "detent/quantizer/typed_product.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"
