@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/error.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/quantized_matrix.hpp"

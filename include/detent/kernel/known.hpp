@@ -34,7 +34,7 @@ struct any_weights {
     template <class Table> static constexpr bool may_use() { return true; }
 };
 
-/// Whether a number of this table is small enough for the sums of products with inputs of several bytes.
+/// Whether all numbers of this table are small enough for the sums of products with inputs of several bytes.
 template <class Table> constexpr bool sums_fit(integer_table const& numbers) {
     return Table::two_sums || std::max(-numbers.lowest, numbers.highest) <= Table::largest_number;
 }
@@ -45,7 +45,7 @@ concept ConstexprGrid = Grid<G> && std::is_empty_v<G> && requires {
     typename std::bool_constant<(table_of(G{}).size() > 0)>;
 };
 
-/// The numbers of a grid as integers, if they are.
+/// The numbers of a grid as integers times a power of two, if they are small ones.
 template <ConstexprGrid G>
 inline constexpr std::optional<integer_table> integers_of_grid = integers_of(table_of(G{}).data(), G::bits,
                                                                              AffineGrid<G>);
@@ -78,7 +78,7 @@ template <Grid G, Granularity P> struct weights_of : any_weights {
     }();
 };
 
-/// The same where inputs are floats and are to be taken for what they are.
+/// What is `Known`, and that inputs are floats which are to be taken for what they are.
 template <class Known> struct times_floats : Known {
     static constexpr bool takes(input_format format) { return format == input_format::f32; }
 };

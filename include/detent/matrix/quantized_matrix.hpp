@@ -26,8 +26,8 @@ public:
             throw error("solution", "has tiles that are not those of the granularity");
         }
         if (s.shape.size() > 0 && s.scales.zeros.empty() == AffineGrid<G>) {
-            throw error("solution", AffineGrid<G> ? "lacks the zero points of the grid" :
-                                                    "has zero points that the grid does not have");
+            throw error("solution", AffineGrid<G> ? "lacks the zero points of the grid"
+                                                  : "has zero points that the grid does not have");
         }
     }
 

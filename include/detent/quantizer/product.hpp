@@ -79,7 +79,7 @@ void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, ex
     }
 }
 
-/// W X for one column or more of inputs X (in, token).
+/// W X for a column-major X (in, token), or W x for one input x (in), with the kernels that `Known` leaves.
 template <class Known, class Derived>
 auto multiply_columns(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
     using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime, Eigen::ColMajor>;
