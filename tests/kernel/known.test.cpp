@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include <vector>
+#include <utility>
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include <array>
+#include <cmath>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -38,7 +39,7 @@ struct steps {
     constexpr float decode(code c) const { return static_cast<float>(c - 32) * step; }
     code encode(float x) const { return static_cast<code>(std::nearbyint(x / step) + 32); }
 
-    friend constexpr bool operator==(steps, steps) = default;
+    constexpr bool operator==(steps const&) const = default;
 };
 
 static_assert(kernel::ConstexprGrid<int_grid<4>> && kernel::ConstexprGrid<e5m2> && kernel::ConstexprGrid<nf4>);
