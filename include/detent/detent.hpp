@@ -26,6 +26,7 @@
 #include "detent/quantizer/product.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/quantizer/stored_matrix.hpp"
+#include "detent/quantizer/typed_product.hpp"
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/default_range.hpp"
 #include "detent/scale/least_squares.hpp"

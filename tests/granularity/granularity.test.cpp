@@ -40,6 +40,13 @@ TEST(granularity, a_tile_is_no_larger_than_the_matrix) {
     EXPECT_EQ((per_tile{32, 4}.tile(shape)), (extents{5, 4}));
 }
 
+TEST(granularity, a_type_tells_the_columns_of_its_tiles) {
+    static_assert(cols_in_type<per_tensor> == 0 && cols_in_type<per_channel> == 0);
+    static_assert(cols_in_type<per_group<48>> == 48 && cols_in_type<per_block<6, 48>> == 48);
+    static_assert(cols_in_type<per_group<>> == dynamic && cols_in_type<per_block<>> == dynamic);
+    static_assert(cols_in_type<per_tile> == dynamic);
+}
+
 TEST(granularity, values_and_types_agree) {
     for (extents const shape : {extents{1, 1}, {1, 300}, {300, 1}, {5, 7}, {40, 129}}) {
         EXPECT_EQ((per_tile{0, 0}.tile(shape)), per_tensor::tile(shape));

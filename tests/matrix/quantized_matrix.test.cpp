@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/error.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
@@ -40,6 +41,23 @@ TEST(quantized_matrix, at_takes_inputs_not_stored_columns) {
             }
         }
     }
+}
+
+TEST(quantized_matrix, refuses_solutions_that_do_not_fit_its_types) {
+    using with_zeros = int_grid<4>;
+    using without = int_grid<4, zero::none>;
+    solution const zeros = test::random_solution(with_zeros{}, {4, 21}, {1, 5}, 2);
+    solution const none = test::random_solution(without{}, {4, 21}, {1, 5}, 2);
+    EXPECT_NO_THROW(quantized_matrix(with_zeros{}, per_group<5>{}, zeros));
+    EXPECT_THROW(quantized_matrix(without{}, per_group<5>{}, zeros), error);
+    EXPECT_THROW(quantized_matrix(with_zeros{}, per_group<5>{}, none), error);
+    EXPECT_THROW(quantized_matrix(without{}, per_group<4>{}, none), error);
+    EXPECT_THROW(quantized_matrix(without{}, per_channel{}, none), error);
+    EXPECT_THROW(quantized_matrix(without{}, per_tensor{}, none), error);
+    EXPECT_NO_THROW(quantized_matrix(without{}, per_tile{1, 5}, none));
+    solution const rows = test::random_solution(without{}, {4, 21}, {1, 21}, 2);
+    EXPECT_NO_THROW(quantized_matrix(without{}, per_channel{}, rows));
+    EXPECT_NO_THROW(quantized_matrix(without{}, per_group<128>{}, rows));
 }
 
 } // namespace

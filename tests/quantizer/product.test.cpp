@@ -6,7 +6,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
-#include "detent/quantizer/product.hpp"
+#include "detent/quantizer/typed_product.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"

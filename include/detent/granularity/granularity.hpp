@@ -82,4 +82,12 @@ struct per_tile {
     friend constexpr bool operator==(per_tile, per_tile) = default;
 };
 
+/// The columns of a tile as far as the type of a granularity tells: 0 for whole rows, `dynamic` where only its value
+/// does, as for a user's own granularity.
+template <Granularity P> inline constexpr index_t cols_in_type = dynamic;
+template <> inline constexpr index_t cols_in_type<per_tensor> = 0;
+template <> inline constexpr index_t cols_in_type<per_channel> = 0;
+template <index_t Width> inline constexpr index_t cols_in_type<per_group<Width>> = Width;
+template <index_t Rows, index_t Cols> inline constexpr index_t cols_in_type<per_block<Rows, Cols>> = Cols;
+
 } // namespace detent::inline DETENT_ABI

@@ -13,6 +13,7 @@
 #include "detent/kernel/byte_numbers.hpp"
 #include "detent/kernel/floats.hpp"
 #include "detent/kernel/input_format.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/simd/code_lanes.hpp"
 #include "detent/simd/small_tables.hpp"
@@ -37,10 +38,12 @@ inline bool blocks_share_scales(packed_view const& w) noexcept {
 
 /// Calls `f(table, numbers)` with the fastest kind of table of bytes for these weights, and answers whether there is
 /// one.
-template <class F> bool with_byte_table(packed_view const& w, F const& f) {
+template <class Known = any_weights, class F> bool with_byte_table(packed_view const& w, F const& f) {
     auto const numbers = byte_numbers::of(w);
-    [[maybe_unused]] auto const use = [&](auto const& table) {
-        f(table, *numbers);
+    [[maybe_unused]] auto const use = [&]<class Table>(Table const& table) {
+        if constexpr (Known::template may_use<Table>()) {
+            f(table, *numbers);
+        }
         return true;
     };
     if constexpr (simd::nibble_bytes::exists) {
@@ -64,30 +67,41 @@ template <class F> bool with_byte_table(packed_view const& w, F const& f) {
 
 /// Calls `f(table, numbers)` with the fastest kind of table for these weights and this format of inputs, and answers
 /// whether there is one; `numbers` are of meaning to a table of integers.
-template <class F> bool with_block_table(packed_view const& w, input_format format, F const& f) {
+template <class Known = any_weights, class F>
+bool with_block_table(packed_view const& w, input_format format, F const& f) {
     if (format == input_format::f32) {
-        simd::with_table(w.table, w.bits, w.consecutive, w.zeros != nullptr,
-                         [&](auto const& table) { f(table, byte_numbers{}); });
+        simd::with_table(w.table, w.bits, w.consecutive, w.zeros != nullptr, [&]<class Table>(Table const& table) {
+            if constexpr (Known::template may_use<Table>()) {
+                f(table, byte_numbers{});
+            }
+        });
         return true;
     }
 #if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
-    if (format == input_format::bf16 && w.bits <= simd::bfloats_in_register::most_bits && blocks_share_scales(w)) {
-        f(simd::bfloats_in_register(w.table, w.bits), byte_numbers{});
-        return true;
+    if constexpr (Known::takes(input_format::bf16) && Known::template may_use<simd::bfloats_in_register>()) {
+        if (format == input_format::bf16 && w.bits <= simd::bfloats_in_register::most_bits && blocks_share_scales(w)) {
+            f(simd::bfloats_in_register(w.table, w.bits), byte_numbers{});
+            return true;
+        }
     }
 #endif
-    return format == input_format::int8 && with_byte_table(w, f);
+    if constexpr (Known::takes(input_format::int8)) {
+        return format == input_format::int8 && with_byte_table<Known>(w, f);
+    } else {
+        return false;
+    }
 }
 
 /// The same for floats as integers of three bytes: a table of integers, for small numbers.
-template <class F> bool with_wide_table(packed_view const& w, F const& f) {
+template <class Known = any_weights, class F> bool with_wide_table(packed_view const& w, F const& f) {
     bool found = false;
-    with_byte_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+    with_byte_table<Known>(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         using wide = simd::for_wide_inputs<Table>;
-        std::int32_t const largest = std::max(-numbers.table.lowest, numbers.table.highest);
-        found = numbers.exact && (wide::two_sums || largest <= wide::largest_number);
-        if (found) {
-            f(wide{table}, numbers);
+        if constexpr (Known::template may_use<wide>()) {
+            found = numbers.exact && sums_fit<wide>(numbers.table);
+            if (found) {
+                f(wide{table}, numbers);
+            }
         }
     });
     return found;
@@ -106,17 +120,18 @@ inline bool wide_inputs_pay(packed_view const& w, index_t tokens) {
 /// Whether blocks are the fastest way to this product. Eight columns from a multiple of eight on must share a scale.
 /// For many tokens, floats are faster in panels of W^T: where registers are short or few, and where rows are, as sums
 /// along few inputs take too long to add up.
-inline bool has_blocks(packed_view const& w, index_t tokens, input_format format = input_format::f32) {
+template <class Known = any_weights>
+bool has_blocks(packed_view const& w, index_t tokens, input_format format = input_format::f32) {
     if (w.tile.cols % 8 != 0 && w.tile.cols < w.shape.cols) {
         return false;
     }
     if (format == input_format::int8) {
-        return with_block_table(w, format, [](auto const&...) {});
+        return with_block_table<Known>(w, format, [](auto const&...) {});
     }
     index_t const most_floats = lanes >= 16 ? (w.shape.cols >= 1024 ? tokens : 63) : w.bits <= 4 ? 16 : 4;
     bool const pays = (lanes >= 8 && tokens <= most_floats) ||
-                      (wide_inputs_pay(w, tokens) && with_wide_table(w, [](auto const&...) {}));
-    return pays && (format == input_format::f32 || with_block_table(w, format, [](auto const&...) {}));
+                      (wide_inputs_pay(w, tokens) && with_wide_table<Known>(w, [](auto const&...) {}));
+    return pays && (format == input_format::f32 || with_block_table<Known>(w, format, [](auto const&...) {}));
 }
 
 /// What a thread keeps memory for.

@@ -16,6 +16,7 @@
 #include "detent/kernel/block_inputs.hpp"
 #include "detent/kernel/floats.hpp"
 #include "detent/kernel/integer_form.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -318,8 +319,9 @@ void multiply_decoded(packed_view const& w, Table const& table, index_t first, i
     }
 }
 
-/// y = x W^T for rows [first, last) of W and all tokens.
-template <class Table>
+/// y = x W^T for rows [first, last) of W and all tokens. `OneScale` says that the columns of any block share a scale;
+/// else the matrix tells.
+template <bool OneScale = false, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
                      block_inputs<Table> const& x, float* y, index_t y_stride) {
     index_t token = 0;
@@ -329,22 +331,23 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
             token = x.tokens;
         }
     }
-    auto const multiply_rest = [&]<bool OneScale> {
-        constexpr int most = most_tokens_at_once<OneScale, Table>;
+    auto const multiply_rest = [&]<bool Shared> {
+        constexpr int most = most_tokens_at_once<Shared, Table>;
         while (token < x.tokens) {
             index_t const rest = x.tokens - token;
             index_t const now = ceil_div(rest, ceil_div(rest, index_t{most})); // about equal parts
             [&]<int... Less>(std::integer_sequence<int, Less...>) {
-                ((now == Less + 1 ? multiply_blocks<OneScale, Less + 1>(w, table, first, last, x, token, y, y_stride)
+                ((now == Less + 1 ? multiply_blocks<Shared, Less + 1>(w, table, first, last, x, token, y, y_stride)
                                   : void()),
                  ...);
             }(std::make_integer_sequence<int, most>{});
             token += now;
         }
     };
-    if (x.one_scale) {
+    if (OneScale || x.one_scale) {
+        DETENT_EXPECTS(x.one_scale);
         multiply_rest.template operator()<true>();
-    } else if constexpr (!Table::one_scale_only) {
+    } else if constexpr (!OneScale && !Table::one_scale_only) {
         multiply_rest.template operator()<false>();
     }
     for (index_t t = 0; t < x.tokens; ++t) {
@@ -353,13 +356,14 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
 }
 
 /// y = x W^T for inputs in this order.
-template <class Table>
+template <class Known = any_weights, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, block_inputs<Table> const& x, float* y,
                      index_t y_stride, executor_ref executor) {
     // Pieces long enough to be read ahead and worth a thread, whose codes stay near while all tokens meet them.
     index_t const rows = std::max<index_t>(64, (index_t{1} << 20) / std::max<index_t>(w.shape.cols, 1));
     executor.for_pieces(w.shape.rows, rows, [&](index_t first, index_t last) {
-        multiply_blocks(w, table, first, last, x, y, y_stride);
+        constexpr bool one_scale = Known::tile_cols % block_width == 0;
+        multiply_blocks<one_scale>(w, table, first, last, x, y, y_stride);
     });
 }
 
@@ -378,34 +382,37 @@ inline bool all_finite(float const* x, index_t x_stride, index_t tokens, index_t
 }
 
 /// y = x W^T for floats, for matrices and formats that have blocks.
-inline void multiply_blocks(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
-                            index_t y_stride, input_format format, executor_ref executor) {
+template <class Known = any_weights>
+void multiply_blocks(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
+                     index_t y_stride, input_format format, executor_ref executor) {
     if (format == input_format::f32 && wide_inputs_pay(w, tokens) && all_finite(x, x_stride, tokens, w.shape.cols) &&
-        with_wide_table(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+        with_wide_table<Known>(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
             auto const inputs = block_inputs<Table>::of(w, numbers, x, x_stride, tokens);
-            multiply_blocks(w, table, inputs, y, y_stride, executor);
+            multiply_blocks<Known>(w, table, inputs, y, y_stride, executor);
         })) {
         return;
     }
     index_t const most_tokens = 512; // whose inputs are copied
-    with_block_table(w, format, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+    with_block_table<Known>(w, format, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         for (index_t t = 0; t < tokens; t += most_tokens) {
             auto const inputs = block_inputs<Table>::of(w, numbers, x + t * x_stride, x_stride,
                                                         std::min(most_tokens, tokens - t));
-            multiply_blocks(w, table, inputs, y + t * y_stride, y_stride, executor);
+            multiply_blocks<Known>(w, table, inputs, y + t * y_stride, y_stride, executor);
         }
     });
 }
 
 /// Whether blocks are the fastest way to the product of these weights without weak columns and activations.
-inline bool has_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x) {
+template <class Known = any_weights>
+bool has_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x) {
     return !form.zeros_apart && w.weak.count == 0 && (x.width % 8 == 0 || x.groups() == 1) &&
-           has_blocks(w, x.shape.rows, input_format::int8) && x.shape.rows <= most_tokens_of_integer_blocks;
+           has_blocks<Known>(w, x.shape.rows, input_format::int8) && x.shape.rows <= most_tokens_of_integer_blocks;
 }
 
 /// y = x W^T for activations of bytes in this form.
-inline void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
-                            index_t y_stride, executor_ref executor) {
+template <class Known = any_weights>
+void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
+                     index_t y_stride, executor_ref executor) {
     index_t const width = x.groups() == 1 ? x.shape.cols : x.width;
     auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
         code const* const codes = x.codes.data() + t * x.shape.cols;
@@ -422,12 +429,12 @@ inline void multiply_blocks(integer_form const& form, packed_view const& w, quan
             std::fill(scales + begin / 8, scales + ceil_div(end, 8), scale);
         }
     };
-    with_block_table(w, input_format::int8, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
+    with_block_table<Known>(w, input_format::int8, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         if constexpr (IntegerTable<Table>) {
             auto const inputs = block_inputs<Table>::of_integers(
                 w, numbers, x.shape.rows, width,
                 [&](index_t t, std::int8_t* integers, float* scales) { fill(t, numbers.unit, integers, scales); });
-            multiply_blocks(w, table, inputs, y, y_stride, executor);
+            multiply_blocks(w, table, inputs, y, y_stride, executor); // scales of activations may differ in a block
         }
     });
 }

@@ -8,6 +8,7 @@
 #include "detent/core/executor.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/compiled.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -33,15 +34,18 @@ inline compiled::loop loop_of(executor_ref const& executor) {
             }};
 }
 
-/// y = x W^T, as `multiply` in kernel/multiply.hpp says.
-inline void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
-                     executor_ref executor = {}, input_format format = input_format::f32) {
+/// y = x W^T, as `multiply` in kernel/multiply.hpp says. The units have the kernels for all matrices: nothing depends
+/// on what is `Known` here and below.
+template <class Known = any_weights>
+void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
+              executor_ref executor = {}, input_format format = input_format::f32) {
     compiled::chosen().multiply(&w, x, x_stride, tokens, y, y_stride, loop_of(executor), static_cast<int>(format));
 }
 
 /// y = x W^T for activations of integers, as `multiply` in kernel/multiply.hpp says.
-inline bool multiply(packed_view const& w, quantized_activations const& x, float* y, index_t y_stride,
-                     executor_ref executor = {}) {
+template <class Known = any_weights>
+bool multiply(packed_view const& w, quantized_activations const& x, float* y, index_t y_stride,
+              executor_ref executor = {}) {
     static_assert(sizeof(tile_scale) == 2 * sizeof(float) && std::is_same_v<code, std::uint8_t>);
     compiled::activation_codes const codes{x.shape.rows,
                                            x.shape.cols,
@@ -56,8 +60,9 @@ inline bool multiply(packed_view const& w, quantized_activations const& x, float
 }
 
 /// y = g W, as `multiply_transposed` in kernel/transposed.hpp says.
-inline void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
-                                index_t y_stride, executor_ref executor = {}) {
+template <class Known = any_weights>
+void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
+                         index_t y_stride, executor_ref executor = {}) {
     compiled::chosen().multiply_transposed(&w, g, g_stride, tokens, y, y_stride, loop_of(executor));
 }
 #endif

@@ -30,14 +30,16 @@ struct integer_table {
 
 /// The 2^bits numbers of a grid as integers, if these are within +-65535; with the smallest exponent, but for grids
 /// with zero points, which are integers themselves, at least 0.
-inline std::optional<integer_table> integers_of(float const* table, int bits, bool has_zeros) {
+constexpr std::optional<integer_table> integers_of(float const* table, int bits, bool has_zeros) {
+    // Constant expressions have neither std::isnan nor std::ldexp.
+    auto const is_nan = [&](index_t c) { return table[c] != table[c]; };
     auto const codes = index_t{1} << bits;
     int exponent = has_zeros ? 0 : std::numeric_limits<int>::min();
     for (index_t c = 0; c < codes; ++c) {
-        if (std::isinf(table[c])) {
+        if (table[c] > std::numeric_limits<float>::max() || table[c] < std::numeric_limits<float>::lowest()) {
             return {};
         }
-        if (table[c] != 0 && !std::isnan(table[c])) {
+        if (table[c] != 0 && !is_nan(c)) {
             auto const bits_of_number = std::bit_cast<std::uint32_t>(table[c]);
             auto const field = static_cast<int>(bits_of_number >> 23 & 0xFF);
             std::uint32_t const mantissa = (bits_of_number & 0x7FFFFF) | (field > 0 ? 0x800000 : 0);
@@ -47,11 +49,11 @@ inline std::optional<integer_table> integers_of(float const* table, int bits, bo
     integer_table t{.exponent = exponent == std::numeric_limits<int>::min() ? 0 : exponent, // nothing but zeros
                     .lowest = std::numeric_limits<std::int32_t>::max(),
                     .highest = std::numeric_limits<std::int32_t>::min()};
-    double const unit = std::ldexp(1.0, t.exponent);
+    auto const unit = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + t.exponent) << 52); // 2^exponent
     for (index_t c = 0; c < codes; ++c) {
-        if (!std::isnan(table[c])) {
+        if (!is_nan(c)) {
             double const integer = table[c] * unit;
-            if (!(std::abs(integer) <= 65535)) {
+            if (integer < -65535 || integer > 65535) {
                 return {};
             }
             t.lowest = std::min(t.lowest, static_cast<std::int32_t>(integer));
@@ -63,7 +65,7 @@ inline std::optional<integer_table> integers_of(float const* table, int bits, bo
     }
     for (index_t c = 0; c < codes; ++c) {
         t.integers[static_cast<std::size_t>(c)] =
-            std::isnan(table[c]) ? t.lowest : static_cast<std::int32_t>(table[c] * unit);
+            is_nan(c) ? t.lowest : static_cast<std::int32_t>(table[c] * unit);
     }
     return t;
 }

@@ -17,6 +17,7 @@
 #include "detent/kernel/floats.hpp"
 #include "detent/kernel/input_format.hpp"
 #include "detent/kernel/integer_form.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -166,7 +167,8 @@ private:
 /// The integers of weights.
 template <simd::SmallInteger T> class stored_weights {
 public:
-    stored_weights(integer_form const& form, packed_view const& w)
+    template <class Known = any_weights>
+    stored_weights(integer_form const& form, packed_view const& w, Known = {})
         : w_(w), lowest_(form.weights.lowest), by_bytes_(form.weights.highest - form.weights.lowest <= 255),
           bytes_(w.bits, [&](code c) {
               std::int32_t const base = sizeof(T) == 1 ? form.weight_base : form.weights.lowest;
@@ -175,7 +177,7 @@ public:
         for (std::size_t c = 0; c < 256; ++c) {
             integers_[c] = static_cast<T>(form.weights.integers[c] - form.weight_base);
         }
-        with_bits(w.bits, [&]<int Bits> { decode_columns_ = decode_columns<Bits>; });
+        with_bits_of<Known>(w, [&]<int Bits> { decode_columns_ = decode_columns<Bits>; });
     }
 
     /// Writes the integers at `row` of spans of at most `panel_words` words together to their places from that of the
@@ -261,8 +263,10 @@ void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_
 template <simd::SmallInteger T> class integer_rows {
 public:
     /// What tokens there are, in pieces of at most `most_tokens`.
-    integer_rows(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t most_tokens)
-        : form_(form), w_(w), x_(x), weights_(form, w),
+    template <class Known = any_weights>
+    integer_rows(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t most_tokens,
+                 Known known = {})
+        : form_(form), w_(w), x_(x), weights_(form, w, known),
           tile_sums_(static_cast<std::size_t>(most_tokens * sum_rows)) {
         std::fill_n(bases_, sum_rows, form.weight_base);
     }
@@ -502,7 +506,7 @@ inline std::array<floats, 2> rounded(double const* sums) noexcept {
 
 /// y = x W^T for `tokens` stored inputs; weak columns, those that `weak` names, meet those of `weak_inputs` (token,
 /// column), rows `weak_stride` floats apart.
-template <simd::SmallInteger T>
+template <class Known = any_weights, simd::SmallInteger T>
 void multiply(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t tokens,
               weak_view const& weak, float const* weak_inputs, index_t weak_stride, float* y, index_t y_stride,
               executor_ref executor) {
@@ -514,7 +518,7 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
         std::vector<float> totals; // (token, sum_rows)
     };
     auto const make = [&] {
-        return workspace{integer_rows<T>(form, w, x, tokens_per_task),
+        return workspace{integer_rows<T>(form, w, x, tokens_per_task, Known{}),
                          std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
     };
     index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(tokens, tokens_per_task) : 0;
@@ -561,7 +565,7 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
 
 /// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of columns.
 /// y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
-template <simd::SmallInteger T>
+template <simd::SmallInteger T, class Known = any_weights>
 void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
               index_t y_stride, executor_ref executor = {}) {
     stored_activations<T> const stored(form, w, x, executor);
@@ -576,15 +580,16 @@ void multiply(integer_form const& form, packed_view const& w, quantized_activati
     }
     weak_view weak = w.weak;
     weak.columns = places.data();
-    multiply(form, w, stored, x.shape.rows, weak, weak_inputs.data(), weak.count, y, y_stride, executor);
+    multiply<Known>(form, w, stored, x.shape.rows, weak, weak_inputs.data(), weak.count, y, y_stride, executor);
 }
 
 /// y = x W^T for `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart.
-inline void multiply_rounded(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
-                             index_t tokens, float* y, index_t y_stride, executor_ref executor) {
+template <class Known = any_weights>
+void multiply_rounded(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
+                      index_t tokens, float* y, index_t y_stride, executor_ref executor) {
     stored_activations<std::int8_t> const stored(numbers, w, x, x_stride, tokens, executor);
     integer_form const form{.weights = numbers.table, .weight_base = numbers.base};
-    multiply(form, w, stored, tokens, w.weak, x, x_stride, y, y_stride, executor);
+    multiply<Known>(form, w, stored, tokens, w.weak, x, x_stride, y, y_stride, executor);
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

@@ -7,16 +7,17 @@
 
 #include "detent/core/executor.hpp"
 #include "detent/kernel/decode.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/matrix/packed_view.hpp"
-#include "detent/pack/linear.hpp"
 #include "detent/simd/product.hpp"
 
 namespace detent::inline DETENT_ABI::kernel {
 
 /// y = g W for `tokens` gradients: g (tokens, out), y (tokens, in) in the stored order of columns, rows `g_stride` and
 /// `y_stride` floats apart. W is decoded block by block. The same bits for any executor.
-inline void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
-                                index_t y_stride, executor_ref executor = {}) {
+template <class Known = any_weights>
+void multiply_transposed(packed_view const& w, float const* g, index_t g_stride, index_t tokens, float* y,
+                         index_t y_stride, executor_ref executor = {}) {
     constexpr index_t block_rows = 256; // as many terms as `products` sums at a time
     constexpr index_t block_cols = 256; // such a block fits the second-level cache
     constexpr index_t block_tokens = 512; // so many products make decoding cheap
@@ -24,7 +25,7 @@ inline void multiply_transposed(packed_view const& w, float const* g, index_t g_
     auto const decoded_block = [&] {
         return std::vector<float>(static_cast<std::size_t>(std::min(block_rows, w.shape.rows) * block_cols));
     };
-    with_bits(w.bits, [&]<int Bits> {
+    with_bits_of<Known>(w, [&]<int Bits> {
         executor.for_pieces(
             col_tasks * ceil_div(tokens, block_tokens), 1, decoded_block,
             [&](std::vector<float>& decoded, index_t task, index_t) {

@@ -37,7 +37,6 @@ struct packed_matrix {
     index_t row_bytes() const { return ceil_div(extent.cols * bits, 8); }
 
     packed_view view() const {
-        auto const integers = [&, c = 0](float number) mutable { return number == table[0] + static_cast<float>(c++); };
         return {.codes = codes.data(),
                 .row_bytes = row_bytes(),
                 .bits = bits,
@@ -47,7 +46,7 @@ struct packed_matrix {
                 .scales = scales.scales.data(),
                 .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
                 .table = table.data(),
-                .consecutive = std::ranges::all_of(table, integers),
+                .consecutive = is_consecutive(table),
                 .weak = weak.view()};
     }
 

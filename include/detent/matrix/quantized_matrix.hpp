@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "detent/core/error.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/solution.hpp"
@@ -16,8 +17,19 @@ public:
     using grid_type = G;
     using granularity_type = P;
 
+    /// @throws error when the solution has not the zero points and tiles that the types say, as products rely on them.
     quantized_matrix(G grid, P granularity, solution const& s)
-        : grid_(grid), granularity_(granularity), packed_(pack(s)), report_(s.report) {}
+        : grid_(grid), granularity_(granularity), packed_(pack(s)), report_(s.report) {
+        constexpr index_t cols = cols_in_type<P>;
+        bool const whole_rows = s.tile.cols >= s.shape.cols;
+        if (!whole_rows && cols != dynamic && (cols == 0 || s.tile.cols % cols != 0)) {
+            throw error("solution", "has tiles that are not those of the granularity");
+        }
+        if (s.shape.size() > 0 && s.scales.zeros.empty() == AffineGrid<G>) {
+            throw error("solution", AffineGrid<G> ? "lacks the zero points of the grid"
+                                                  : "has zero points that the grid does not have");
+        }
+    }
 
     G const& grid() const { return grid_; }
     P const& granularity() const { return granularity_; }

@@ -10,24 +10,27 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/kernel/dispatch.hpp"
 #include "detent/kernel/integer_form.hpp"
+#include "detent/kernel/known.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/quantized_activations.hpp"
-#include "detent/matrix/quantized_matrix.hpp"
+
+// The functions of a packed matrix take what is `Known` of it from those of a quantized matrix, in typed_product.hpp.
 
 namespace detent::inline DETENT_ABI {
 
 /// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats is
 /// faster and rounds mapped inputs, as `input_format` says.
-inline void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
-                     input_format format = input_format::f32) {
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
+              input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
     stopwatch::section const timed(executor.watch(), work::products);
     auto const multiply_mapped = [&](matrix_view inputs) {
-        kernel::multiply(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
-                         executor, format);
+        kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(),
+                                y.outerStride(), executor, format);
     };
     w.map.empty() ? multiply_mapped(x) : multiply_mapped(w.map.apply(x, executor));
 }
@@ -41,54 +44,59 @@ inline bool runs_on_integers(packed_matrix const& w, quantized_activations const
 /// y = x W^T from the packed bytes and the codes of mapped activations: x (token, in), y (token, out). Where it runs on
 /// integers, sums of products within a tile, or within eight columns of it, are exact, and the only rounding is that of
 /// these sums, of their scales and of the token's; elsewhere it is the product of floats.
-inline void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
     {
         stopwatch::section const timed(executor.watch(), work::products);
-        if (kernel::multiply(w.view(), x, y.data(), y.outerStride(), executor)) {
+        if (kernel::multiply<Known>(w.view(), x, y.data(), y.outerStride(), executor)) {
             return;
         }
     }
     stopwatch::section const timed(executor.watch(), work::products);
-    matrix const floats = dequantize(x); // (token, in)
-    kernel::multiply(w.view(), floats.data(), floats.outerStride(), floats.rows(), y.data(), y.outerStride(), executor);
+    matrix const floats = dequantize(x); // (token, in), mapped
+    kernel::multiply<kernel::times_floats<Known>>(w.view(), floats.data(), floats.outerStride(), floats.rows(),
+                                                  y.data(), y.outerStride(), executor);
 }
 
 /// y = x W^T for inputs x (token, in) that are mapped as `w` says, then rounded as `input` says: y (token, out).
 /// @throws error when a number of `x` is not finite.
-inline void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
-                     executor_ref executor = {}) {
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
+              executor_ref executor = {}) {
     DETENT_EXPECTS(x.cols() == w.shape().cols);
-    multiply(w, w.map.empty() ? input.quantize(x, executor) : input.quantize(w.map.apply(x, executor), executor), y,
-             executor);
+    multiply<Known>(w, w.map.empty() ? input.quantize(x, executor) : input.quantize(w.map.apply(x, executor), executor),
+                    y, executor);
 }
 
 /// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).
-inline void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
+template <class Known = kernel::any_weights>
+void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
     DETENT_EXPECTS(g.cols() == w.shape().rows && x.cols() == w.shape().cols && g.rows() == x.rows());
     stopwatch::section const timed(executor.watch(), work::products);
-    kernel::multiply_transposed(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(), executor);
+    kernel::multiply_transposed<Known>(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(),
+                                       executor);
     if (!w.map.empty()) { // that was the gradient of mapped inputs
         x = w.map.back(x, executor);
     }
 }
 
-/// W x for one input x (in), or W X for a column-major X (in, token).
-template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
+/// W X for a column-major X (in, token), or W x for one input x (in), with the kernels that `Known` leaves.
+template <class Known, class Derived>
+auto multiply_columns(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
     using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime, Eigen::ColMajor>;
     DETENT_EXPECTS(x.rows() == w.shape().cols);
     columns const inputs = x;
     columns y(w.shape().rows, x.cols());
     // A column-major (in, token) matrix has the bytes of a row-major (token, in) one.
-    multiply(w, Eigen::Map<matrix const>(inputs.data(), x.cols(), x.rows()),
-             Eigen::Map<matrix>(y.data(), y.cols(), y.rows()));
+    multiply<Known>(w, Eigen::Map<matrix const>(inputs.data(), x.cols(), x.rows()),
+                    Eigen::Map<matrix>(y.data(), y.cols(), y.rows()));
     return y;
 }
 
-/// The same for a matrix whose grid is part of its type.
-template <Grid G, Granularity P, class Derived>
-auto operator*(quantized_matrix<G, P> const& w, Eigen::MatrixBase<Derived> const& x) {
-    return w.packed() * x;
+/// W x for one input x (in), or W X for a column-major X (in, token).
+template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
+    return multiply_columns<kernel::times_floats<kernel::any_weights>>(w, x);
 }
 
 } // namespace detent::inline DETENT_ABI

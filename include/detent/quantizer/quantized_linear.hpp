@@ -6,13 +6,13 @@
 
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
-#include "detent/quantizer/product.hpp"
+#include "detent/quantizer/typed_product.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// A linear map whose weights are packed and whose inputs are rounded: y = x' W'^T, where x' are the inputs mapped and
 /// rounded. On integers where both grids allow it.
-template <class G, Granularity P> class quantized_linear {
+template <GridOrChoice G, Granularity P> class quantized_linear {
 public:
     quantized_linear(quantized_matrix<G, P> weights, activation_quantizer input)
         : weights_(std::move(weights)), input_(std::move(input)) {}
@@ -31,7 +31,7 @@ public:
                                       std::to_string(shape().cols) + " columns");
         }
         matrix y(x.rows(), shape().rows); // (token, out)
-        multiply(weights_.packed(), input_, x, y, executor);
+        multiply(weights_, input_, x, y, executor);
         return y;
     }
 

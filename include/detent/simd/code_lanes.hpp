@@ -4,10 +4,9 @@
 
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <optional>
+#include <limits>
 
 #include "detent/core/index.hpp"
 #include "detent/simd/nearest.hpp"
@@ -27,6 +26,9 @@ inline floats add_products(floats sums, floats weights, floats inputs) noexcept 
     return xsimd::fma(weights, inputs, sums);
 }
 
+/// Where a table of floats is while a product runs, or how its numbers are computed.
+enum class table_kind { in_register, in_two_registers, in_memory, floating, consecutive };
+
 /// A table of a float for each code: a step looks one up in each lane.
 struct float_table {
     static constexpr int codes_per_step = 1;
@@ -42,6 +44,7 @@ struct float_table {
 /// A table of as many floats as a register has, or fewer.
 class table_in_register : public float_table {
 public:
+    static constexpr auto kind = table_kind::in_register;
     static constexpr int fewest_bits = 1;
     static constexpr int most_bits = lanes == 16 ? 4 : 3;
 
@@ -75,6 +78,7 @@ private:
 /// A table of as many floats as two registers have.
 class table_in_two_registers : public float_table {
 public:
+    static constexpr auto kind = table_kind::in_two_registers;
     static constexpr int fewest_bits = table_in_register::most_bits + 1;
     static constexpr int most_bits = fewest_bits;
 
@@ -116,6 +120,7 @@ inline constexpr int bits_in_memory =
 /// A table of any size in memory.
 class table_in_memory : public float_table {
 public:
+    static constexpr auto kind = table_kind::in_memory;
     static constexpr int fewest_bits = bits_in_memory;
     static constexpr int most_bits = 8;
 
@@ -148,27 +153,39 @@ private:
 /// up the code in this order, with subnormals.
 class floating_numbers : public float_table {
 public:
+    static constexpr auto kind = table_kind::floating;
     static constexpr int fewest_bits = bits_in_memory;
     static constexpr int most_bits = 8;
 
-    /// If the table is of such numbers; those that are not finite do not count.
-    static std::optional<floating_numbers> of(float const* table, int bits) noexcept {
+    /// The bits of the mantissa if the table is of such numbers, else -1; numbers that are not finite do not count.
+    static constexpr int mantissa_of(float const* table, int bits) noexcept {
+        constexpr double largest = std::numeric_limits<float>::max();
+        // A comparison in double, as constant expressions may not leave the range of float.
+        auto const same = [](float number, double computed) {
+            bool const finite = number >= -largest && number <= largest;
+            bool const in_range = computed >= -largest && computed <= largest;
+            return !finite || (in_range && number == static_cast<float>(computed));
+        };
         int const half = 1 << (bits - 1);
         for (int mantissa = 0; mantissa < bits - 1; ++mantissa) {
-            floating_numbers const numbers(bits, mantissa, table[1]);
-            float const factor = table[1] / numbers.subnormal(1);
-            bool same = std::isfinite(factor) && factor > 0;
-            for (int c = 0; c < half && same; ++c) {
-                float const number = numbers.subnormal(c) * factor;
-                same = (table[c] == number || !std::isfinite(table[c])) &&
-                       (table[half + c] == -number || !std::isfinite(table[half + c]));
+            double const factor = double{table[1]} / subnormal(1, mantissa);
+            bool found = factor > 0 && factor <= largest;
+            for (int c = 0; c < half && found; ++c) {
+                double const number = subnormal(c, mantissa) * factor;
+                found = same(table[c], number) && same(table[half + c], -number);
             }
-            if (same) {
-                return numbers;
+            if (found) {
+                return mantissa;
             }
         }
-        return {};
+        return -1;
     }
+
+    /// The numbers of a table for which `mantissa_of` has found so many bits.
+    floating_numbers(float const* table, int bits, int mantissa) noexcept
+        : to_sign_(32 - bits), exponents_lacking_(9 + mantissa - bits),
+          magnitude_and_sign_(static_cast<std::int32_t>(0x80000000U | ((1U << (bits - 1)) - 1) << (23 - mantissa))),
+          factor_(table[1] / subnormal(1, mantissa)) {}
 
     floats operator()(ints codes) const noexcept {
         // The sign comes to its place, and is copied below it while the rest comes to its own.
@@ -182,19 +199,13 @@ public:
     }
 
 private:
-    floating_numbers(int bits, int mantissa, float smallest) noexcept
-        : to_sign_(32 - bits), exponents_lacking_(9 + mantissa - bits), mantissa_(mantissa),
-          magnitude_and_sign_(static_cast<std::int32_t>(0x80000000U | ((1U << (bits - 1)) - 1) << (23 - mantissa))),
-          factor_(smallest / subnormal(1)) {}
-
     /// The float whose exponent and mantissa are those of the code.
-    float subnormal(int code) const noexcept {
-        return std::bit_cast<float>(static_cast<std::uint32_t>(code) << (23 - mantissa_));
+    static constexpr float subnormal(int code, int mantissa) noexcept {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(code) << (23 - mantissa));
     }
 
     ints to_sign_;
     ints exponents_lacking_; // bits of the exponent of a float that the code does not have
-    int mantissa_;
     ints magnitude_and_sign_;
     floats factor_;
 };
@@ -202,6 +213,7 @@ private:
 /// A table whose numbers are computed, table[c] = table[0] + c.
 class consecutive_numbers : public float_table {
 public:
+    static constexpr auto kind = table_kind::consecutive;
     static constexpr int fewest_bits = bits_in_memory;
     static constexpr int most_bits = 8;
 
@@ -231,29 +243,56 @@ private:
 };
 #endif
 
-/// Calls `f(table)` with the fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c,
-/// `has_zeros` that there are zero points, which are integers.
-template <class F> void with_table(float const* table, int bits, bool consecutive, bool has_zeros, F const& f) {
+/// A kind of table, and for `table_kind::floating` the bits of the mantissa.
+struct table_choice {
+    table_kind kind;
+    int mantissa = -1;
+};
+
+/// The fastest kind of table for so many bits; `consecutive` says that table[c] is table[0] + c, `has_zeros` that there
+/// are zero points, which are integers.
+constexpr table_choice fastest_table([[maybe_unused]] float const* table, [[maybe_unused]] int bits,
+                                     [[maybe_unused]] bool consecutive, [[maybe_unused]] bool has_zeros) noexcept {
 #if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
     if (bits <= table_in_register::most_bits) {
-        return f(table_in_register(table, bits));
+        return {table_kind::in_register};
     }
     if (bits <= table_in_two_registers::most_bits) {
+        return {table_kind::in_two_registers};
+    }
+#endif
+#if defined(__AVX2__)
+    constexpr float no_fractions = 8388608; // floats from here on are integers
+    bool const small = table[0] > -no_fractions && table[0] < no_fractions;
+    if (consecutive && (!small || table[0] == static_cast<float>(static_cast<std::int32_t>(table[0])))) {
+        return {table_kind::consecutive};
+    }
+    int const mantissa = has_zeros ? -1 : floating_numbers::mantissa_of(table, bits);
+    if (mantissa >= 0) {
+        return {table_kind::floating, mantissa};
+    }
+#endif
+    return {table_kind::in_memory};
+}
+
+/// Calls `f(table)` with the fastest kind of table, as `fastest_table` says.
+template <class F> void with_table(float const* table, int bits, bool consecutive, bool has_zeros, F const& f) {
+    [[maybe_unused]] auto const fastest = fastest_table(table, bits, consecutive, has_zeros);
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+    if (fastest.kind == table_kind::in_register) {
+        return f(table_in_register(table, bits));
+    }
+    if (fastest.kind == table_kind::in_two_registers) {
         return f(table_in_two_registers(table, bits));
     }
 #endif
 #if defined(__AVX2__)
-    if (consecutive && table[0] == std::nearbyint(table[0])) {
+    if (fastest.kind == table_kind::consecutive) {
         return f(consecutive_numbers(table, bits));
     }
-    if (!has_zeros) {
-        if (auto const numbers = floating_numbers::of(table, bits)) {
-            return f(*numbers);
-        }
+    if (fastest.kind == table_kind::floating) {
+        return f(floating_numbers(table, bits, fastest.mantissa));
     }
-#else
-    static_cast<void>(consecutive);
-    static_cast<void>(has_zeros);
 #endif
     f(table_in_memory(table, bits));
 }
