@@ -18,6 +18,7 @@
 #include "detent/model/fold.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/scale/absmax.hpp"
+#include "detent/scale/mse.hpp"
 #include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -364,7 +365,8 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
         model_.lm_head->input = activation_quantizer(find_grid(grid_name::parse("e4m3")));
         for (block& b : model_.blocks) {
             b.query.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
-            b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 117.0F});
+            activation_rounding const groups{.width = 100, .fixed = {{0.01F, 117.0F}, {0.02F, 0.0F}, {0.1F, 255.0F}}};
+            b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), groups);
             b.value.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 0.0F}, shifts);
             b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
             b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
