@@ -23,6 +23,7 @@
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
 #include "detent/matrix/weak_columns.hpp"
+#include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/product.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/quantizer/stored_matrix.hpp"

@@ -152,9 +152,9 @@ TEST_P(load, says_how_inputs_are_rounded) {
     write(
         0,
         [&](auto& writer) {
-            io::add_input(writer, attention + "q_proj", {.grid = "int8sym", .scale = {}, .zero = {}, .shifts = {}});
-            io::add_input(writer, attention + "k_proj", {.grid = "int4", .scale = 0.5F, .zero = 15.0F, .shifts = {}});
-            io::add_input(writer, attention + "v_proj", {.grid = "e3m0", .scale = 3.0F, .zero = {}, .shifts = shifts});
+            io::add_input(writer, attention + "q_proj", {.grid = "int8sym"});
+            io::add_input(writer, attention + "k_proj", {.grid = "int4", .scales = {0.5F}, .zeros = {15.0F}});
+            io::add_input(writer, attention + "v_proj", {.grid = "e3m0", .scales = {3.0F}, .shifts = shifts});
         },
         "detent");
     auto const loaded = load_decoder(directory_);
@@ -173,22 +173,22 @@ TEST_P(load, nonsense_about_inputs_is_an_error) {
         write(0, [&](auto& writer) { io::add_input(writer, name, input); }, method);
         return message();
     };
-    auto const of = [](std::string const& grid, std::optional<float> scale, std::optional<float> zero) {
-        return io::stored_input{.grid = grid, .scale = scale, .zero = zero, .shifts = {}};
+    auto const of = [](std::string const& grid, std::vector<float> scales, std::vector<float> zeros) {
+        return io::stored_input{.grid = grid, .scales = std::move(scales), .zeros = std::move(zeros)};
     };
-    EXPECT_EQ(refusal(of("int8sym", 0.5F, {})), "");
-    EXPECT_EQ(refusal(of("int8", 0.5F, 255.0F)), "");
+    EXPECT_EQ(refusal(of("int8sym", {0.5F}, {})), "");
+    EXPECT_EQ(refusal(of("int8", {0.5F}, {255.0F})), "");
     for (std::string const grid : {"", "int9", "sym", "int8SYM"}) {
         EXPECT_EQ(refusal(of(grid, {}, {})), about(name + ".input_grid") + "names the grid '" + grid +
                                                  "', which is unknown");
     }
     std::string const zero = about(name + ".input_zero");
-    EXPECT_EQ(refusal(of("int8", 0.5F, {})), zero + "is missing, but the grid 'int8' has a zero point");
-    EXPECT_EQ(refusal(of("e2m1", 0.5F, 0.0F)), zero + "is there, but the grid 'e2m1' has no zero point");
+    EXPECT_EQ(refusal(of("int8", {0.5F}, {})), zero + "is missing, but the grid 'int8' has a zero point");
+    EXPECT_EQ(refusal(of("e2m1", {0.5F}, {0.0F})), zero + "is there, but the grid 'e2m1' has no zero point");
     for (float const bad : {-1.0F, 256.0F, 0.5F, 1e30F}) {
-        EXPECT_EQ(refusal(of("int8", 0.5F, bad)), zero + "is no integer from 0 to 255");
+        EXPECT_EQ(refusal(of("int8", {0.5F}, {bad})), zero + "holds what is no integer from 0 to 255");
     }
-    io::stored_input wide = of("int8sym", 0.5F, {});
+    io::stored_input wide = of("int8sym", {0.5F}, {});
     wide.shifts.assign(13, 0);
     EXPECT_EQ(refusal(wide), about(name + ".input_shifts") + "must have the shape (12)");
     for (std::string const method : {"", "gptq", "owq"}) {

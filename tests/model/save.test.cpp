@@ -18,6 +18,7 @@
 #include "detent/model/fold.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/scale/absmax.hpp"
+#include "detent/scale/mse.hpp"
 #include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -364,10 +365,16 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
         model_.lm_head->input = activation_quantizer(find_grid(grid_name::parse("e4m3")));
         for (block& b : model_.blocks) {
             b.query.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
-            b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 117.0F});
+            activation_rounding const groups{.width = 100, .fixed = {{0.01F, 117.0F}, {0.02F, 0.0F}, {0.1F, 255.0F}}};
+            b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), groups);
             b.value.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 0.0F}, shifts);
             b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
             b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
+            auto const e2m1s = find_grid(grid_name::parse("e2m1"));
+            b.output.input = activation_quantizer(e2m1s, {.width = 32, .kind = scale_kind::e8m0});
+            if (b.gate) {
+                b.gate->input = activation_quantizer(e2m1s, {.width = 16, .kind = scale_kind::ue4m3, .unit = 0.01F});
+            }
             b.head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
             b.heads.probability_bits = 8;
         }
@@ -434,9 +441,14 @@ TEST_P(save, an_input_that_files_cannot_describe_is_an_error) {
     EXPECT_EQ(refusal(activation_quantizer(any_grid(e2m1{}, "e3m0"))),
               about + "the name 'e3m0' is that of another grid");
     any_grid const int8 = find_grid(grid_name::parse("int8"));
-    EXPECT_EQ(refusal(activation_quantizer(int8, {1.0F, 0.5F})), about + "input_zero is no integer from 0 to 255");
+    EXPECT_EQ(refusal(activation_quantizer(int8, {1.0F, 0.5F})),
+              about + "input_zero holds what is no integer from 0 to 255");
     any_grid const int8sym = find_grid(grid_name::parse("int8sym"));
     EXPECT_EQ(refusal(activation_quantizer(int8sym, {1.0F, 0.0F}, {1, 2})), about + "2 shifts for 256 inputs");
+    EXPECT_EQ(refusal(activation_quantizer(int8, {.width = 100, .fixed = {{1, 0}, {1, 0}}})),
+              about + "2 scales for 256 inputs in groups of 100");
+    EXPECT_EQ(refusal(activation_quantizer(int8sym, {.range = {int_grid<8, zero::none>{}, mse_range{}}})),
+              about + "its scales are fitted by a range of its own");
 }
 
 /// The type that the numbers get where the source has `before` as type `T`, and the numbers that are read back.

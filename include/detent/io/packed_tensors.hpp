@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -289,25 +290,41 @@ inline void add_packed(safetensors_writer& file, std::string const& name, packed
 
 /// How a layer's input is rounded, as files of detent's own layout say it.
 struct stored_input {
-    std::string grid;                ///< its name
-    std::optional<float> scale;      ///< the same for all tokens; none where each token has its own
-    std::optional<float> zero;       ///< the zero point beside that scale; none for grids without
-    std::vector<std::int8_t> shifts; ///< of each input; empty for none
+    std::string grid;               ///< its name
+    std::vector<float> scales = {}; ///< of each group of inputs, the same for all tokens; empty where tokens get theirs
+    std::vector<float> zeros = {};  ///< the zero points beside these scales; empty for grids without
+    std::vector<std::int8_t> shifts = {}; ///< of each input; empty for none
+    index_t width = 0;                    ///< consecutive inputs that share a scale, 0 for all; the last may be fewer
+    scale_kind kind = scale_kind::f32;    ///< how the scales that tokens get are stored
+    std::optional<float> unit = {};       ///< of E4M3 scales; none where tokens have their own
+
+    /// Scales of a token of `in` inputs.
+    index_t groups(index_t in) const { return width == 0 || in == 0 ? 1 : ceil_div(in, width); }
 };
 
 /// Adds the tensors that say how the input of layer `name` is rounded.
 inline void add_input(safetensors_writer& file, std::string const& name, stored_input const& input) {
-    file.add(name + ".input_grid", dtype::u8, {std::ssize(input.grid)},
-             std::vector<std::uint8_t>(input.grid.begin(), input.grid.end()));
-    if (input.scale) {
-        file.add(name + ".input_scale", dtype::f32, {1}, bytes_of(std::vector{*input.scale}));
+    auto const add_text = [&](std::string const& tensor, std::string_view text) {
+        file.add(name + tensor, dtype::u8, {std::ssize(text)}, std::vector<std::uint8_t>(text.begin(), text.end()));
+    };
+    auto const add_values = [&](std::string const& tensor, dtype type, auto const& values) {
+        if (!values.empty()) {
+            file.add(name + tensor, type, {std::ssize(values)}, bytes_of(values));
+        }
+    };
+    add_text(".input_grid", input.grid);
+    if (input.width > 0) {
+        add_values(".input_width", dtype::i32, std::vector{static_cast<std::int32_t>(input.width)});
     }
-    if (input.zero) {
-        file.add(name + ".input_zero", dtype::f32, {1}, bytes_of(std::vector{*input.zero}));
+    if (input.kind != scale_kind::f32) {
+        add_text(".input_scale_type", io::name(dtype_of(input.kind)));
     }
-    if (!input.shifts.empty()) {
-        file.add(name + ".input_shifts", dtype::i8, {std::ssize(input.shifts)}, bytes_of(input.shifts));
+    if (input.unit) {
+        add_values(".input_scale_unit", dtype::f32, std::vector{*input.unit});
     }
+    add_values(".input_scale", dtype::f32, input.scales);
+    add_values(".input_zero", dtype::f32, input.zeros);
+    add_values(".input_shifts", dtype::i8, input.shifts);
 }
 
 /// Reads packed matrices back from a checkpoint, in any layout. Every error names the tensor.
@@ -332,56 +349,84 @@ public:
         return owq ? read_owq(name, shape) : read_gptq(name, shape);
     }
 
-    /// How the input of layer `name`, `in` numbers wide, is rounded; nothing where it is not. The scale is positive and
-    /// finite, the zero point finite, shifts are 0 to 15; whether there is such a grid is not looked at. @throws error
+    /// How the input of layer `name`, `in` numbers wide, is rounded; nothing where it is not. Scales are positive and
+    /// finite, zero points finite, shifts are 0 to 15; whether there is such a grid is not looked at. @throws error
     /// when a tensor lacks another that it needs, has another shape or makes no sense, and when there is one in any
     /// layout but detent's.
     std::optional<stored_input> input(std::string const& name, index_t in) const {
-        std::string const grid = name + ".input_grid";
-        std::string const scale = name + ".input_scale";
-        std::string const zero = name + ".input_zero";
-        std::string const shifts = name + ".input_shifts";
-        auto const check = [&](std::string const& tensor, std::string const& needed) {
-            if (!file_.contains(tensor)) {
-                return false;
-            }
-            if (layout_ != packed_layout::detent) {
-                throw wrong(tensor, "is there, but quant_method in config.json is not 'detent'");
-            }
-            if (!file_.contains(needed)) {
-                throw wrong(tensor, "is there, but '" + printable(needed) + "' is not");
-            }
-            return true;
+        auto const has = [&](std::string const& tensor, std::string const& needed) {
+            return has_input(name + tensor, name + needed);
         };
         stored_input stored;
-        if (check(scale, grid)) {
-            stored.scale = number(scale);
-            if (!(*stored.scale > 0)) {
-                throw wrong(scale, "is not positive");
+        if (has(".input_width", ".input_grid")) {
+            stored.width = integers<std::int32_t>(name + ".input_width", {1}).front();
+            if (stored.width < 1) {
+                throw wrong(name + ".input_width", "is not positive");
             }
         }
-        if (check(zero, scale)) {
-            stored.zero = number(zero);
+        std::vector<index_t> const shape{stored.groups(in)};
+        if (has(".input_scale", ".input_grid")) {
+            stored.scales = numbers(name + ".input_scale", shape);
+            if (std::ranges::any_of(stored.scales, [](float s) { return !(s > 0); })) {
+                throw wrong(name + ".input_scale", "holds a scale that is not positive");
+            }
         }
-        if (check(shifts, scale)) {
-            stored.shifts = integers<std::int8_t>(shifts, {in});
+        if (has(".input_zero", ".input_scale")) {
+            stored.zeros = numbers(name + ".input_zero", shape);
+        }
+        if (has(".input_shifts", ".input_scale")) {
+            stored.shifts = integers<std::int8_t>(name + ".input_shifts", {in});
             if (std::ranges::any_of(stored.shifts, [](int k) { return k < 0 || k > 15; })) {
-                throw wrong(shifts, "holds a shift that is not from 0 to 15");
+                throw wrong(name + ".input_shifts", "holds a shift that is not from 0 to 15");
             }
         }
-        if (!check(grid, grid)) {
+        if (has(".input_scale_type", ".input_grid")) {
+            stored.kind = scale_type(name);
+        }
+        if (has(".input_scale_unit", ".input_scale_type")) {
+            stored.unit = scale_unit(name + ".input_scale_unit");
+            if (stored.kind != scale_kind::ue4m3) {
+                throw wrong(name + ".input_scale_unit", "belongs to scales of type F8_E4M3");
+            }
+        }
+        if (!has(".input_grid", ".input_grid")) {
             return {};
         }
-        auto const& letters = file_.at(grid).shape;
-        if (letters.size() != 1) {
-            throw wrong(grid, "is no text");
-        }
-        auto const text = integers<std::uint8_t>(grid, letters);
-        stored.grid.assign(text.begin(), text.end());
+        stored.grid = text(name + ".input_grid");
         return stored;
     }
 
 private:
+    /// Whether there is this tensor of a rounded input, which needs another. @throws error when it may not be there.
+    bool has_input(std::string const& tensor, std::string const& needed) const {
+        if (!file_.contains(tensor)) {
+            return false;
+        }
+        if (layout_ != packed_layout::detent) {
+            throw wrong(tensor, "is there, but quant_method in config.json is not 'detent'");
+        }
+        if (!file_.contains(needed)) {
+            throw wrong(tensor, "is there, but '" + printable(needed) + "' is not");
+        }
+        return true;
+    }
+
+    /// How the scales that tokens of layer `name` get are stored.
+    scale_kind scale_type(std::string const& name) const {
+        std::string const tensor = name + ".input_scale_type";
+        if (file_.contains(name + ".input_scale")) {
+            throw wrong(tensor, "is there, but '" + printable(name) + ".input_scale' is too");
+        }
+        std::string const type = text(tensor);
+        for (auto const kind :
+             {scale_kind::f16, scale_kind::bf16, scale_kind::f32, scale_kind::e8m0, scale_kind::ue4m3}) {
+            if (type == io::name(dtype_of(kind))) {
+                return kind;
+            }
+        }
+        throw wrong(tensor, "names the type '" + printable(type) + "', which no scales have");
+    }
+
     packed_matrix read_gptq(std::string const& name, extents shape) const {
         auto const [out, in] = shape;
         int const bits = bits_of_words(name, shape);
@@ -664,13 +709,32 @@ private:
         return values;
     }
 
-    /// The one finite number of an F32 tensor.
-    float number(std::string const& tensor) const {
-        auto const& t = checked(tensor, {1});
+    /// The finite numbers of an F32 tensor.
+    std::vector<float> numbers(std::string const& tensor, std::vector<index_t> const& shape) const {
+        auto const& t = checked(tensor, shape);
         if (t.type != dtype::f32) {
             throw wrong(tensor, "has type " + std::string(io::name(t.type)));
         }
-        return floats(tensor, {1}).front();
+        return floats(tensor, shape);
+    }
+
+    /// The bytes of a U8 tensor as text.
+    std::string text(std::string const& tensor) const {
+        auto const& letters = file_.at(tensor).shape;
+        if (letters.size() != 1) {
+            throw wrong(tensor, "is no text");
+        }
+        auto const bytes = integers<std::uint8_t>(tensor, letters);
+        return {bytes.begin(), bytes.end()};
+    }
+
+    /// The unit of E4M3 scales.
+    float scale_unit(std::string const& tensor) const {
+        float const value = numbers(tensor, {1}).front();
+        if (!(value >= units::lowest && value <= units::highest)) {
+            throw wrong(tensor, "must be a number from 2^-117 to 2^119");
+        }
+        return value;
     }
 
     static float_format format_of(dtype type) {
@@ -686,11 +750,7 @@ private:
             }
             return type == dtype::f8_e8m0 ? scale_format(scale_kind::e8m0) : scale_format(format_of(type));
         }
-        float const value = number(unit);
-        if (!(value >= units::lowest && value <= units::highest)) {
-            throw wrong(unit, "must be a number from 2^-117 to 2^119");
-        }
-        return {scale_kind::ue4m3, value};
+        return {scale_kind::ue4m3, scale_unit(unit)};
     }
 
     checkpoint const& file_;

@@ -22,6 +22,13 @@
 
 namespace detent::inline DETENT_ABI {
 
+/// The scale of activations that share it and begin at `place`: from `range`, or where that is empty, over the smallest
+/// and the largest of them.
+inline tile_scale fit_scale(any_grid const& grid, any_range const& range, matrix_view tile, scale_format format,
+                            tile_place place) {
+    return range.empty() ? grid.lay(interval::of(grid, tile), format) : range.fit(tile, format, place);
+}
+
 /// How activations (token, feature) get their scales. Those are static, the same for every token, where `fixed` holds
 /// any, and else dynamic: fitted to the numbers of each token, so that what a token becomes does not depend on the
 /// others.
@@ -160,8 +167,7 @@ private:
         index_t const width = how_.width == 0 ? numbers.size() : how_.width;
         for (index_t begin = 0; begin < numbers.size(); begin += width) {
             auto const group = numbers.segment(begin, std::min(width, numbers.size() - begin)).transpose();
-            *scales++ =
-                how_.range.empty() ? grid_.lay(interval::of(grid_, group), format) : how_.range.fit(group, format, {0, begin});
+            *scales++ = fit_scale(grid_, how_.range, group, format, {0, begin});
         }
     }
 

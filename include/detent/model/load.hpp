@@ -31,22 +31,23 @@ template <class Wrong> activation_quantizer input_quantizer(io::stored_input con
         throw wrong("input_grid", "names the grid '" + io::printable(stored.grid) + "', which is unknown");
     }
     any_grid const& grid = found.front();
-    if (!stored.scale) {
-        return activation_quantizer(grid);
-    }
-    if (stored.zero && !grid.has_zero()) {
+    activation_rounding how{.width = stored.width, .kind = stored.kind, .unit = stored.unit, .shifts = stored.shifts};
+    if (!stored.zeros.empty() && !grid.has_zero()) {
         throw wrong("input_zero", "is there, but the grid '" + grid.name() + "' has no zero point");
     }
-    if (!stored.zero && grid.has_zero()) {
+    if (!stored.scales.empty() && stored.zeros.empty() && grid.has_zero()) {
         throw wrong("input_zero", "is missing, but the grid '" + grid.name() + "' has a zero point");
     }
-    float const zero = stored.zero.value_or(0.0F);
     auto const [low, high] = grid.numbers();
-    if (stored.zero && !(zero >= low && zero <= high && zero == std::nearbyint(zero))) {
-        throw wrong("input_zero", "is no integer from " + std::to_string(std::lround(low)) + " to " +
-                                      std::to_string(std::lround(high)));
+    for (std::size_t i = 0; i < stored.scales.size(); ++i) {
+        float const zero = stored.zeros.empty() ? 0.0F : stored.zeros[i];
+        if (grid.has_zero() && !(zero >= low && zero <= high && zero == std::nearbyint(zero))) {
+            throw wrong("input_zero", "holds what is no integer from " + std::to_string(std::lround(low)) + " to " +
+                                          std::to_string(std::lround(high)));
+        }
+        how.fixed.push_back({stored.scales[i], zero});
     }
-    return activation_quantizer(grid, {*stored.scale, zero}, stored.shifts);
+    return activation_quantizer(grid, std::move(how));
 }
 
 /// The weights of a checkpoint, float or packed, each checked for its shape and for being finite.

@@ -78,12 +78,21 @@ inline std::map<std::string, io::stored_input> stored_inputs(decoder const& mode
         if (grid.name().empty()) {
             throw refusal("the grid has no name");
         }
-        io::stored_input stored{.grid = grid.name(), .scale = {}, .zero = {}, .shifts = quantizer->shifts()};
-        if (auto const fixed = quantizer->fixed()) {
-            stored.scale = fixed->scale;
-            if (grid.has_zero() || fixed->zero != 0) {
-                stored.zero = fixed->zero;
+        auto const& how = quantizer->how();
+        if (!how.range.empty()) {
+            throw refusal("its scales are fitted by a range of its own");
+        }
+        io::stored_input stored{
+            .grid = grid.name(), .shifts = how.shifts, .width = how.width, .kind = how.kind, .unit = how.unit};
+        for (tile_scale const s : how.fixed) {
+            stored.scales.push_back(s.scale);
+            if (grid.has_zero()) {
+                stored.zeros.push_back(s.zero);
             }
+        }
+        if (!stored.scales.empty() && std::ssize(stored.scales) != stored.groups(width)) {
+            throw refusal(std::to_string(stored.scales.size()) + " scales for " + std::to_string(width) +
+                          " inputs in groups of " + std::to_string(stored.width));
         }
         if (!stored.shifts.empty() && std::ssize(stored.shifts) != width) {
             throw refusal(std::to_string(stored.shifts.size()) + " shifts for " + std::to_string(width) + " inputs");

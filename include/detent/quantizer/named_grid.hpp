@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -39,14 +40,10 @@ struct grid_name {
     friend bool operator==(grid_name const&, grid_name const&) = default;
 };
 
-/// Calls `f(grid)` with the grid of that name; answers whether there is one.
-template <class F> bool visit_grid(grid_name const& wanted, F const& f) {
-    bool found = false;
+/// Calls `f(name, grid)` with every grid that has a name.
+template <class F> void for_named_grids(F const& f) {
     auto const offer = [&]<Grid G>(std::string const& name, bool symmetric, G grid) {
-        if (!found && wanted.name == name && wanted.symmetric == symmetric) {
-            found = true;
-            f(grid);
-        }
+        f(grid_name{name, symmetric, false}, grid);
     };
     auto const offer_integers = [&]<int... Less>(std::integer_sequence<int, Less...>) {
         (offer("int" + std::to_string(Less + 1), false, int_grid<Less + 1, zero::free>{}), ...);
@@ -64,6 +61,30 @@ template <class F> bool visit_grid(grid_name const& wanted, F const& f) {
     offer("ocp-e5m2", false, e5m2{});
     offer("nf4", false, nf4{});
     offer("ternary", false, ternary{});
+}
+
+/// Calls `f(grid)` with the grid of that name; answers whether there is one.
+template <class F> bool visit_grid(grid_name const& wanted, F const& f) {
+    bool found = false;
+    for_named_grids([&]<Grid G>(grid_name const& name, G grid) {
+        if (!found && wanted.name == name.name && wanted.symmetric == name.symmetric) {
+            found = true;
+            f(grid);
+        }
+    });
+    return found;
+}
+
+/// The name of a grid; empty for a user's own.
+template <Grid G> std::string name_of(G const& wanted) {
+    std::string found;
+    for_named_grids([&]<Grid Other>(grid_name const& name, [[maybe_unused]] Other const& grid) {
+        if constexpr (std::same_as<G, Other>) {
+            if (found.empty() && grid == wanted) {
+                found = name.text();
+            }
+        }
+    });
     return found;
 }
 
