@@ -38,7 +38,7 @@ inline weak_plan plan_weak_columns(block const& b, spec const& s, int bits) {
         }
     }
     for (auto const& name : weak.layers) {
-        if (std::ranges::find(roles, name, name_of) == roles.end()) {
+        if (std::ranges::find(roles, name, [](linear_role r) { return name_of(r); }) == roles.end()) {
             throw error("specification '" + s.text + "'",
                         "asks for weak columns in '" + name + "', which this model's blocks do not have");
         }
