@@ -29,68 +29,100 @@ struct awq_packing : packed_by_blocks<awq_packing> {
     }
 
     static void to_linear(std::uint8_t const* bytes, extents shape, code_block const& block, std::uint8_t* linear,
-                          index_t stride, simd::destination) {
-        pair_bytes even;
-        pair_bytes odd;
-        std::uint8_t none[chunk]; // what becomes of rows that only fill up a word
-        for (index_t col = 0; col < block.shape.cols; col += 2 * chunk) {
-            index_t const n = std::min(2 * chunk, block.shape.cols - col);
-            index_t const pairs = pairs_of(block.shape);
-            std::uint8_t const* const words = bytes + place(shape, block, col);
-            index_t const two_rows = 2 * row_bytes(shape);
-            simd::transpose<std::uint8_t>(words, two_rows, {ceil_div(n, 2), pairs}, even[0], chunk,
-                                          simd::destination::cache);
-            simd::transpose<std::uint8_t>(words + row_bytes(shape), two_rows, {n / 2, pairs}, odd[0], chunk,
-                                          simd::destination::cache);
-            for (index_t p = 0; p < pairs; ++p) {
-                if (n % 2 != 0) {
-                    odd[p][n / 2] = 0;
-                }
-                auto const row = [&](index_t r) { return r < block.shape.rows ? linear + r * stride + col / 2 : none; };
-                simd::swap_nibbles(even[p], odd[p], ceil_div(n, 2), row(first_of(p)), row(second_of(p)));
-            }
-        }
+                          index_t stride, simd::destination where) {
+        for_each_piece(block.shape, [&](index_t row, index_t col, extents piece) {
+            std::uint8_t const* const words = bytes + place(shape, block, row, col);
+            rows_of_words(words, row_bytes(shape), piece, linear + row * stride + col / 2, stride, where);
+        });
     }
 
     static void from_linear(std::uint8_t const* linear, index_t stride, code_block const& block, std::uint8_t* bytes,
                             extents shape) {
-        pair_bytes even;
-        pair_bytes odd;
-        static constexpr std::uint8_t zeros[chunk] = {};
-        for (index_t col = 0; col < block.shape.cols; col += 2 * chunk) {
-            index_t const n = std::min(2 * chunk, block.shape.cols - col);
-            index_t const pairs = pairs_of(block.shape);
-            for (index_t p = 0; p < pairs; ++p) {
-                auto const row = [&](index_t r) {
-                    return r < block.shape.rows ? linear + r * stride + col / 2 : zeros;
-                };
-                simd::swap_nibbles(row(first_of(p)), row(second_of(p)), ceil_div(n, 2), even[p], odd[p]);
-            }
-            std::uint8_t* const words = bytes + place(shape, block, col);
-            index_t const two_rows = 2 * row_bytes(shape);
-            simd::transpose<std::uint8_t>(even[0], chunk, {pairs, ceil_div(n, 2)}, words, two_rows,
-                                          simd::destination::memory);
-            simd::transpose<std::uint8_t>(odd[0], chunk, {pairs, n / 2}, words + row_bytes(shape), two_rows,
-                                          simd::destination::memory);
-        }
+        for_each_piece(block.shape, [&](index_t row, index_t col, extents piece) {
+            std::uint8_t* const words = bytes + place(shape, block, row, col);
+            words_of_rows(linear + row * stride + col / 2, stride, piece, words, row_bytes(shape));
+        });
     }
 
 private:
-    /// The bytes of a row, of two inputs each, that are worked on at a time: a cache line.
-    static constexpr index_t chunk = 64;
+    /// A piece is what is worked on at a time: codes of this many outputs and inputs, a few cache lines on both sides.
+    static constexpr extents piece_shape{128, 512};
 
     /// Byte j of row p has the codes that two outputs, which share a byte of a word, have for the j-th input of the
-    /// even or of the odd ones.
-    using pair_bytes = std::uint8_t[code_block::row_step / 2][chunk];
+    /// even or of the odd ones. The rows lie apart so that they do not all compete for the same places in the cache.
+    struct pair_bytes {
+        alignas(64) std::uint8_t rows[piece_shape.rows / 2][piece_shape.cols / 2 + 64];
+
+        static constexpr index_t stride = piece_shape.cols / 2 + 64;
+    };
 
     static constexpr index_t row_bytes(extents shape) { return ceil_div(shape.rows, 8) * 4; }
-    static constexpr index_t pairs_of(extents block) { return ceil_div(block.rows, 8) * 4; }
     static constexpr index_t first_of(index_t pair) { return pair / 4 * 8 + order[pair % 4 * 2]; }
     static constexpr index_t second_of(index_t pair) { return pair / 4 * 8 + order[pair % 4 * 2 + 1]; }
 
-    /// Where the word of input `col` of a block and of its first outputs is.
-    static constexpr index_t place(extents shape, code_block const& block, index_t col) {
-        return (block.col + col) * row_bytes(shape) + block.row / 8 * 4;
+    /// Where the word of an input and of eight outputs of a block is.
+    static constexpr index_t place(extents shape, code_block const& block, index_t row, index_t col) {
+        return (block.col + col) * row_bytes(shape) + (block.row + row) / 8 * 4;
+    }
+
+    /// Calls `f(row, col, extents)` for the pieces of a block, side by side in the words.
+    template <class F> static void for_each_piece(extents block, F const& f) {
+        auto const [rows, cols] = piece_shape;
+        for (index_t col = 0; col < block.cols; col += cols) {
+            for (index_t row = 0; row < block.rows; row += rows) {
+                f(row, col, extents{std::min(rows, block.rows - row), std::min(cols, block.cols - col)});
+            }
+        }
+    }
+
+    static void rows_of_words(std::uint8_t const* words, index_t word_stride, extents piece, std::uint8_t* linear,
+                              index_t stride, simd::destination where) {
+        pair_bytes even;
+        pair_bytes odd;
+        std::uint8_t none[piece_shape.cols / 2]; // what becomes of rows that only fill up a word
+        index_t const pairs = ceil_div(piece.rows, 8) * 4;
+        index_t const n = ceil_div(piece.cols, 2);
+        constexpr index_t step = 64; // a cache line
+        for (index_t k = 0; k < n; k += step) {
+            std::uint8_t const* const from = words + 2 * k * word_stride;
+            for (index_t i = 0; i < 2 * step; ++i) {
+                __builtin_prefetch(from + (2 * step + i) * word_stride); // may be past the end: no harm is done
+            }
+            simd::transpose<std::uint8_t>(from, 2 * word_stride, {std::min(step, n - k), pairs}, even.rows[0] + k,
+                                          even.stride, simd::destination::cache);
+            simd::transpose<std::uint8_t>(from + word_stride, 2 * word_stride,
+                                          {std::min(step, piece.cols / 2 - k), pairs}, odd.rows[0] + k, odd.stride,
+                                          simd::destination::cache);
+        }
+        for (index_t p = 0; p < pairs; ++p) {
+            if (piece.cols % 2 != 0) {
+                odd.rows[p][n - 1] = 0;
+            }
+            auto const row = [&](index_t r) { return r < piece.rows ? linear + r * stride : none; };
+            simd::swap_nibbles(even.rows[p], odd.rows[p], n, row(first_of(p)), row(second_of(p)), where);
+        }
+    }
+
+    static void words_of_rows(std::uint8_t const* linear, index_t stride, extents piece, std::uint8_t* words,
+                              index_t word_stride) {
+        static constexpr std::uint8_t zeros[piece_shape.cols / 2] = {};
+        pair_bytes even;
+        pair_bytes odd;
+        index_t const pairs = ceil_div(piece.rows, 8) * 4;
+        index_t const n = ceil_div(piece.cols, 2);
+        for (index_t p = 0; p < pairs; ++p) {
+            auto const row = [&](index_t r) { return r < piece.rows ? linear + r * stride : zeros; };
+            for (index_t line = 0; line < n; line += 64) { // of the next pairs
+                __builtin_prefetch(linear + (first_of(p) + 8) * stride + line);
+                __builtin_prefetch(linear + (second_of(p) + 8) * stride + line);
+            }
+            simd::swap_nibbles(row(first_of(p)), row(second_of(p)), n, even.rows[p], odd.rows[p],
+                               simd::destination::cache);
+        }
+        simd::transpose<std::uint8_t>(even.rows[0], even.stride, {pairs, n}, words, 2 * word_stride,
+                                      simd::destination::memory);
+        simd::transpose<std::uint8_t>(odd.rows[0], odd.stride, {pairs, piece.cols / 2}, words + word_stride,
+                                      2 * word_stride, simd::destination::memory);
     }
 };
 

@@ -22,11 +22,19 @@ private:
 };
 
 /// Puts together, byte by byte, the lower nibbles of `a` and `b`, and the higher ones; `n` bytes each. Applied to its
-/// results it gives `a` and `b` again.
+/// results it gives `a` and `b` again. What goes to memory is visible to other threads after `end_stream`.
 inline void swap_nibbles(std::uint8_t const* a, std::uint8_t const* b, index_t n, std::uint8_t* lower,
-                         std::uint8_t* higher) noexcept {
+                         std::uint8_t* higher, destination where) noexcept {
     using words = register16<std::uint64_t>;
     index_t i = 0;
+    if (where == destination::memory && is_aligned(lower, 64) && is_aligned(higher, 64)) {
+        alignas(64) std::uint8_t lines[2][64];
+        for (; i + 64 <= n; i += 64) {
+            swap_nibbles(a + i, b + i, 64, lines[0], lines[1], destination::cache);
+            stream_line(lines[0], lower + i);
+            stream_line(lines[1], higher + i);
+        }
+    }
     for (; i + 16 <= n; i += 16) {
         nibble_pairs const pairs(words::load(a + i), words::load(b + i));
         words::store(pairs.lower, lower + i);

@@ -87,6 +87,11 @@ enum class destination {
     memory ///< past the caches where that is possible, which saves reading the lines that are overwritten
 };
 
+/// Whether `bytes` is a multiple of `n` bytes from address 0.
+inline bool is_aligned(std::uint8_t const* bytes, std::uintptr_t n) noexcept {
+    return reinterpret_cast<std::uintptr_t>(bytes) % n == 0;
+}
+
 /// Copies a cache line to `to`, at a multiple of 64 bytes, past the caches.
 inline void stream_line(std::uint8_t const* from, std::uint8_t* to) noexcept {
 #if defined(__SSE2__)
