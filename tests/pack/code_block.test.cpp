@@ -11,7 +11,7 @@ namespace {
 using namespace detent;
 
 TEST(for_each_code_block, covers_every_code_once_from_multiples_of_the_steps_on) {
-    for (extents const shape : {extents{0, 5}, {5, 0}, {1, 1}, {128, 256}, {129, 257}, {300, 1111}}) {
+    for (extents const shape : {extents{0, 5}, {5, 0}, {1, 1}, {128, 256}, {129, 257}, {1300, 1111}}) {
         for (index_t const cols : {code_block::col_step, 3 * code_block::col_step}) {
             std::vector<int> visits(static_cast<std::size_t>(shape.size()));
             for_each_code_block(shape, cols, [&](code_block const& block) {

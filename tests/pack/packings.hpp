@@ -20,7 +20,7 @@ inline std::vector<extents> ragged_shapes(index_t unit = 1) {
             shapes.push_back({rows, cols * unit});
         }
     }
-    for (index_t rows : {0, 3, 16, 17, 64, 100, 127, 128, 129, 300}) {
+    for (index_t rows : {0, 3, 16, 17, 64, 100, 127, 128, 129, 530}) {
         for (index_t cols : {1, 31, 64, 97, 256, 1025}) {
             shapes.push_back({rows, cols * unit});
         }

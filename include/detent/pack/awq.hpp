@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "detent/pack/packing.hpp"
 #include "detent/simd/nibbles.hpp"
@@ -56,6 +57,8 @@ private:
         static constexpr index_t stride = piece_shape.cols / 2 + 64;
     };
 
+    static constexpr index_t near_stride = piece_shape.rows / 2;
+
     static constexpr index_t row_bytes(extents shape) { return ceil_div(shape.rows, 8) * 4; }
     static constexpr index_t first_of(index_t pair) { return pair / 4 * 8 + order[pair % 4 * 2]; }
     static constexpr index_t second_of(index_t pair) { return pair / 4 * 8 + order[pair % 4 * 2 + 1]; }
@@ -82,17 +85,20 @@ private:
         std::uint8_t none[piece_shape.cols / 2]; // what becomes of rows that only fill up a word
         index_t const pairs = ceil_div(piece.rows, 8) * 4;
         index_t const n = ceil_div(piece.cols, 2);
-        constexpr index_t step = 64; // a cache line
-        for (index_t k = 0; k < n; k += step) {
-            std::uint8_t const* const from = words + 2 * k * word_stride;
-            for (index_t i = 0; i < 2 * step; ++i) {
-                __builtin_prefetch(from + (2 * step + i) * word_stride); // may be past the end: no harm is done
+        for (index_t k = 0; k < n; k += 64) {
+            // First the lines, whose distance is often a power of two, move to where they do not evict one another.
+            alignas(64) std::uint8_t near[128 * (piece_shape.rows / 2)];
+            index_t const inputs = std::min(index_t{128}, piece.cols - 2 * k);
+            for (index_t i = 0; i < inputs; ++i) {
+                std::uint8_t const* const word = words + (2 * k + i) * word_stride;
+                __builtin_prefetch(word + 24 * word_stride); // may be past the end: no harm is done
+                pairs == near_stride ? std::memcpy(near + i * near_stride, word, near_stride) // a known size
+                                     : std::memcpy(near + i * near_stride, word, static_cast<std::size_t>(pairs));
             }
-            simd::transpose<std::uint8_t>(from, 2 * word_stride, {std::min(step, n - k), pairs}, even.rows[0] + k,
+            simd::transpose<std::uint8_t>(near, 2 * near_stride, {ceil_div(inputs, 2), pairs}, even.rows[0] + k,
                                           even.stride, simd::destination::cache);
-            simd::transpose<std::uint8_t>(from + word_stride, 2 * word_stride,
-                                          {std::min(step, piece.cols / 2 - k), pairs}, odd.rows[0] + k, odd.stride,
-                                          simd::destination::cache);
+            simd::transpose<std::uint8_t>(near + near_stride, 2 * near_stride, {inputs / 2, pairs}, odd.rows[0] + k,
+                                          odd.stride, simd::destination::cache);
         }
         for (index_t p = 0; p < pairs; ++p) {
             if (piece.cols % 2 != 0) {

@@ -13,7 +13,7 @@ namespace detent::inline DETENT_ABI {
 /// begins at multiples of `row_step` and `col_step`, and it ends at such or with the matrix; so no block of any file
 /// format and no word of a bit stream is cut.
 struct code_block {
-    static constexpr index_t row_step = 128;
+    static constexpr index_t row_step = 512;
     static constexpr index_t col_step = 256;
 
     index_t row;

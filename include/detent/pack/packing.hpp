@@ -44,7 +44,7 @@ concept Packing = requires(std::uint8_t const* from, std::uint8_t* to, code cons
 /// cache.
 template <int Bits> class linear_scratch {
 public:
-    static constexpr index_t cols = 1024;
+    static constexpr index_t cols = 512;
     static constexpr index_t stride = cols * Bits / 8 + 64;
 
     std::uint8_t* row(index_t r) { return bytes_.data() + r * stride; }

@@ -52,7 +52,8 @@ template <class T> struct register16 {
 
 /// Transposes a square of 16 / sizeof(T) numbers a side, whose rows are registers. Strides are bytes between rows.
 template <class T>
-void transpose_square(std::uint8_t const* from, index_t from_stride, std::uint8_t* to, index_t to_stride) noexcept {
+[[gnu::always_inline]] inline void transpose_square(std::uint8_t const* from, index_t from_stride, std::uint8_t* to,
+                                                    index_t to_stride) noexcept {
     using registers = register16<T>;
     constexpr int n = 16 / sizeof(T);
     typename registers::type v[n];
