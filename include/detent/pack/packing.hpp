@@ -26,6 +26,8 @@ namespace detent::inline DETENT_ABI {
 /// * `from_linear(linear, stride, block, bytes, shape)`: writes a `code_block`, whatever bits follow the last code of a
 ///   row; where words are filled up with zeros it writes them too. Blocks share no bytes.
 ///
+/// What the last two write other threads may read after `simd::end_stream()`, which `pack` and `repack` call.
+///
 /// Memory at any alignment will do, and what is read does not overlap what is written.
 template <class P>
 concept Packing = requires(std::uint8_t const* from, std::uint8_t* to, code const* codes, code* result, extents shape,
@@ -65,6 +67,7 @@ template <class P> struct packed_by_blocks {
             }
             P::from_linear(scratch.row(0), scratch.stride, block, bytes, shape);
         });
+        simd::end_stream();
     }
 
     static void unpack(std::uint8_t const* bytes, extents shape, code* codes) {
