@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/pack/linear.hpp"
+#include "pack/packings.hpp"
 #include "pack/random_codes.hpp"
 
 namespace {
@@ -89,6 +90,52 @@ TEST(linear_packing, known_bytes) {
     EXPECT_EQ(bytes[0], 0x21);
     EXPECT_EQ(bytes[1], 0x43);
     EXPECT_EQ(bytes[2], 0x0F);
+}
+
+TEST(linear_packing, a_matrix_is_its_rows) {
+    for (int bits = 1; bits <= 8; ++bits) {
+        with_bits(bits, []<int Bits> {
+            using packing = linear_packing<Bits>;
+            for (extents const shape : {extents{0, 5}, {3, 0}, {1, 8}, {5, 37}, {7, 300}}) {
+                test::expect_round_trip<packing>(shape);
+                auto const codes = random_codes(Bits, shape.size());
+                index_t const row_bytes = packing::row_bytes(shape.cols);
+                std::vector<std::uint8_t> bytes(static_cast<std::size_t>(packing::bytes(shape)));
+                std::vector<std::uint8_t> expected = bytes;
+                packing::pack(codes.data(), shape, bytes.data());
+                for (index_t row = 0; row < shape.rows; ++row) {
+                    packing::pack(codes.data() + row * shape.cols, shape.cols, expected.data() + row * row_bytes);
+                }
+                ASSERT_EQ(bytes, expected);
+            }
+        });
+    }
+}
+
+TEST(linear_packing, copies_blocks_and_leaves_out_what_follows_the_last_code) {
+    constexpr extents shape{130, 300};
+    auto const codes = random_codes(3, shape.size());
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(linear_packing<3>::bytes(shape)));
+    linear_packing<3>::pack(codes.data(), shape, bytes.data());
+    auto copy = std::vector<std::uint8_t>(bytes.size(), 0xA5);
+    for_each_code_block(shape, code_block::col_step, [&](code_block const& block) {
+        index_t const stride = 200; // 256 codes of 3 bits are 96 bytes
+        std::vector<std::uint8_t> rows(static_cast<std::size_t>(block.shape.rows * stride), 0xA5);
+        linear_packing<3>::to_linear(bytes.data(), shape, block, rows.data(), stride, simd::destination::cache);
+        for (index_t r = 0; r < block.shape.rows; ++r) {
+            for (index_t c = 0; c < block.shape.cols; ++c) {
+                ASSERT_EQ(linear_packing<3>::get(rows.data() + r * stride, c),
+                          linear_packing<3>::get(bytes.data(), shape, block.row + r, block.col + c));
+            }
+            auto const used = static_cast<std::size_t>(r * stride + linear_packing<3>::row_bytes(block.shape.cols));
+            ASSERT_EQ(rows[used], 0xA5);
+            if (block.shape.cols == 44) { // 132 bits
+                rows[used - 1] |= 0xF0;
+            }
+        }
+        linear_packing<3>::from_linear(rows.data(), stride, block, copy.data(), shape);
+    });
+    EXPECT_EQ(copy, bytes);
 }
 
 TEST(with_bits, turns_a_number_into_a_type) {

@@ -19,6 +19,8 @@
 #include "detent/core/error.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/packed_matrix.hpp"
+#include "detent/pack/gptq.hpp"
+#include "detent/pack/repack.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 
@@ -98,33 +100,24 @@ inline int integer_offset(std::span<float const> table) {
     return static_cast<int>(offset);
 }
 
-/// Codes, in words of 32 bits, of which there is a bit stream in every `stride`th word: down a column of a matrix with
-/// rows of `stride` words, or along a row when `stride` is 1.
-struct code_stream {
-    int bits;
-    index_t stride;
-
-    /// Adds code `i` to a stream of zeros.
-    void put(std::uint32_t* words, index_t i, unsigned code) const {
-        index_t const bit = i * bits;
-        std::uint32_t* const word = words + bit / 32 * stride;
-        word[0] |= code << (bit % 32);
-        if (bit % 32 + bits > 32) {
-            word[stride] |= code >> (32 - bit % 32);
+/// The codes of a linear packing of `shape` with stored column k at column `position[k]`.
+inline buffer move_columns(int bits, extents shape, std::uint8_t const* bytes,
+                           std::vector<std::int32_t> const& position) {
+    std::vector<code> codes(static_cast<std::size_t>(shape.cols));
+    std::vector<code> moved(codes.size());
+    return with_bits(bits, [&]<int Bits> {
+        using packing = linear_packing<Bits>;
+        buffer result(packing::bytes(shape));
+        for (index_t row = 0; row < shape.rows; ++row) {
+            packing::unpack(bytes + row * packing::row_bytes(shape.cols), shape.cols, codes.data());
+            for (std::size_t k = 0; k < codes.size(); ++k) {
+                moved[static_cast<std::size_t>(position[k])] = codes[k];
+            }
+            packing::pack(moved.data(), shape.cols, result.data() + row * packing::row_bytes(shape.cols));
         }
-    }
-
-    /// Code `i`.
-    code get(std::uint32_t const* words, index_t i) const {
-        index_t const bit = i * bits;
-        std::uint32_t const* const word = words + bit / 32 * stride;
-        std::uint64_t value = word[0] >> (bit % 32);
-        if (bit % 32 + bits > 32) {
-            value |= std::uint64_t{word[stride]} << (32 - bit % 32);
-        }
-        return static_cast<code>(value & ((1U << bits) - 1));
-    }
-};
+        return result;
+    });
+}
 
 /// The input that stored column `k` meets, for a map that is a permutation or empty.
 inline index_t natural(input_map const& map, index_t k) {
@@ -133,17 +126,29 @@ inline index_t natural(input_map const& map, index_t k) {
 }
 
 /// The codes as GPTQ's and OWQ's `qweight` (in * bits / 32, out), inputs in their natural order.
-inline std::vector<std::uint32_t> code_words(packed_matrix const& w) {
-    auto const [out, in] = w.shape();
-    code_stream const down{w.bits, out};
-    std::vector<std::uint32_t> words(static_cast<std::size_t>(in * w.bits / 32 * out));
-    for (index_t k = 0; k < in; ++k) { // stored column
-        index_t const input = natural(w.map, k);
-        for (index_t row = 0; row < out; ++row) {
-            down.put(words.data() + row, input, w.code_at(row, k));
-        }
-    }
-    return words;
+inline std::vector<std::uint8_t> code_words(packed_matrix const& w) {
+    extents const shape = w.shape();
+    auto const* const order = w.map.order();
+    buffer const in_place = order == nullptr ? buffer() : move_columns(w.bits, shape, w.codes.data(), *order);
+    return with_bits(w.bits, [&]<int Bits> {
+        std::vector<std::uint8_t> words(static_cast<std::size_t>(gptq_packing<Bits>::bytes(shape)));
+        repack<linear_packing<Bits>, gptq_packing<Bits>>(order == nullptr ? w.codes.data() : in_place.data(), shape,
+                                                         words.data());
+        return words;
+    });
+}
+
+/// The bytes of codes in linear packing.
+inline std::vector<std::uint8_t> linear_bytes(int bits, extents shape, std::vector<code> const& codes) {
+    auto const packed = pack_rows(bits, shape, codes.data());
+    return {packed.bytes().begin(), packed.bytes().end()};
+}
+
+/// Codes of `shape` from linear packing.
+inline std::vector<code> linear_codes(int bits, extents shape, std::span<std::uint8_t const> bytes) {
+    std::vector<code> codes(static_cast<std::size_t>(shape.size()));
+    with_bits(bits, [&]<int Bits> { linear_packing<Bits>::unpack(bytes.data(), shape, codes.data()); });
+    return codes;
 }
 
 /// Why neither GPTQ's nor OWQ's layout can hold the grid or the tiles of `w`; empty when they can.
@@ -191,20 +196,17 @@ inline void add_gptq(safetensors_writer& file, std::string const& name, packed_m
         group_of[static_cast<std::size_t>(input)] = static_cast<std::int32_t>(k / w.tile.cols);
     }
     int const offset = integer_offset(w.table);
-    code_stream const along{w.bits, 1};
-    index_t const zero_words = out * w.bits / 32;
-    std::vector<std::uint32_t> zeros(static_cast<std::size_t>(groups * zero_words)); // (group, out * bits / 32)
-    std::vector<float> scales(static_cast<std::size_t>(groups * out));               // (group, out)
+    std::vector<code> zeros(static_cast<std::size_t>(groups * out));   // (group, out)
+    std::vector<float> scales(static_cast<std::size_t>(groups * out)); // (group, out)
     for (index_t group = 0; group < groups; ++group) {
         for (index_t row = 0; row < out; ++row) {
             tile_scale const s = w.scales.at(row, group);
             scales[static_cast<std::size_t>(group * out + row)] = s.scale;
-            along.put(zeros.data() + group * zero_words, row,
-                      static_cast<unsigned>(s.zero) + static_cast<unsigned>(offset));
+            zeros[static_cast<std::size_t>(group * out + row)] = static_cast<code>(static_cast<int>(s.zero) + offset);
         }
     }
-    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(code_words(w)));
-    file.add(name + ".qzeros", dtype::i32, {groups, zero_words}, bytes_of(zeros));
+    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, code_words(w));
+    file.add(name + ".qzeros", dtype::i32, {groups, out * w.bits / 32}, linear_bytes(w.bits, {groups, out}, zeros));
     file.add(name + ".scales", dtype::f16, {groups, out}, scale_bytes(scales, float_format::f16));
     file.add(name + ".g_idx", dtype::i32, {in}, bytes_of(group_of));
 }
@@ -237,14 +239,13 @@ inline std::string owq_obstacle(packed_matrix const& w) {
 inline void add_owq(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
     auto const [out, in] = w.shape();
     int const offset = integer_offset(w.table);
-    std::vector<std::uint8_t> zeros(static_cast<std::size_t>(out / 2)); // two in a byte, that of the even row below
+    std::vector<code> zeros; // stored in 4 bits whatever the codes have
     for (index_t row = 0; row < out; ++row) {
-        int const zero = static_cast<int>(w.scales.at(row, 0).zero) + offset;
-        zeros[static_cast<std::size_t>(row / 2)] |= static_cast<std::uint8_t>(zero << (row % 2 * 4));
+        zeros.push_back(static_cast<code>(static_cast<int>(w.scales.at(row, 0).zero) + offset));
     }
-    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, bytes_of(code_words(w)));
+    file.add(name + ".qweight", dtype::i32, {in * w.bits / 32, out}, code_words(w));
     file.add(name + ".scales", dtype_of(w.scales.format), {out, 1}, scale_bytes(w.scales.scales, w.scales.format));
-    file.add(name + ".zeros", dtype::u8, {out / 2, 1}, std::move(zeros));
+    file.add(name + ".zeros", dtype::u8, {out / 2, 1}, linear_bytes(4, {1, out}, zeros));
     file.add(name + ".oweight", dtype_of(w.weak.format()), {w.weak.count(), out}, w.weak.values().bytes());
     file.add(name + ".outlieridx", dtype::i32, {w.weak.count()}, bytes_of(w.weak.columns()));
 }
@@ -433,12 +434,12 @@ private:
         if (out * bits % 32 != 0) {
             throw does_not_hold(name, shape);
         }
-        auto const words = integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
+        auto const& words = checked_integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
         auto group_of = integers<std::int32_t>(name + ".g_idx", {in});
         auto const& scales = file_.at(name + ".scales");
         index_t const groups = scales.shape.empty() ? 0 : scales.shape[0];
         auto const scale_values = floats(name + ".scales", {groups, out});
-        auto const zero_words = integers<std::uint32_t>(name + ".qzeros", {groups, out * bits / 32});
+        auto const& zero_words = checked_integers<std::uint32_t>(name + ".qzeros", {groups, out * bits / 32});
         packed_matrix w = integer_matrix(bits, shape);
         // Storage is in the order of groups: the natural order unless activation order was used.
         std::vector<std::int32_t> order(static_cast<std::size_t>(in));
@@ -463,10 +464,10 @@ private:
             throw wrong(name + ".scales", "has " + std::to_string(groups) + " groups, g_idx names " +
                                               std::to_string(w.scales.tiles.cols));
         }
-        code_stream const along{bits, 1};
+        auto const zeros = linear_codes(bits, {groups, out}, zero_words.bytes);
         for (index_t row = 0; row < out; ++row) {
             for (index_t group = 0; group < groups; ++group) {
-                int zero = along.get(zero_words.data() + group * (out * bits / 32), row);
+                int zero = zeros[static_cast<std::size_t>(group * out + row)];
                 if (layout_ == packed_layout::gptq_v1) {
                     zero = (zero + 1) % (1 << bits); // a zero point of 0 was stored as -1
                 }
@@ -474,7 +475,14 @@ private:
                              {scale_values[static_cast<std::size_t>(group * out + row)], static_cast<float>(zero)});
             }
         }
-        w.codes = pack_words(bits, shape, words, order);
+        w.codes = linear_of_words(bits, shape, words.bytes);
+        if (!w.order.empty()) {
+            std::vector<std::int32_t> position(order.size()); // of an input in storage
+            for (std::size_t k = 0; k < order.size(); ++k) {
+                position[static_cast<std::size_t>(order[k])] = static_cast<std::int32_t>(k);
+            }
+            w.codes = move_columns(bits, shape, w.codes.data(), position);
+        }
         return w;
     }
 
@@ -484,23 +492,22 @@ private:
         if ((bits != 3 && bits != 4) || out % 2 != 0) {
             throw does_not_hold(name, shape);
         }
-        auto const words = integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
+        auto const& words = checked_integers<std::uint32_t>(name + ".qweight", {in * bits / 32, out});
         packed_matrix w = integer_matrix(bits, shape);
         w.tile = {1, in};
         auto const& scales = file_.at(name + ".scales");
         auto const scale_values = floats(name + ".scales", column(scales, out));
-        auto const zeros = integers<std::uint8_t>(name + ".zeros", column(file_.at(name + ".zeros"), out / 2));
+        auto const zeros = linear_codes(
+            4, {1, out}, integers<std::uint8_t>(name + ".zeros", column(file_.at(name + ".zeros"), out / 2)));
         w.scales = scale_store(shape, w.tile, format_of(scales.type), true);
         for (index_t row = 0; row < out; ++row) {
-            int const zero = zeros[static_cast<std::size_t>(row / 2)] >> (row % 2 * 4) & 15;
+            int const zero = zeros[static_cast<std::size_t>(row)];
             if (zero >= 1 << bits) {
                 throw wrong(name + ".zeros", "holds a zero point that is no code");
             }
             w.scales.set(row, 0, {scale_values[static_cast<std::size_t>(row)], static_cast<float>(zero)});
         }
-        std::vector<std::int32_t> natural(static_cast<std::size_t>(in));
-        std::iota(natural.begin(), natural.end(), 0);
-        w.codes = pack_words(bits, shape, words, natural);
+        w.codes = linear_of_words(bits, shape, words.bytes);
         read_weak(w, name + ".outlieridx", name + ".oweight", name + ".qweight", true);
         return w;
     }
@@ -559,18 +566,13 @@ private:
         return w;
     }
 
-    /// The codes of the words of a `qweight`; stored column k is input `order[k]`.
-    static buffer pack_words(int bits, extents shape, std::vector<std::uint32_t> const& words,
-                             std::vector<std::int32_t> const& order) {
-        code_stream const down{bits, shape.rows};
-        std::vector<code> codes(static_cast<std::size_t>(shape.size()));
-        for (index_t row = 0; row < shape.rows; ++row) {
-            for (index_t k = 0; k < shape.cols; ++k) {
-                codes[static_cast<std::size_t>(row * shape.cols + k)] =
-                    down.get(words.data() + row, order[static_cast<std::size_t>(k)]);
-            }
-        }
-        return pack_rows(bits, shape, codes.data());
+    /// The codes of a `qweight` as a `packed_matrix` has them, inputs in their natural order.
+    static buffer linear_of_words(int bits, extents shape, std::span<std::uint8_t const> words) {
+        return with_bits(bits, [&]<int Bits> {
+            buffer codes(linear_packing<Bits>::bytes(shape));
+            repack<gptq_packing<Bits>, linear_packing<Bits>>(words.data(), shape, codes.data());
+            return codes;
+        });
     }
 
     /// The shape of a tensor of `n` elements that may be a column.
@@ -686,13 +688,20 @@ private:
         return t;
     }
 
-    template <class T> std::vector<T> integers(std::string const& tensor, std::vector<index_t> const& shape) const {
+    /// A tensor of integers of the size of `T`.
+    template <class T>
+    tensor_view const& checked_integers(std::string const& tensor, std::vector<index_t> const& shape) const {
         auto const& t = checked(tensor, shape);
         dtype const byte = std::is_signed_v<T> ? dtype::i8 : dtype::u8;
         bool const right = sizeof(T) == 1 ? t.type == byte : t.type == dtype::i32 || t.type == dtype::u32;
         if (!right) {
             throw wrong(tensor, "has type " + std::string(io::name(t.type)));
         }
+        return t;
+    }
+
+    template <class T> std::vector<T> integers(std::string const& tensor, std::vector<index_t> const& shape) const {
+        auto const& t = checked_integers<T>(tensor, shape);
         std::vector<T> values(t.bytes.size() / sizeof(T));
         if (!values.empty()) {
             std::memcpy(values.data(), t.bytes.data(), t.bytes.size());

@@ -21,9 +21,9 @@ namespace detent::inline DETENT_ABI {
 /// A quantized matrix of any grid, with its grid known only at run time: codes in a linear bit stream, the numbers they
 /// stand for, scales and zero points. A weight is `(table[code] - zero) * scale`, and meets mapped inputs.
 struct packed_matrix {
-    int bits = 0;      ///< bits of a code
-    extents extent;    ///< (out, in)
-    extents tile;      ///< weights that share a scale
+    int bits = 0;   ///< bits of a code
+    extents extent; ///< (out, in)
+    extents tile;   ///< weights that share a scale
     scale_store scales;
     std::vector<float> table; ///< 2^bits numbers; NaN where a code names none
     /// What happens to inputs before the product: stored column k is that of number k of the mapped input. Activation
@@ -53,9 +53,8 @@ struct packed_matrix {
     /// The code at `row` and *stored* column `col`.
     code code_at(index_t row, index_t col) const {
         DETENT_EXPECTS(row >= 0 && row < extent.rows && col >= 0 && col < extent.cols);
-        return with_bits(bits, [&]<int Bits> {
-            return linear_packing<Bits>::get(codes.data() + row * row_bytes(), col);
-        });
+        return with_bits(bits,
+                         [&]<int Bits> { return linear_packing<Bits>::get(codes.data() + row * row_bytes(), col); });
     }
 
     /// The weight at `row` and *stored* column `col`.
@@ -96,12 +95,8 @@ struct packed_matrix {
 /// Packs codes (rows of `shape.cols`) into the bytes of a `packed_matrix`.
 inline buffer pack_rows(int bits, extents shape, code const* codes) {
     return with_bits(bits, [&]<int Bits> {
-        using packing = linear_packing<Bits>;
-        index_t const row_bytes = packing::row_bytes(shape.cols);
-        buffer bytes(shape.rows * row_bytes);
-        for (index_t r = 0; r < shape.rows; ++r) {
-            packing::pack(codes + r * shape.cols, shape.cols, bytes.data() + r * row_bytes);
-        }
+        buffer bytes(linear_packing<Bits>::bytes(shape));
+        linear_packing<Bits>::pack(codes, shape, bytes.data());
         return bytes;
     });
 }

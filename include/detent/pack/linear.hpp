@@ -7,15 +7,17 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/core/index.hpp"
+#include "detent/pack/code_block.hpp"
+#include "detent/simd/transpose.hpp"
 #include "detent/simd/unpack.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// Stores code i of a row in bits [i * bits, (i + 1) * bits) of a little-endian bit stream; each row starts on a byte.
-/// This is the order of GPTQ's and most other file formats. `get` is the slow and obvious definition.
+/// It is what kernels read and what every other packing is converted to and from. A matrix (out, in) is its rows one
+/// after the other. `get` is the slow and obvious definition.
 template <int Bits>
-    requires(Bits >= 1 && Bits <= 8)
-struct linear_packing {
+requires(Bits >= 1 && Bits <= 8) struct linear_packing {
     static constexpr int bits = Bits;
 
     /// The bytes of a row of `n` codes.
@@ -51,6 +53,57 @@ struct linear_packing {
             word |= static_cast<unsigned>(row[position / 8 + 1]) << 8;
         }
         return static_cast<code>((word >> (position % 8)) & ((1U << Bits) - 1));
+    }
+
+    /// The bytes of a matrix.
+    static constexpr index_t bytes(extents shape) { return shape.rows * row_bytes(shape.cols); }
+
+    /// Writes the codes of a matrix, row by row, each below 2^Bits, to `bytes(shape)` bytes.
+    static void pack(code const* codes, extents shape, std::uint8_t* bytes) {
+        for (index_t r = 0; r < shape.rows; ++r) {
+            pack(codes + r * shape.cols, shape.cols, bytes + r * row_bytes(shape.cols));
+        }
+    }
+
+    /// Reads the codes of a matrix, row by row, from `bytes(shape)` bytes.
+    static void unpack(std::uint8_t const* bytes, extents shape, code* codes) {
+        for (index_t r = 0; r < shape.rows; ++r) {
+            unpack(bytes + r * row_bytes(shape.cols), shape.cols, codes + r * shape.cols);
+        }
+    }
+
+    /// The code at `row` and `col` of a matrix.
+    static constexpr code get(std::uint8_t const* bytes, extents shape, index_t row, index_t col) {
+        return get(bytes + row * row_bytes(shape.cols), col);
+    }
+
+    /// Copies a block's rows from a matrix; row r goes to `linear + r * stride`.
+    static void to_linear(std::uint8_t const* bytes, extents shape, code_block const& block, std::uint8_t* linear,
+                          index_t stride, simd::destination) {
+        copy(bytes + place(shape, block), row_bytes(shape.cols), block.shape, linear, stride);
+    }
+
+    /// Copies a block's rows, of which row r is at `linear + r * stride`, into a matrix.
+    static void from_linear(std::uint8_t const* linear, index_t stride, code_block const& block, std::uint8_t* bytes,
+                            extents shape) {
+        copy(linear, stride, block.shape, bytes + place(shape, block), row_bytes(shape.cols));
+    }
+
+    /// Where the first byte of a block of a matrix is.
+    static constexpr index_t place(extents shape, code_block const& block) {
+        return block.row * row_bytes(shape.cols) + block.col * Bits / 8;
+    }
+
+private:
+    static void copy(std::uint8_t const* from, index_t from_stride, extents shape, std::uint8_t* to,
+                     index_t to_stride) {
+        for (index_t r = 0; r < shape.rows; ++r) {
+            std::uint8_t* const row = to + r * to_stride;
+            std::memcpy(row, from + r * from_stride, static_cast<std::size_t>(row_bytes(shape.cols)));
+            if (index_t const rest = shape.cols * Bits % 8; rest > 0) { // what follows the last code is 0
+                row[row_bytes(shape.cols) - 1] &= static_cast<std::uint8_t>((1 << rest) - 1);
+            }
+        }
     }
 };
 
