@@ -45,10 +45,6 @@ std::string name_of(io::packed_layout layout) {
                                                 : "detent's layout";
 }
 
-weak_plan plan_for(spec const& s, decoder const& model) {
-    return plan_weak_columns(model.blocks.front(), s, bits_of_code(s));
-}
-
 double seconds_since(clock_type::time_point start) {
     return std::chrono::duration<double>(clock_type::now() - start).count();
 }
@@ -98,7 +94,7 @@ public:
         {
             decoder const model = load();
             for (auto const& text : options_.specs) { // complains of impossible numbers of weak columns before any work
-                plan_for(spec::parse(text), model);
+                check_specification(spec::parse(text), model);
             }
             report_.float_perplexity =
                 perplexity(model, evaluation_, window_, executor_, bar_.callback(report_.model));
@@ -144,46 +140,14 @@ private:
         result.spec = s.text;
         auto start = clock_type::now();
         decoder model = load();
-        weak_plan const weak = plan_for(s, model);
-        auto const shift = [&](std::span<matrix const* const> weights, matrix_view inputs) {
-            return shared_shifts_by(s, weights, inputs, executor_);
-        };
-        auto const folded = [b = model.blocks.front(), &s](linear_role role) { // before any is quantized
-            return s.input.folded && role != linear_role::head &&
-                   std::ranges::any_of(fold_sites, [&](fold_site site) {
-                       return !fold_obstacle(b, site) && std::ranges::count(readers_of(b, site), role) > 0;
-                   });
-        };
-        block_learner learner = make_learner(s, executor_, bar_.callback(s.text));
-        if (s.learning && !options_.learned.empty()) {
-            learner.keep_in(options_.learned / file_name(s.text));
+        calibration text{.tokens = calibration_,
+                         .window = window_,
+                         .windows = options_.calibration_windows,
+                         .true_sequential = !options_.at_once};
+        if (!options_.learned.empty()) {
+            text.learned = options_.learned / file_name(s.text);
         }
-        calibration const text{.tokens = calibration_,
-                               .window = window_,
-                               .windows = options_.calibration_windows,
-                               .true_sequential = !options_.at_once,
-                               .float_stream = !s.reads_floats() && (s.learning || with_float_stream()),
-                               .float_inputs = s.reads_floats(),
-                               .keep_inputs = s.keeps_inputs(),
-                               .head = !s.embeddings.name.empty(),
-                               .fold = s.input.folded ? shift : decltype(calibration::fold){},
-                               .prepare = s.learning ? std::ref(learner) : decltype(calibration::prepare){},
-                               .activations = dynamic_input_of(s)};
-        result.layers = quantize_decoder(
-            model, text,
-            [&](matrix const& w, layer_inputs const& inputs, linear_role role) {
-                spec here = with_plan(s, weak, role);
-                if (s.learning && role != linear_role::head) {
-                    return quantize_with(learner.scales(role), here, w, inputs, executor_);
-                }
-                here.input.shifted = s.input.shifted && !folded(role);
-                return quantize_by(here, w, inputs, executor_);
-            },
-            executor_, bar_.callback(s.text));
-        if (!s.embeddings.name.empty()) {
-            model.embeddings.weight =
-                quantize_embeddings_by(s, std::get<matrix>(model.embeddings.weight), executor_).weights;
-        }
+        result.layers = quantize_by(model, s, text, executor_, bar_.callback(s.text));
         result.quantize_seconds = seconds_since(start);
         double weights = 0;
         for (auto const& layer : result.layers) {
@@ -211,12 +175,6 @@ private:
         return result;
     }
 
-    /// Whether any specification asks for it: then all that are compared have the same report.
-    bool with_float_stream() const {
-        return std::ranges::any_of(options_.specs,
-                                   [](std::string const& any) { return spec::parse(any).needs_float_stream(); });
-    }
-
     /// The bytes of the checkpoint's tensors that packed ones replace.
     double replaced_bytes(decoder const& model) const {
         io::checkpoint const original(options_.model);
@@ -240,7 +198,7 @@ private:
 
 void quantize_models(options const& o, executor_ref executor) {
     for (auto const& text : o.specs) {
-        check_specification(text); // before any work
+        check_specification(spec::parse(text)); // before any work
     }
     if (std::filesystem::exists(o.output) && !std::filesystem::is_directory(o.output)) {
         throw error("--output", "'" + o.output.string() + "' is a file");

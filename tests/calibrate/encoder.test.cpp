@@ -52,8 +52,8 @@ TEST_F(vit_cifar10, classifies_as_many_images_right_as_it_should) {
 TEST_F(vit_cifar10, loses_little_by_four_bit_weights) {
     auto model = load_image_encoder(test::shared_model("vit-cifar10"));
     matrix const images = model.normalize(test::read_training_images(64));
-    quantize_encoder(model.blocks, {embed_batches(model, images, test::two_threads())},
-                     test::layer_quantizer<int_grid<4>>{}, test::two_threads());
+    quantize_encoder(model.blocks, test::layer_quantizer<int_grid<4>>{},
+                     {embed_batches(model, images, test::two_threads())}, test::two_threads());
     auto const right = test::count_right(model, test::read_images(200), test::two_threads());
     EXPECT_GE(right, 128); // of 133 without
 }

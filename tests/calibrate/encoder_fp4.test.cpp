@@ -29,7 +29,7 @@ struct four_bit_floats {
         std::array<problem const*, 3> const formats{&usual, &uniform, &powers};
         std::array const grids{any_grid(e2m1{}), any_grid(fp_grid<1, 2>{}), any_grid(fp_grid<3, 0>{})};
         auto found = joint_search{.shifted = shifted}(w, inputs.kept(), formats, grids, test::two_threads());
-        return {pack(formats[found.weights.format]->table(), found.weights.weights), {}, std::move(found.input)};
+        return {pack(found.weights.weights), {}, std::move(found.input)};
     }
 };
 
@@ -41,8 +41,8 @@ bool missing(std::string const& name) {
 double correlation(std::size_t blocks, bool shifted) {
     auto model = load_text_encoder(test::shared_model("all-MiniLM-L6-v2"));
     auto const shown = test::read_pairs(48).sentences; // 64 sentences
-    quantize_encoder(std::span(model.blocks).first(blocks), {embed_batches(model, shown, test::two_threads()), true},
-                     four_bit_floats{shifted}, test::two_threads());
+    quantize_encoder(std::span(model.blocks).first(blocks), four_bit_floats{shifted},
+                     {embed_batches(model, shown, test::two_threads()), true}, test::two_threads());
     return test::spearman(model, test::read_pairs(15), test::two_threads());
 }
 
@@ -66,7 +66,7 @@ TEST(encoder_fp4, images_are_classified_at_four_bits) {
     }
     auto model = load_image_encoder(test::shared_model("vit-cifar10"));
     matrix const images = model.normalize(test::read_training_images(32));
-    quantize_encoder(model.blocks, {embed_batches(model, images, test::two_threads()), true}, four_bit_floats{true},
+    quantize_encoder(model.blocks, four_bit_floats{true}, {embed_batches(model, images, test::two_threads()), true},
                      test::two_threads());
     auto const right = test::count_right(model, test::read_images(200), test::two_threads());
     EXPECT_GE(right, 120); // of 133 without

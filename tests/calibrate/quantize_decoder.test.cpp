@@ -62,12 +62,12 @@ TEST_P(quantize_tiny, calibrates_with_what_quantized_and_float_layers_make) {
         std::vector<linear_role> roles;
         layer_quantizer<int_grid<3>> const q;
         auto const reports = quantize_decoder(
-            model, text,
-            [&](matrix const& w, layer_inputs const& known, linear_role role) {
+            model, [&](matrix const& w, layer_inputs const& known, linear_role role) {
                 roles.push_back(role);
                 seen.push_back(known);
                 return q(w, known);
             },
+            text,
             test::two_threads());
         std::size_t layer = 0;
         matrix x = model.embed(text.tokens.first(3 * 128), {.sequences = 3});
@@ -108,7 +108,7 @@ TEST_P(quantize_tiny, chooses_the_same_codes_on_any_number_of_threads) {
         threads executor(count);
         layer_quantizer<int_grid<4>> q{.group = 64};
         q.executor = executor;
-        quantize_decoder(model, few(4), q, executor);
+        quantize_decoder(model, q, few(4), executor);
         for (auto const& [name, packed] : packed_layers(model)) {
             if (count == 1) {
                 first.emplace(name, *packed);
@@ -124,12 +124,12 @@ TEST_P(quantize_tiny, keeps_weak_columns_where_it_is_told_to_and_errs_less) {
     auto const run = [&](index_t in_attention, decoder& model) {
         problem_of const p{int_grid<3>{}, per_channel{}, truncated_range{.steps = 20}};
         return quantize_decoder(
-            model, few(8),
-            [&](matrix const& w, layer_inputs const& known, linear_role role) -> quantization {
+            model, [&](matrix const& w, layer_inputs const& known, linear_role role) -> quantization {
                 owq<> const solver{.columns = role <= linear_role::output ? in_attention : 0};
                 solution const s = solver.solve(w, known, p, test::two_threads());
                 return {pack(s), s.report};
             },
+            few(8),
             test::two_threads());
     };
     decoder none = model_;
@@ -153,10 +153,10 @@ TEST_P(quantize_tiny, keeps_weak_columns_where_it_is_told_to_and_errs_less) {
 
 TEST_P(quantize_tiny, reports_every_layer_and_errs_less_than_rounding_to_nearest) {
     decoder model = model_;
-    auto const solved = quantize_decoder(model, few(8), layer_quantizer<int_grid<3>>{}, test::two_threads());
+    auto const solved = quantize_decoder(model, layer_quantizer<int_grid<3>>{}, few(8), test::two_threads());
     decoder rounded_model = model_;
     auto const rounded =
-        quantize_decoder(rounded_model, few(8), layer_quantizer<int_grid<3>>{.to_nearest = true}, test::two_threads());
+        quantize_decoder(rounded_model, layer_quantizer<int_grid<3>>{.to_nearest = true}, few(8), test::two_threads());
     ASSERT_EQ(solved.size(), packed_layers(model).size());
     for (std::size_t i = 0; i < solved.size(); ++i) {
         EXPECT_EQ(solved[i].name, rounded[i].name);
@@ -174,7 +174,7 @@ TEST_P(quantize_tiny, tells_a_stopwatch_what_its_time_goes_to) {
         auto text = few(1);
         text.true_sequential = sequential;
         stopwatch watch;
-        quantize_decoder(model, text, layer_quantizer<int_grid<4>>{}, test::two_threads().timed_by(watch));
+        quantize_decoder(model, layer_quantizer<int_grid<4>>{}, text, test::two_threads().timed_by(watch));
         work_times const times = watch.lap();
         for (std::size_t i = 0; i < work_names.size(); ++i) {
             bool const absent = i == static_cast<std::size_t>(work::rounding); // of activations
@@ -192,8 +192,8 @@ TEST_P(quantize_tiny, takes_any_grid) {
     decoder four = model_;
     decoder three = model_;
     double const exact = perplexity(model_, std::span(text_).last(4096), 128, test::two_threads());
-    quantize_decoder(four, few(8), layer_quantizer<e2m1, absmax_range>{.group = 32}, test::two_threads());
-    quantize_decoder(three, few(8), layer_quantizer<ternary, absmax_range>{.group = 8}, test::two_threads());
+    quantize_decoder(four, layer_quantizer<e2m1, absmax_range>{.group = 32}, few(8), test::two_threads());
+    quantize_decoder(three, layer_quantizer<ternary, absmax_range>{.group = 8}, few(8), test::two_threads());
     EXPECT_LT(perplexity(four, std::span(text_).last(4096), 128, test::two_threads()), 1.2 * exact);
     EXPECT_LT(perplexity(three, std::span(text_).last(4096), 128, test::two_threads()), 10 * exact);
 }
@@ -202,7 +202,7 @@ TEST_P(quantize_tiny, names_the_layer_that_cannot_be_quantized) {
     auto& layer = model_.blocks[1].up;
     std::get<matrix>(layer.weight)(3, 5) = std::numeric_limits<float>::quiet_NaN();
     try {
-        quantize_decoder(model_, few(1), layer_quantizer<int_grid<4>>{}, test::two_threads());
+        quantize_decoder(model_, layer_quantizer<int_grid<4>>{}, few(1), test::two_threads());
         FAIL();
     } catch (error const& e) {
         EXPECT_NE(std::string(e.what()).find(layer.name), std::string::npos) << e.what();
@@ -212,9 +212,9 @@ TEST_P(quantize_tiny, names_the_layer_that_cannot_be_quantized) {
 
 TEST_P(quantize_tiny, refuses_a_quantized_model) {
     layer_quantizer<int_grid<4>> const q{.to_nearest = true};
-    quantize_decoder(model_, few(1), q, test::two_threads());
+    quantize_decoder(model_, q, few(1), test::two_threads());
     try {
-        quantize_decoder(model_, few(1), q, test::two_threads());
+        quantize_decoder(model_, q, few(1), test::two_threads());
         FAIL();
     } catch (error const& e) {
         EXPECT_NE(std::string(e.what()).find("is quantized already"), std::string::npos) << e.what();
@@ -223,15 +223,15 @@ TEST_P(quantize_tiny, refuses_a_quantized_model) {
 
 TEST_P(quantize_tiny, stops_when_told) {
     int calls = 0;
-    EXPECT_THROW(quantize_decoder(model_, few(2), layer_quantizer<int_grid<4>>{}, {},
+    EXPECT_THROW(quantize_decoder(model_, layer_quantizer<int_grid<4>>{}, few(2), {},
                                   [&](std::string_view, double) { return ++calls < 6; }),
                  cancelled);
     EXPECT_EQ(calls, 6);
 }
 
 TEST_P(quantize_tiny, needs_a_window_of_text) {
-    EXPECT_THROW(quantize_decoder(model_, {.tokens = std::span(text_).first(100), .window = 128},
-                                  layer_quantizer<int_grid<4>>{}),
+    EXPECT_THROW(quantize_decoder(model_, layer_quantizer<int_grid<4>>{},
+                                  {.tokens = std::span(text_).first(100), .window = 128}),
                  error);
 }
 
@@ -316,7 +316,7 @@ TEST_P(quantize_small, shows_the_inputs_of_the_float_model_whatever_was_quantize
         t.float_inputs = true;
         t.true_sequential = sequential;
         watcher w;
-        quantize_decoder(model, t, w);
+        quantize_decoder(model, w, t);
         for_layers(w, floats, [&](layer_inputs const& seen, matrix const& inputs) {
             expect_hessian(seen, inputs);
             EXPECT_FALSE(seen.has_difference());
@@ -326,7 +326,7 @@ TEST_P(quantize_small, shows_the_inputs_of_the_float_model_whatever_was_quantize
     // Which is not what they read otherwise.
     decoder model = model_;
     watcher w;
-    quantize_decoder(model, text(), w);
+    quantize_decoder(model, w, text());
     pass const quantized = run(model);
     for_layers(w, quantized, [&](layer_inputs const& seen, matrix const& inputs) { expect_hessian(seen, inputs); });
     EXPECT_GT((quantized.inputs.back() - floats.inputs.back()).cwiseAbs().maxCoeff(),
@@ -340,7 +340,7 @@ TEST_P(quantize_small, keeps_all_inputs_where_it_is_told_to) {
         t.float_inputs = floats;
         t.keep_inputs = true;
         watcher w;
-        quantize_decoder(model, t, w);
+        quantize_decoder(model, w, t);
         for_layers(w, run(floats ? model_ : model), [&](layer_inputs const& seen, matrix const& inputs) {
             expect_near(seen.kept(), inputs);
             expect_hessian(seen, inputs);
@@ -354,7 +354,7 @@ TEST_P(quantize_small, rounds_the_inputs_of_layers) {
     auto t = text();
     t.activations = to_int4;
     watcher w{.seen = {}, .input = to_int4};
-    quantize_decoder(model, t, w);
+    quantize_decoder(model, w, t);
     pass const quantized = run(model); // its layers round what they read
     for_layers(w, quantized, [&](layer_inputs const& seen, matrix const& inputs) {
         matrix const rounded = to_int4.round(inputs);
@@ -396,7 +396,7 @@ TEST_P(quantize_small, prepares_every_block_before_it_is_quantized) {
         b.head_input = to_int4; // of the quantized model only
     };
     watcher w;
-    quantize_decoder(model, t, w);
+    quantize_decoder(model, w, t);
     ASSERT_EQ(before.size(), model.blocks.size());
     nn::token_rows const rows{.sequences = windows};
     matrix x = model.embed(tokens_, rows), beside = x;
@@ -436,7 +436,7 @@ TEST_P(quantize_small, quantizes_the_head_when_asked) {
             w.input = to_int8;
         }
         std::vector<double> fractions;
-        auto const reports = quantize_decoder(model, t, w, {}, [&](std::string_view, double fraction) {
+        auto const reports = quantize_decoder(model, w, t, {}, [&](std::string_view, double fraction) {
             fractions.push_back(fraction);
             return true;
         });
@@ -465,7 +465,7 @@ TEST_P(quantize_small, quantizes_the_head_when_asked) {
     decoder model = model_;
     text_has_head_ = false;
     watcher w;
-    auto const reports = quantize_decoder(model, text(), w);
+    auto const reports = quantize_decoder(model, w, text());
     EXPECT_NE(reports.back().name, "lm_head");
     EXPECT_EQ(model.lm_head.has_value(), !tied);
     for_layers(w, run(model), [](layer_inputs const&, matrix const&) {});
@@ -478,7 +478,7 @@ TEST_P(quantize_small, shows_the_head_the_inputs_of_the_float_model) {
     t.float_inputs = true;
     t.keep_inputs = true;
     watcher w;
-    quantize_decoder(model, t, w);
+    quantize_decoder(model, w, t);
     matrix const last = model_.final_norm.forward(run(model_).x);
     expect_near(w.seen.back().kept(), last);
     expect_hessian(w.seen.back(), last);
@@ -489,8 +489,8 @@ TEST(oracle, rounding_to_nearest) {
     auto const text = test::calibration_text();
     auto const evaluation = test::evaluation_text();
     decoder llama = load_decoder(test::model_directory("tiny-llama"));
-    quantize_decoder(llama, {.tokens = text, .windows = 1},
-                     layer_quantizer<int_grid<4>>{.group = 128, .to_nearest = true}, test::two_threads());
+    quantize_decoder(llama, layer_quantizer<int_grid<4>>{.group = 128, .to_nearest = true},
+                     {.tokens = text, .windows = 1}, test::two_threads());
     EXPECT_NEAR(perplexity(llama, evaluation, 512, test::two_threads()), 3.14489, 2e-3 * 3.14489);
 }
 
@@ -499,7 +499,7 @@ TEST(oracle, gptq) {
     auto const evaluation = test::evaluation_text();
     calibration const all{.tokens = text};
     decoder opt = load_decoder(test::model_directory("tiny-opt"));
-    quantize_decoder(opt, all, layer_quantizer<int_grid<3>>{}, test::two_threads());
+    quantize_decoder(opt, layer_quantizer<int_grid<3>>{}, all, test::two_threads());
     EXPECT_LT(perplexity(opt, evaluation, 512, test::two_threads()), 1.01 * 3.60036);
 }
 
@@ -514,7 +514,7 @@ TEST(oracle, gptq_on_stories15M_loses_much_less_than_rounding_to_nearest) {
     auto const excess = [&](quantize_layer q) { // of log perplexity over float
         decoder model = load_decoder(directory);
         double const exact = perplexity(model, evaluation, 256, test::two_threads());
-        quantize_decoder(model, {.tokens = text, .window = 256, .windows = 32}, q, test::two_threads());
+        quantize_decoder(model, q, {.tokens = text, .window = 256, .windows = 32}, test::two_threads());
         return std::log(perplexity(model, evaluation, 256, test::two_threads()) / exact);
     };
     using q = layer_quantizer<int_grid<4>>;

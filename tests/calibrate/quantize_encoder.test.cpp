@@ -86,12 +86,12 @@ TEST_P(quantize_encoder_of, shows_every_layer_what_it_reads_in_the_float_model) 
     std::vector<layer_inputs> seen;
     std::vector<linear_role> roles;
     layer_quantizer<int_grid<3>> const q{.to_nearest = true};
-    auto const reports = quantize_encoder(blocks, {.batches = original_.batches, .keep_inputs = true},
-                                          [&](matrix const& w, layer_inputs const& known, linear_role role) {
+    auto const reports = quantize_encoder(blocks, [&](matrix const& w, layer_inputs const& known, linear_role role) {
                                               seen.push_back(known);
                                               roles.push_back(role);
                                               return q(w, known);
-                                          });
+                                          },
+                                          {.batches = original_.batches, .keep_inputs = true});
     ASSERT_EQ(reports.size(), 12U);
     auto batches = original_.batches;
     std::size_t layer = 0;
@@ -128,7 +128,7 @@ TEST_P(quantize_encoder_of, shows_every_layer_what_it_reads_in_the_float_model) 
 TEST_P(quantize_encoder_of, replaces_the_weights_of_all_layers_and_nothing_else) {
     auto blocks = original_.blocks;
     layer_quantizer<int_grid<8>> const q{.to_nearest = true};
-    auto const reports = quantize_encoder(blocks, {original_.batches}, q);
+    auto const reports = quantize_encoder(blocks, q, {original_.batches});
     std::size_t layer = 0;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         for (auto const& group : blocks[i].groups()) {
@@ -164,7 +164,7 @@ TEST_P(quantize_encoder_of, chooses_the_same_codes_on_any_number_of_threads) {
         threads executor(count);
         layer_quantizer<int_grid<3>> q;
         q.executor = executor;
-        quantize_encoder(blocks, {original_.batches}, q, executor);
+        quantize_encoder(blocks, q, {original_.batches}, executor);
         if (first.empty()) {
             first = blocks;
         }
@@ -185,17 +185,17 @@ TEST(quantize_encoder, names_what_is_wrong) {
     auto& blocks = encoder.blocks;
     auto const& batches = encoder.batches;
     layer_quantizer<int_grid<4>> const q{.to_nearest = true};
-    EXPECT_EQ(failure_message([&] { quantize_encoder(blocks, {}, q); }), "calibration inputs: have no tokens");
+    EXPECT_EQ(failure_message([&] { quantize_encoder(blocks, q, {}); }), "calibration inputs: have no tokens");
     auto broken = blocks;
     EXPECT_EQ(failure_message([&] {
-                  quantize_encoder(broken, {batches},
-                                   [&](matrix const& w, layer_inputs const& known, linear_role role) {
+                  quantize_encoder(broken, [&](matrix const& w, layer_inputs const& known, linear_role role) {
                                        return role == linear_role::up ? throw error("this", "is it") : q(w, known);
-                                   });
+                                   },
+                                   {batches});
               }),
               "layer 'bert.encoder.layer.0.intermediate.dense': this: is it");
-    quantize_encoder(blocks, {batches}, q);
-    std::string const twice = failure_message([&] { quantize_encoder(blocks, {batches}, q); });
+    quantize_encoder(blocks, q, {batches});
+    std::string const twice = failure_message([&] { quantize_encoder(blocks, q, {batches}); });
     EXPECT_TRUE(contains(twice, "layer 'bert.encoder.layer.0.attention.self.query': ") &&
                 contains(twice, "quantized already"))
         << twice;
@@ -208,7 +208,7 @@ TEST(quantize_encoder, tells_how_far_it_is_and_stops_when_told_to) {
     layer_quantizer<int_grid<4>> const q{.to_nearest = true};
     std::vector<double> fractions;
     auto counted = blocks;
-    quantize_encoder(counted, {batches}, q, {}, [&](std::string_view what, double fraction) {
+    quantize_encoder(counted, q, {batches}, {}, [&](std::string_view what, double fraction) {
         EXPECT_EQ(what, "quantize");
         fractions.push_back(fraction);
         return true;
@@ -216,7 +216,7 @@ TEST(quantize_encoder, tells_how_far_it_is_and_stops_when_told_to) {
     EXPECT_EQ(fractions.front(), 0);
     EXPECT_EQ(fractions.back(), 1);
     EXPECT_TRUE(std::ranges::is_sorted(fractions));
-    EXPECT_THROW(quantize_encoder(blocks, {batches}, q, {}, [](std::string_view, double f) { return f < 0.3; }),
+    EXPECT_THROW(quantize_encoder(blocks, q, {batches}, {}, [](std::string_view, double f) { return f < 0.3; }),
                  cancelled);
 }
 

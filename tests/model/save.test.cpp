@@ -56,7 +56,7 @@ protected:
     /// Quantizes with a little text, saves, loads.
     decoder round_trip(quantize_layer q, io::packed_layout layout) {
         auto const text = test::calibration_text();
-        quantize_decoder(model_, {.tokens = text, .window = 64, .windows = 4}, q, test::two_threads());
+        quantize_decoder(model_, q, {.tokens = text, .window = 64, .windows = 4}, test::two_threads());
         return saved_and_loaded(layout);
     }
 

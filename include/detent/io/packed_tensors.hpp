@@ -476,7 +476,7 @@ private:
             }
         }
         w.codes = linear_of_words(bits, shape, words.bytes);
-        if (!w.order.empty()) {
+        if (!w.map.empty()) {
             std::vector<std::int32_t> position(order.size()); // of an input in storage
             for (std::size_t k = 0; k < order.size(); ++k) {
                 position[static_cast<std::size_t>(order[k])] = static_cast<std::int32_t>(k);
