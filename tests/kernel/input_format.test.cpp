@@ -135,7 +135,7 @@ TEST(input_format, sums_of_integers_are_exact) {
             s.scales.set(r, tile, {1, static_cast<float>((r + tile) % 16)});
         }
     }
-    packed_matrix const w = pack(int_grid<4>{}, s);
+    packed_matrix const w = pack(s);
     for (index_t const tokens : {1, 2, 4, 7, 20}) {
         std::vector<float> x(static_cast<std::size_t>(tokens * 1100));
         std::mt19937 random(1);
