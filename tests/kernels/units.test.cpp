@@ -72,7 +72,7 @@ TEST(units, multiply_codes_of_activations) {
     packed_matrix const w = random_weights({37, 300})[2];
     for (index_t const tokens : {1, 20}) {
         for (int const most_shift : {0, 3}) {
-            auto const x = test::random_activations(e2m1{}, {tokens, 300}, true, most_shift, 2);
+            auto const x = test::random_activations(e2m1{}, {tokens, 300}, true, most_shift, 2, 16 * most_shift);
             matrix const inputs = dequantize(x);
             matrix const exact = inputs * dequantize(w).transpose();
             float const size = (inputs.cwiseAbs() * dequantize(w).cwiseAbs().transpose()).maxCoeff();

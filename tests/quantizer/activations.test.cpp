@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -126,27 +126,6 @@ TEST(activations, that_share_scales_with_other_tokens_must_be_static) {
               "activations: that share scales with other tokens must have static ones");
     EXPECT_EQ(failure_message([] { activations<e2m1, per_block<32, 32>>{.fixed = true}.rounding(); }),
               "activations: cannot share scales in blocks of 32 tokens");
-}
-
-TEST(input_rounding, dynamic_scales_may_have_the_unit_of_inputs_that_were_seen) {
-    matrix const x = some_inputs();
-    input_rounding const r = activations<e2m1, per_group<16>>{.format = scale_kind::ue4m3}.rounding();
-    activation_quantizer const q = r.dynamic(x);
-    ASSERT_TRUE(q.how().unit.has_value());
-    EXPECT_EQ(*q.how().unit, x.cwiseAbs().maxCoeff() / (6 * 448));
-    EXPECT_EQ(q.how().range, r.range);
-    EXPECT_FALSE(r.dynamic().how().unit.has_value());
-    input_rounding const floats = activations<e2m1, per_group<16>>{}.rounding();
-    EXPECT_EQ(floats.dynamic(x), floats.dynamic());
-}
-
-TEST(input_rounding, inputs_must_be_there_and_finite) {
-    input_rounding const r = activations<e2m1>{}.rounding();
-    matrix x = some_inputs();
-    x(3, 4) = std::numeric_limits<float>::infinity();
-    EXPECT_EQ(failure_message([&] { r.fit(x); }), "inputs: are not finite");
-    EXPECT_EQ(failure_message([&] { r.dynamic(x); }), "inputs: are not finite");
-    EXPECT_EQ(failure_message([&] { r.fit(matrix(0, 40)); }), "inputs: are missing");
 }
 
 } // namespace

@@ -148,10 +148,10 @@ TEST(activation_search, the_whole_range_holds_all_inputs) {
     matrix const x = inputs_with_outliers(50, 24);
     for (bool const shifted : {false, true}) {
         auto const q = activation_search{.shifted = shifted}.whole_range(x, fp4_grids[0]);
-        EXPECT_NEAR(q.fixed()->scale, x.cwiseAbs().maxCoeff() / 6, 1e-6F * q.fixed()->scale);
-        EXPECT_EQ(q.shifts(), shifted ? paper_shifts(x, {2, 1}, q.fixed()->scale) : std::vector<std::int8_t>{});
+        EXPECT_NEAR(q.fixed().front().scale, x.cwiseAbs().maxCoeff() / 6, 1e-6F * q.fixed().front().scale);
+        EXPECT_EQ(q.shifts(), shifted ? paper_shifts(x, {2, 1}, q.fixed().front().scale) : std::vector<std::int8_t>{});
     }
-    tile_scale const affine = *activation_search{}.whole_range(x, any_grid(int_grid<8>{})).fixed();
+    tile_scale const affine = activation_search{}.whole_range(x, any_grid(int_grid<8>{})).fixed().front();
     EXPECT_NEAR(affine.scale, (x.maxCoeff() - x.minCoeff()) / 255, 1e-6F * affine.scale);
     EXPECT_EQ(affine.zero, std::nearbyint(-x.minCoeff() / affine.scale));
 }
