@@ -18,7 +18,7 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
-#include "detent/quantizer/evidence_needs.hpp"
+#include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {

@@ -14,7 +14,7 @@
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/encoder.hpp"
-#include "detent/quantizer/evidence_needs.hpp"
+#include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {

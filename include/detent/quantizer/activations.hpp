@@ -10,8 +10,12 @@
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/input_rounding.hpp"
 #include "detent/quantizer/named_grid.hpp"
+#include "detent/quantizer/quantized_linear.hpp"
+#include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/any_range.hpp"
+#include "detent/scale/block_format.hpp"
 #include "detent/scale/default_range.hpp"
+#include "detent/solver/rounding_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -54,5 +58,17 @@ template <Grid G, Granularity P = per_token, class Range = default_range<G>> str
 
     friend bool operator==(activations const&, activations const&) = default;
 };
+
+/// Inputs rounded to a `block_format`, each token's groups of features with scales of their own.
+template <class Format> constexpr auto activations_of() {
+    return activations<typename Format::grid, typename Format::granularity>{.format = Format::format};
+}
+
+/// A quantizer of weights and inputs to two such formats, for instance MXFP4 weights and MXFP8 inputs.
+template <class Weights, class Inputs, Solver S = rtn> constexpr auto quantizer_of(S solver = {}) {
+    using grid = typename Weights::grid;
+    return quantizer<grid, typename Weights::granularity, S, default_range<grid>, decltype(activations_of<Inputs>())>{
+        .solver = std::move(solver), .activations = activations_of<Inputs>(), .format = Weights::format};
+}
 
 } // namespace detent::inline DETENT_ABI

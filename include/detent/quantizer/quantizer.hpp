@@ -11,12 +11,11 @@
 
 #include "detent/grid/one_of.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
-#include "detent/quantizer/activations.hpp"
-#include "detent/quantizer/quantized_linear.hpp"
+#include "detent/quantizer/evidence_needs.hpp"
 #include "detent/quantizer/typed_product.hpp"
+#include "detent/scale/block_format.hpp"
 #include "detent/scale/default_range.hpp"
 #include "detent/solver/problem.hpp"
-#include "detent/solver/rounding_inputs.hpp"
 #include "detent/solver/rtn.hpp"
 #include "detent/solver/solver.hpp"
 
@@ -26,6 +25,8 @@ namespace detent::inline DETENT_ABI {
 struct float_inputs {
     friend constexpr bool operator==(float_inputs, float_inputs) = default;
 };
+
+template <GridOrChoice G, Granularity P> class quantized_linear; // with `activations`
 
 /// Whether a range can serve a grid, or all grids of a choice.
 template <class R, class G> inline constexpr bool serves = RangeFor<R, G>;
@@ -136,7 +137,29 @@ struct quantizer {
         return quantize_all(weights, layer_inputs(known), executor);
     }
 
+    /// What a quantizer must be shown of a model for all that.
+    evidence_needs needs() const {
+        bool const fixed = rounds_fixed();
+        evidence_needs needs{.float_inputs = wraps<wrapping::search, S> || fixed,
+                             .all_inputs = fixed || passes_inputs(solver)};
+        needs.float_stream = corrects<S> && !needs.float_inputs;
+        if constexpr (rounds_inputs) {
+            if (!fixed && !wraps<wrapping::map, S>) {
+                needs.rounded = activations.rounding().dynamic();
+            }
+        }
+        return needs;
+    }
+
 private:
+    bool rounds_fixed() const {
+        if constexpr (rounds_inputs) {
+            return activations.fixed;
+        } else {
+            return false;
+        }
+    }
+
     /// What `solve` makes of the problem of rounding `w`.
     template <class Solve> result solved(matrix_view w, Solve const& solve) const {
         solution s = solve(make_problem(w, grid, granularity, range, format));
@@ -149,5 +172,11 @@ private:
         }
     }
 };
+
+/// A quantizer of weights to a `block_format`, such as `quantizer_of<mxfp4>(gptq<>{})`.
+template <class Format, Solver S = rtn> constexpr auto quantizer_of(S solver = {}) {
+    return quantizer<typename Format::grid, typename Format::granularity, S>{.solver = std::move(solver),
+                                                                             .format = Format::format};
+}
 
 } // namespace detent::inline DETENT_ABI

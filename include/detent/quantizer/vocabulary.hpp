@@ -28,7 +28,11 @@ inline constexpr need gptq_or_kin{[](spec const& s) {
                                   "needs gptq or its kin, gptaq and qronos"};
 inline constexpr need weak_columns{[](spec const& s) { return s.weak.wanted; }, "needs owq"};
 inline constexpr need any_search{[](spec const& s) { return s.search; }, "needs search or fpq"};
-inline constexpr need shifted_inputs{[](spec const& s) { return s.input.shifted; }, "needs fpq"};
+inline constexpr need scaled_inputs{[](spec const& s) { return s.input.shifted || s.smooth || s.power_of_two; },
+                                    "needs fpq, smooth or shifts"};
+inline constexpr need unmapped_inputs{
+    [](spec const& s) { return ((!s.smooth && !s.power_of_two) || s.input.folded) && s.hadamard == 0; },
+    "may not stand beside hadamard, nor beside smooth or shifts that are not folded"};
 inline constexpr need any_learning{[](spec const& s) { return static_cast<bool>(s.learning); },
                                    "needs lwc, let or omniquant"};
 inline constexpr need no_search{[](spec const& s) { return !s.search; }, "may not stand beside search or fpq"};
@@ -43,8 +47,8 @@ inline constexpr need own_ranges{[](spec const& s) { return s.range == spec::ran
 inline constexpr need precise_scales{
     [](spec const& s) { return s.format.kind != scale_kind::e8m0 && s.format.kind != scale_kind::ue4m3; },
     "needs scales of 16 bits or more"};
-inline constexpr std::array<need, 6> needs_of_learning{rows_or_groups, inputs_by_tokens, precise_scales, no_search,
-                                                       own_ranges};
+inline constexpr std::array<need, 7> needs_of_learning{rows_or_groups, inputs_by_tokens, precise_scales, no_search,
+                                                       own_ranges,     unmapped_inputs};
 
 inline constexpr std::array grids{
     word{.name = "int",
@@ -145,7 +149,8 @@ inline constexpr std::array ranges{
          .sets = [](spec& s) { s.range = spec::range_kind::minmax; },
          .once = {"range"}},
     word{.name = "absmax",
-         .help = "as far as the largest magnitude on both sides, which is the default of the other grids",
+         .help = "as far as the largest magnitude on both sides, which is the default of the other grids but `int1:sym`, "
+                 "which gets least squares",
          .sets = [](spec& s) { s.range = spec::range_kind::absmax; },
          .once = {"range"}},
     word{.name = "mse",
@@ -377,10 +382,10 @@ inline constexpr std::array searches{
                         "needs inputs with one range, such as a=fp4, without @token or @g32"}},
          .otherwise = {"range of inputs", [](spec& s) { s.input.dynamic = false; }}},
     word{.name = "fold",
-         .help = "shifts are shared by the layers that read the same and folded into the block where that is possible; "
-                 "the weights are searched after it",
+         .help = "what `fpq`, `smooth` or `shifts` does to inputs is shared by the layers that read the same and folded "
+                 "into norms and weights before them where that is possible",
          .sets = [](spec& s) { s.input.folded = true; },
-         .needs = {shifted_inputs}},
+         .needs = {scaled_inputs}},
     word{.name = "paper",
          .help = "tries the exponent biases that LLM-FP4 tries, not evenly spaced ranges",
          .sets = [](spec& s) { s.candidates.spaced = range_candidates::spacing::bias; },
@@ -416,7 +421,7 @@ inline constexpr std::array learned{
              "`lwc`, `let`, `aug`, `epochs` and `alpha` as OmniQuant was published with them for these bits and the "
              "family of the model",
          .sets = [](spec& s) { s.learning.published = true; },
-         .needs = {rows_or_groups, inputs_by_tokens, precise_scales, no_search, own_ranges,
+         .needs = {rows_or_groups, inputs_by_tokens, precise_scales, no_search, own_ranges, unmapped_inputs,
                    need{[](spec const& s) {
                             return !s.learning.clip && !s.learning.transform && !s.learning.auxiliary &&
                                    s.learning.alpha == detent::learning{}.alpha;

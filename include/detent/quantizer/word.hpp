@@ -15,6 +15,7 @@
 #include "detent/core/index.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/quantizer/spec.hpp"
+#include "detent/scale/block_format.hpp"
 #include "detent/scale/scale_format.hpp"
 #include "detent/solver/metric_search.hpp"
 
@@ -48,7 +49,7 @@ struct word {
     bool (*reads)(spec&, std::string_view) = nullptr;
     std::string_view complaint = {};
     std::array<std::string_view, 3> once = {}; ///< nouns for what it names, none of which has a second word
-    std::array<need, 6> needs = {};
+    std::array<need, 7> needs = {};
     preset otherwise = {};
 
     /// The word as an example has it.
@@ -125,27 +126,28 @@ inline bool read_layers(spec& s, std::string_view text) {
     }
 }
 
-/// A grid, so many features with one scale, and how that is stored, under one name.
-struct block_format {
+/// A `block_format` and the names of it and of its grid.
+struct named_format {
     std::string_view name;
     std::string_view grid;
     index_t width = 0;
     scale_format scales;
+
+    template <class Format> static constexpr named_format of(std::string_view name, std::string_view grid) {
+        return {name, grid, Format::width, Format::format};
+    }
 };
 
-inline constexpr std::array block_formats{
-    block_format{"mxfp4", "e2m1", 32, scale_kind::e8m0},
-    block_format{"mxfp6-e2m3", "e2m3", 32, scale_kind::e8m0},
-    block_format{"mxfp6-e3m2", "e3m2", 32, scale_kind::e8m0},
-    block_format{"mxfp8", "ocp-e4m3", 32, scale_kind::e8m0},
-    block_format{"mxfp8-e5m2", "ocp-e5m2", 32, scale_kind::e8m0},
-    block_format{"nvfp4", "e2m1", 16, scale_kind::ue4m3},
+inline constexpr std::array named_formats{
+    named_format::of<mxfp4>("mxfp4", "e2m1"),           named_format::of<mxfp6_e2m3>("mxfp6-e2m3", "e2m3"),
+    named_format::of<mxfp6_e3m2>("mxfp6-e3m2", "e3m2"), named_format::of<mxfp8_e4m3>("mxfp8", "ocp-e4m3"),
+    named_format::of<mxfp8_e5m2>("mxfp8-e5m2", "ocp-e5m2"), named_format::of<nvfp4>("nvfp4", "e2m1"),
 };
 
 /// Quantizes weights to the block format of that name.
 inline bool read_block_format(spec& s, std::string_view text) {
-    auto const found = std::ranges::find(block_formats, text, &block_format::name);
-    if (found == block_formats.end()) {
+    auto const found = std::ranges::find(named_formats, text, &named_format::name);
+    if (found == named_formats.end()) {
         return false;
     }
     s.granularity = {1, found->width};
@@ -155,8 +157,8 @@ inline bool read_block_format(spec& s, std::string_view text) {
 
 /// Quantizes inputs to a block format.
 inline bool read_input_block_format(spec& s, std::string_view text) {
-    auto const found = std::ranges::find(block_formats, text, &block_format::name);
-    if (found == block_formats.end()) {
+    auto const found = std::ranges::find(named_formats, text, &named_format::name);
+    if (found == named_formats.end()) {
         return false;
     }
     s.input.width = found->width;

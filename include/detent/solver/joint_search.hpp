@@ -16,17 +16,11 @@
 #include "detent/scale/any_grid.hpp"
 #include "detent/solver/activation_search.hpp"
 #include "detent/evidence/layer_inputs.hpp"
+#include "detent/evidence/rounded_inputs.hpp"
 #include "detent/solver/output_search.hpp"
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// What a layer knows of its inputs `x` (token, in) when they are rounded by `input`, and were not.
-inline layer_inputs rounded_inputs(matrix_view x, activation_quantizer const& input, executor_ref executor = {}) {
-    layer_inputs seen(x.cols());
-    seen.add(input.round(x, executor), x, executor);
-    return seen;
-}
 
 /// What a search of formats chose.
 struct format_choice {

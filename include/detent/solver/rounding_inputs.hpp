@@ -5,8 +5,9 @@
 #include <span>
 #include <utility>
 
+#include "detent/evidence/rounded_inputs.hpp"
 #include "detent/matrix/input_rounding.hpp"
-#include "detent/solver/searched.hpp"
+#include "detent/solver/rtn.hpp"
 #include "detent/solver/solver.hpp"
 #include "detent/solver/transformed.hpp"
 

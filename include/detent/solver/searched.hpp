@@ -55,6 +55,9 @@ template <Solver Inner = rtn> struct searched {
         return s;
     }
 
+    /// Whether it judges by more than the Hessian of the inputs.
+    bool passes_inputs() const { return metric != output_metric::squares; }
+
     friend bool operator==(searched const&, searched const&) = default;
 
 private:

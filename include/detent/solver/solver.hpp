@@ -68,6 +68,26 @@ template <Solver S> factor_options factoring_of(S const& solver) {
     }
 }
 
+/// Whether a solver, or the one that it wraps, corrects weights towards the float model's output.
+template <Solver S> inline constexpr bool corrects = [] {
+    if constexpr (requires(S s) { s.inner; }) {
+        return corrects<decltype(S::inner)>;
+    } else {
+        return CorrectingSolver<S>;
+    }
+}();
+
+/// Whether a solver, or one that it wraps, must see all inputs and not only their Hessian.
+template <Solver S> bool passes_inputs(S const& solver) {
+    if constexpr (requires { solver.passes_inputs(); }) {
+        return solver.passes_inputs();
+    } else if constexpr (requires { solver.inner; }) {
+        return passes_inputs(solver.inner);
+    } else {
+        return false;
+    }
+}
+
 /// What a solver around `Inner` has to know: as much, but not less than a Hessian.
 template <Solver Inner>
 using evidence_around = std::conditional_t<std::same_as<typename Inner::evidence, layer_inputs>, layer_inputs, hessian>;
