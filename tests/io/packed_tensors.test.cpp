@@ -33,7 +33,7 @@ using io::safetensors_writer;
 template <Grid G> packed_matrix random_packed(G const& grid, extents shape, extents tile, bool reordered = false) {
     solution s = test::random_solution(grid, shape, tile, 1);
     if (reordered) {
-        s.order = test::random_order(shape.cols, 2);
+        s.map = input_map(permutation{test::random_order(shape.cols, 2)}, shape.cols);
     }
     return pack(s);
 }
@@ -45,7 +45,7 @@ packed_matrix random_weak(G const& grid, extents shape, extents tile, index_t co
     solution s = test::random_solution(grid, shape, tile, 1);
     test::weaken(s, grid, test::random_columns(shape.cols, count, 3), format);
     if (reordered) {
-        s.order = test::random_order(shape.cols, 2);
+        s.map = input_map(permutation{test::random_order(shape.cols, 2)}, shape.cols);
     }
     return pack(s);
 }
@@ -88,7 +88,7 @@ template <Grid G> void expect_gptq_round_trip(G const& grid) {
         ASSERT_TRUE(dequantize(read[i]) == dequantize(w)) << G::bits << " bits, groups of " << w.tile.cols;
         EXPECT_EQ(read[i].bits, G::bits);
         EXPECT_EQ(read[i].tile, w.tile);
-        EXPECT_EQ(read[i].order.empty(), w.order.empty() || w.tile.cols == w.shape().cols);
+        EXPECT_EQ(read[i].map.empty(), w.map.empty() || w.tile.cols == w.shape().cols);
     }
 }
 
@@ -145,7 +145,7 @@ template <Grid G> void expect_gptq_layout(G const& grid, unsigned offset) {
     auto const scales = elements<half>(file, "a.b.scales");
     auto const group_of = elements<std::int32_t>(file, "a.b.g_idx");
     for (index_t k = 0; k < in; ++k) {
-        index_t const input = w.order[static_cast<std::size_t>(k)];
+        index_t const input = (*w.map.order())[static_cast<std::size_t>(k)];
         index_t const group = k / width;
         ASSERT_EQ(group_of[static_cast<std::size_t>(input)], group);
         for (index_t row = 0; row < out; ++row) {
@@ -295,7 +295,7 @@ TEST(owq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(obstacle(e2m1{}, {6, 32}, {1, 32}), "its grids are integers");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {2, 32}), "each of its rows has its own scales");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 16}), "its scales are of whole rows");
-    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are in their natural order");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are as they come");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 40}, {1, 40}), "a weight of shape (6, 40) does not fill its words");
     EXPECT_EQ(obstacle(int_grid<3>{}, {5, 32}, {1, 32}), "a weight of shape (5, 32) does not fill its words");
     packed_matrix w = random_packed(int_grid<4>{}, {6, 32}, {1, 32});
@@ -573,14 +573,6 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
     refused("zeros", "must have the shape (3, 4)", [](tensors& t) { t["layer.zeros"].shape = {4, 3}; });
     refused("codes", "uses a code that stands for no number",
             [](tensors& t) { t["layer.table"].set(1, std::numeric_limits<float>::quiet_NaN()); });
-    refused("order", "must have the shape (37)", [](tensors& t) { t["layer.order"].shape = {37, 1}; });
-    for (std::int32_t const input : {-1, 37, std::numeric_limits<std::int32_t>::max()}) {
-        refused("order", "is no permutation of the inputs", [&](tensors& t) { t["layer.order"].set(4, input); });
-    }
-    refused("order", "is no permutation of the inputs", [](tensors& t) {
-        t["layer.order"].set(0, std::int32_t{3});
-        t["layer.order"].set(1, std::int32_t{3});
-    });
     // A small file that claims to be huge is refused before memory is asked for.
     std::string const huge = failure_message([&] { read(good, {index_t{1} << 40, index_t{1} << 22}); });
     EXPECT_TRUE(contains(huge, "'layer.codes'")) << huge;
