@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/simd/hadamard.hpp"
-
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -9,6 +7,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "detent/simd/hadamard.hpp"
 
 namespace {
 
