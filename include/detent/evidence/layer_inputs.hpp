@@ -186,8 +186,7 @@ private:
             basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols());
             nn::products<double>::add(rows.rows(), features(), features(), 1, {rows.data(), rows.outerStride()},
                                       {c.data(), c.outerStride()}, product.data(), product.outerStride());
-            part(begin / rows_per_task) =
-                product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
+            part(begin / rows_per_task) = product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
         });
         return part.sum();
     }
