@@ -41,7 +41,7 @@ struct shuffled {
         return map.then(permutation{test::random_order(w.cols(), seed)}, w.cols());
     }
 
-    friend bool operator==(shuffled, shuffled) = default;
+    bool operator==(shuffled const&) const = default;
 };
 static_assert(Transform<shuffled> && Solver<transformed<shuffled>> && Solver<transformed<shuffled, gptq<>>>);
 static_assert(!Transform<rtn> && !Transform<int>);

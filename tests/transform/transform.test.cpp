@@ -23,7 +23,7 @@ struct even_columns {
         return {std::move(d), w.cols()};
     }
 
-    friend bool operator==(even_columns, even_columns) = default;
+    bool operator==(even_columns const&) const = default;
 };
 
 struct without_equality {
@@ -31,15 +31,15 @@ struct without_equality {
 };
 struct that_changes_itself {
     input_map fit(matrix_view, layer_inputs const&) { return {}; }
-    friend bool operator==(that_changes_itself, that_changes_itself) = default;
+    bool operator==(that_changes_itself const&) const = default;
 };
 struct of_weights_alone {
     input_map fit(matrix_view) const { return {}; }
-    friend bool operator==(of_weights_alone, of_weights_alone) = default;
+    bool operator==(of_weights_alone const&) const = default;
 };
 struct that_answers_a_step {
     input_map::step fit(matrix_view, layer_inputs const&) const { return block_hadamard{}; }
-    friend bool operator==(that_answers_a_step, that_answers_a_step) = default;
+    bool operator==(that_answers_a_step const&) const = default;
 };
 
 static_assert(Transform<even_columns>);
