@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/calibrate/tune.hpp"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -16,8 +14,12 @@
 
 #include "calibrate/tiny_models.hpp"
 #include "detent/calibrate/perplexity.hpp"
+#include "detent/calibrate/tune.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/solver/owq.hpp"
+#include "detent/solver/transformed.hpp"
+#include "detent/transform/hadamard.hpp"
+#include "detent/transform/smooth.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "model/reference_gradient.hpp"
@@ -89,14 +91,66 @@ TEST_P(tune_small, moves_weak_columns_along_the_gradient_of_the_scalar_reference
                     EXPECT_GT(size, 0);
                     for (index_t k = 0; k < 3; ++k) {
                         index_t const column = now.weak.columns()[static_cast<std::size_t>(k)];
-                        index_t const input = now.map.empty() ? column : (*now.map.order())[static_cast<std::size_t>(column)];
+                        index_t const input =
+                            now.map.empty() ? column : (*now.map.order())[static_cast<std::size_t>(column)];
                         for (index_t row = k; row < moved.rows(); row += 3) {
                             std::string const name = before.blocks[i].linear(role).name + ".weight";
                             ASSERT_NEAR(moved(row, input), 0.1 / 32 * reference.derivative(name, row, input),
-                                        1e-4 * size + 1e-7) << name;
+                                        1e-4 * size + 1e-7)
+                                << name;
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+TEST_P(tune_small, moves_weak_columns_that_meet_rotated_inputs) {
+    test::random_weights source;
+    auto const configuration = parse_configuration(GetParam(), "config.json");
+    decoder model = assemble_decoder(configuration, "", source);
+    problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
+    for (block& b : model.blocks) {
+        for (auto const& roles : b.groups()) {
+            for (linear_role const role : roles) {
+                linear_layer& layer = b.linear(role);
+                matrix const w = std::get<matrix>(layer.weight);
+                std::srand(static_cast<unsigned>(w.cols()));
+                layer_inputs const known = layer_inputs::of(matrix::Random(2 * w.cols(), w.cols()));
+                transformed<smooth<>, transformed<hadamard<4>, owq<>>> const solver{
+                    .inner = {.inner = {.columns = 3, .format = float_format::f32}}};
+                layer.weight = pack(solver.solve(w, known, p));
+                source.tensors[layer.name + ".weight"] = dequantize(packed(layer));
+            }
+        }
+    }
+    decoder const before = model;
+    std::vector<nn::token_id> const text(tokens_.begin(), tokens_.begin() + 4 * 9);
+    test::reference_loss reference(configuration, source.tensors, text, 4);
+    decoder_tuner tuner(model, {.tokens = tokens_,
+                                .window = 9,
+                                .batch = 4,
+                                .optimizer = {.learning_rate = 1e7, .eps = 1e8}, // a step of gradient descent
+                                .largest_norm = 1e9});
+    tuner.step();
+    for (linear_role const role : {linear_role::query, linear_role::output, linear_role::up, linear_role::down}) {
+        linear_layer const& layer = before.blocks[0].linear(role);
+        packed_matrix const& was = packed(layer);
+        packed_matrix const& now = packed(model.blocks[0].linear(role));
+        // The derivative by a weight that meets a mapped input is that by all weights of its row, times M^T.
+        for (index_t const row : {0, 4}) {
+            matrix by_inputs(1, was.shape().cols); // (1, in)
+            for (index_t col = 0; col < by_inputs.cols(); ++col) {
+                by_inputs(0, col) = static_cast<float>(reference.derivative(layer.name + ".weight", row, col));
+            }
+            matrix const by_mapped = was.map.apply(by_inputs);
+            for (index_t k = 0; k < 3; ++k) {
+                index_t const column = was.weak.columns()[static_cast<std::size_t>(k)];
+                float const expected = 0.1F / 32 * by_mapped(0, column);
+                EXPECT_NEAR(was.weak.at(k, row) - now.weak.at(k, row), expected,
+                            1e-3F * 0.1F / 32 * by_mapped.cwiseAbs().maxCoeff() + 1e-6F)
+                    << layer.name << ' ' << row;
             }
         }
     }
@@ -109,10 +163,8 @@ TEST_P(tune_small, trains_all_weights_of_float_layers) {
     decoder const before = model;
     std::vector<nn::token_id> const text(tokens_.begin(), tokens_.begin() + 4 * 9);
     test::reference_loss reference(configuration, source.tensors, text, 4);
-    decoder_tuner tuner(model, {.tokens = tokens_,
-                                .window = 9,
-                                .optimizer = {.learning_rate = 1e7, .eps = 1e8},
-                                .largest_norm = 1e9});
+    decoder_tuner tuner(
+        model, {.tokens = tokens_, .window = 9, .optimizer = {.learning_rate = 1e7, .eps = 1e8}, .largest_norm = 1e9});
     tuner.step();
     linear_layer const& down = before.blocks[1].down;
     matrix const moved = std::get<matrix>(down.weight) - std::get<matrix>(model.blocks[1].down.weight);

@@ -18,6 +18,7 @@
 #include "grid/own_grid.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
+#include "matrix/random_map.hpp"
 #include "matrix/random_solution.hpp"
 #include "matrix/random_weak.hpp"
 
@@ -33,7 +34,7 @@ using io::safetensors_writer;
 template <Grid G> packed_matrix random_packed(G const& grid, extents shape, extents tile, bool reordered = false) {
     solution s = test::random_solution(grid, shape, tile, 1);
     if (reordered) {
-        s.order = test::random_order(shape.cols, 2);
+        s.map = input_map(permutation{test::random_order(shape.cols, 2)}, shape.cols);
     }
     return pack(s);
 }
@@ -45,7 +46,7 @@ packed_matrix random_weak(G const& grid, extents shape, extents tile, index_t co
     solution s = test::random_solution(grid, shape, tile, 1);
     test::weaken(s, grid, test::random_columns(shape.cols, count, 3), format);
     if (reordered) {
-        s.order = test::random_order(shape.cols, 2);
+        s.map = input_map(permutation{test::random_order(shape.cols, 2)}, shape.cols);
     }
     return pack(s);
 }
@@ -88,7 +89,7 @@ template <Grid G> void expect_gptq_round_trip(G const& grid) {
         ASSERT_TRUE(dequantize(read[i]) == dequantize(w)) << G::bits << " bits, groups of " << w.tile.cols;
         EXPECT_EQ(read[i].bits, G::bits);
         EXPECT_EQ(read[i].tile, w.tile);
-        EXPECT_EQ(read[i].order.empty(), w.order.empty() || w.tile.cols == w.shape().cols);
+        EXPECT_EQ(read[i].map.empty(), w.map.empty() || w.tile.cols == w.shape().cols);
     }
 }
 
@@ -145,7 +146,7 @@ template <Grid G> void expect_gptq_layout(G const& grid, unsigned offset) {
     auto const scales = elements<half>(file, "a.b.scales");
     auto const group_of = elements<std::int32_t>(file, "a.b.g_idx");
     for (index_t k = 0; k < in; ++k) {
-        index_t const input = w.order[static_cast<std::size_t>(k)];
+        index_t const input = (*w.map.order())[static_cast<std::size_t>(k)];
         index_t const group = k / width;
         ASSERT_EQ(group_of[static_cast<std::size_t>(input)], group);
         for (index_t row = 0; row < out; ++row) {
@@ -194,6 +195,14 @@ TEST(gptq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(io::gptq_obstacle(w), "its scales are f16");
     EXPECT_EQ(io::gptq_obstacle(random_weak(int_grid<4>{}, {32, 32}, {1, 32}, 2, float_format::f16)),
               "it has no weak columns");
+    for (std::string const kind : test::kinds_of_maps) {
+        packed_matrix mapped = random_packed(int_grid<4>{}, {32, 32}, {1, 32});
+        mapped.map = test::random_map(kind, 32, 16);
+        EXPECT_EQ(io::gptq_obstacle(mapped),
+                  kind.empty() || kind == "p" ? "" : "its inputs are only put in another order")
+            << kind;
+        EXPECT_EQ(io::owq_obstacle(mapped), kind.empty() ? "" : "its inputs are as they come") << kind;
+    }
 }
 
 template <Grid G> void expect_owq_round_trip(G const& grid) {
@@ -274,7 +283,8 @@ template <Grid G> void expect_owq_layout(G const& grid, unsigned offset) {
         for (index_t k = 0; k < 4; ++k) {
             EXPECT_EQ(static_cast<float>(weak[static_cast<std::size_t>(k * out + row)]), w.weak.at(k, row));
             EXPECT_EQ(field(codes, row, out, w.weak.columns()[static_cast<std::size_t>(k)], G::bits),
-                      static_cast<unsigned>(s.zero) + offset) << "codes of weak columns stand for 0";
+                      static_cast<unsigned>(s.zero) + offset)
+                << "codes of weak columns stand for 0";
         }
     }
 }
@@ -295,7 +305,7 @@ TEST(owq_obstacle, says_what_the_layout_cannot_hold) {
     EXPECT_EQ(obstacle(e2m1{}, {6, 32}, {1, 32}), "its grids are integers");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {2, 32}), "each of its rows has its own scales");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 16}), "its scales are of whole rows");
-    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are in their natural order");
+    EXPECT_EQ(obstacle(int_grid<4>{}, {6, 32}, {1, 32}, true), "its inputs are as they come");
     EXPECT_EQ(obstacle(int_grid<4>{}, {6, 40}, {1, 40}), "a weight of shape (6, 40) does not fill its words");
     EXPECT_EQ(obstacle(int_grid<3>{}, {5, 32}, {1, 32}), "a weight of shape (5, 32) does not fill its words");
     packed_matrix w = random_packed(int_grid<4>{}, {6, 32}, {1, 32});
@@ -388,10 +398,10 @@ template <Grid G> packed_matrix bytes_packed(G const& grid, scale_format format)
 
 TEST(add_packed, scales_of_8_bits_are_read_back) {
     std::vector<packed_matrix> matrices;
-    for (scale_format const format : {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 1.0F / 2688),
-                                      scale_format(scale_kind::ue4m3, 0.3F), scale_format(scale_kind::ue4m3),
-                                      scale_format(scale_kind::ue4m3, units::lowest),
-                                      scale_format(scale_kind::ue4m3, units::highest)}) {
+    for (scale_format const format :
+         {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 1.0F / 2688),
+          scale_format(scale_kind::ue4m3, 0.3F), scale_format(scale_kind::ue4m3),
+          scale_format(scale_kind::ue4m3, units::lowest), scale_format(scale_kind::ue4m3, units::highest)}) {
         matrices.push_back(bytes_packed(e2m1{}, format));
         matrices.push_back(bytes_packed(int_grid<3>{}, format));
     }
@@ -573,19 +583,85 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
     refused("zeros", "must have the shape (3, 4)", [](tensors& t) { t["layer.zeros"].shape = {4, 3}; });
     refused("codes", "uses a code that stands for no number",
             [](tensors& t) { t["layer.table"].set(1, std::numeric_limits<float>::quiet_NaN()); });
-    refused("order", "must have the shape (37)", [](tensors& t) { t["layer.order"].shape = {37, 1}; });
-    for (std::int32_t const input : {-1, 37, std::numeric_limits<std::int32_t>::max()}) {
-        refused("order", "is no permutation of the inputs", [&](tensors& t) { t["layer.order"].set(4, input); });
-    }
-    refused("order", "is no permutation of the inputs", [](tensors& t) {
-        t["layer.order"].set(0, std::int32_t{3});
-        t["layer.order"].set(1, std::int32_t{3});
-    });
     // A small file that claims to be huge is refused before memory is asked for.
     std::string const huge = failure_message([&] { read(good, {index_t{1} << 40, index_t{1} << 22}); });
     EXPECT_TRUE(contains(huge, "'layer.codes'")) << huge;
     std::string const message = failure_message([&] { read(good, {5, 38}); });
     EXPECT_TRUE(contains(message, "'layer.")) << message;
+}
+
+TEST(add_packed, maps_of_every_kind_are_read_back) {
+    std::vector<packed_matrix> matrices;
+    for (std::string const kind : test::kinds_of_maps) {
+        for (index_t const width : {1, 2, 16}) {
+            matrices.push_back(random_weak(e2m1{}, {6, 48}, {1, 16}, 3, float_format::bf16));
+            matrices.back().map = test::random_map(kind, 48, width);
+        }
+    }
+    auto const read = written_and_read(io::add_packed, matrices);
+    for (std::size_t i = 0; i < matrices.size(); ++i) {
+        EXPECT_TRUE(read[i] == matrices[i]) << i;
+        EXPECT_EQ(read[i].map, matrices[i].map) << i;
+        EXPECT_EQ(dequantize(read[i]), dequantize(matrices[i])) << i;
+    }
+}
+
+TEST(add_packed, writes_a_tensor_for_each_step) {
+    packed_matrix w = random_packed(e2m1{}, {6, 48}, {1, 16});
+    w.map = test::random_map("hdp", 48, 16);
+    tensors all = tensors_of(io::add_packed, w);
+    EXPECT_EQ(all["layer.map.0.hadamard"].type, dtype::i32);
+    EXPECT_EQ(all["layer.map.0.hadamard"].shape, std::vector<index_t>{1});
+    EXPECT_EQ(all["layer.map.0.hadamard"].bytes, io::bytes_of(std::vector<std::int32_t>{16}));
+    EXPECT_EQ(all["layer.map.1.factors"].type, dtype::f32);
+    EXPECT_EQ(all["layer.map.1.factors"].bytes, io::bytes_of(std::get<diagonal>(w.map.steps()[1]).factors));
+    EXPECT_EQ(all["layer.map.2.order"].type, dtype::i32);
+    EXPECT_EQ(all["layer.map.2.order"].bytes, io::bytes_of(std::get<permutation>(w.map.steps()[2]).order));
+    EXPECT_EQ(all.size(), 4U + 3U); // codes, scales, table and tile
+}
+
+TEST(packed_reader, nonsense_in_maps_is_refused) {
+    extents const shape{6, 48};
+    packed_matrix w = random_packed(e2m1{}, shape, {1, 16});
+    w.map = test::random_map("pdhp", 48, 16);
+    tensors const good = tensors_of(io::add_packed, w);
+    auto const refused = [&](std::string const& name, std::string const& problem,
+                             std::function<void(tensors&)> const& change) {
+        expect_refused(good, shape, name, problem, change);
+    };
+    for (std::string const step : {"map.0.order", "map.3.order"}) {
+        std::string const order = "layer." + step;
+        refused(step, "must have the shape (48)", [&](tensors& t) { t[order].shape = {48, 1}; });
+        refused(step, "has type F32", [&](tensors& t) { t[order].type = dtype::f32; });
+        for (std::int32_t const input : {-1, 48, std::numeric_limits<std::int32_t>::max()}) {
+            refused(step, "its order is no permutation of 48 inputs", [&](tensors& t) { t[order].set(4, input); });
+        }
+        refused(step, "its order is no permutation of 48 inputs", [&](tensors& t) {
+            t[order].set(0, std::int32_t{3});
+            t[order].set(1, std::int32_t{3});
+        });
+    }
+    refused("map.1.factors", "must have the shape (48)",
+            [](tensors& t) { t["layer.map.1.factors"] = tensor::of(dtype::f32, {47}, std::vector<float>(47, 1.0F)); });
+    refused("map.1.factors", "has type F64",
+            [](tensors& t) { t["layer.map.1.factors"] = tensor::of(dtype::f64, {48}, std::vector<double>(48, 1.0)); });
+    for (float const factor : {0.0F, -0.0F, std::numeric_limits<float>::denorm_min()}) {
+        refused("map.1.factors", "the factor of input 7 is ",
+                [&](tensors& t) { t["layer.map.1.factors"].set(7, factor); });
+    }
+    for (float const factor : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        refused("map.1.factors", "not finite", [&](tensors& t) { t["layer.map.1.factors"].set(7, factor); });
+    }
+    for (std::int32_t const width : {0, -1, 3, 24, 32, std::numeric_limits<std::int32_t>::min()}) {
+        refused("map.2.hadamard", "do not divide 48 inputs, or are no power of two",
+                [&](tensors& t) { t["layer.map.2.hadamard"].set(0, width); });
+    }
+    refused("map.2.hadamard", "must have the shape (1)", [](tensors& t) { t["layer.map.2.hadamard"].shape = {}; });
+    refused("map.2.order", "is there, but 'layer.map.2.hadamard' is too",
+            [](tensors& t) { t["layer.map.2.order"] = t["layer.map.0.order"]; });
+    refused("map.3.order", "comes after a step that is missing", [](tensors& t) { t.erase("layer.map.2.hadamard"); });
+    refused("order", "is of an earlier version of this layout; quantize the model again",
+            [](tensors& t) { t["layer.order"] = t["layer.map.0.order"]; });
 }
 
 /// What both layouts with weak columns refuse, by the names of their tensors.
@@ -631,8 +707,9 @@ TEST(packed_reader, nonsense_in_weak_columns_is_refused) {
         tensors_of(io::add_packed, random_weak(int_grid<3>{}, shape, {2, 10}, 4, float_format::f16, true));
     expect_bad_weak_columns_refused(good, shape, "weak_columns", "weak", "codes");
     expect_refused(good, shape, "weak_columns", "is missing", [](tensors& t) { t.erase("layer.weak_columns"); });
-    expect_refused(good, shape, "weak", "must have the shape (4, 6)",
-                   [](tensors& t) { t["layer.weak"].shape = {6, 4}; });
+    expect_refused(good, shape, "weak", "must have the shape (4, 6)", [](tensors& t) {
+        t["layer.weak"].shape = {6, 4};
+    });
 }
 
 TEST(packed_reader, nonsense_in_owqs_layout_is_refused) {
@@ -744,8 +821,9 @@ TEST(packed_reader, nonsense_in_scales_of_8_bits_is_refused) {
     }
     for (auto const* const good : {&powers, &numbers}) {
         refused(*good, "scales", "must have the shape (16, 16)", [](tensors& t) { t["layer.scales"].shape = {8, 32}; });
-        refused(*good, "scales", "must have the shape (16, 16)",
-                [](tensors& t) { t["layer.scales"] = {t["layer.scales"].type, {0, 16}, {}}; });
+        refused(*good, "scales", "must have the shape (16, 16)", [](tensors& t) {
+            t["layer.scales"] = {t["layer.scales"].type, {0, 16}, {}};
+        });
     }
     refused(powers, "scales", "has type U8", [](tensors& t) { t["layer.scales"].type = dtype::u8; });
     refused(numbers, "scales", "has type F8_E5M2", [](tensors& t) {
@@ -762,9 +840,8 @@ TEST(packed_reader, nonsense_in_scales_of_8_bits_is_refused) {
     for (float const unit : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
         refused(numbers, "scale_unit", "not finite", [&](tensors& t) { t["layer.scale_unit"].set(0, unit); });
     }
-    refused(powers, "scale_unit", "belongs to scales of type F8_E4M3, not F8_E8M0", [](tensors& t) {
-        t["layer.scale_unit"] = tensor::of(dtype::f32, {1}, std::vector{0.5F});
-    });
+    refused(powers, "scale_unit", "belongs to scales of type F8_E4M3, not F8_E8M0",
+            [](tensors& t) { t["layer.scale_unit"] = tensor::of(dtype::f32, {1}, std::vector{0.5F}); });
 }
 
 TEST(packed_reader, survives_random_changes) {
@@ -883,18 +960,16 @@ TEST(packed_reader, nonsense_about_inputs_is_refused) {
         refused(name, "must have the shape (1)", [&](tensors& t) { t[tensor_name].shape = {}; });
         refused(name, "must have the shape (1)", [&](tensors& t) { t[tensor_name] = {dtype::f32, {0}, {}}; });
         refused(name, "has type I32", [&](tensors& t) { t[tensor_name].type = dtype::i32; });
-        refused(name, "has type F64", [&](tensors& t) {
-            t[tensor_name] = tensor::of(dtype::f64, {1}, std::vector{1.0});
-        });
+        refused(name, "has type F64",
+                [&](tensors& t) { t[tensor_name] = tensor::of(dtype::f64, {1}, std::vector{1.0}); });
     }
     for (std::int8_t const shift : {-1, 16, 127, -128}) {
         refused("shifts", "holds a shift that is not from 0 to 15",
                 [&](tensors& t) { t["layer.input_shifts"].set(3, shift); });
     }
     refused("shifts", "has type U8", [](tensors& t) { t["layer.input_shifts"].type = dtype::u8; });
-    refused("shifts", "must have the shape (5)", [](tensors& t) {
-        t["layer.input_shifts"] = tensor::of(dtype::i8, {4}, std::vector<std::int8_t>(4));
-    });
+    refused("shifts", "must have the shape (5)",
+            [](tensors& t) { t["layer.input_shifts"] = tensor::of(dtype::i8, {4}, std::vector<std::int8_t>(4)); });
     // Each needs the one before it.
     refused("scale", "is there, but 'layer.input_grid' is not", [](tensors& t) { t.erase("layer.input_grid"); });
     refused("zero", "is there, but 'layer.input_scale' is not", [](tensors& t) { t.erase("layer.input_scale"); });

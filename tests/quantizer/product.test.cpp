@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <array>
+#include <string>
+
 #include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/quantized_linear.hpp"
 #include "detent/quantizer/typed_product.hpp"
+#include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"
 #include "matrix/random_activations.hpp"
+#include "matrix/random_map.hpp"
 #include "matrix/random_solution.hpp"
 #include "matrix/random_weak.hpp"
 #include "nn/random_matrix.hpp"
@@ -226,6 +232,145 @@ TEST(quantized_product, has_scales_for_groups_on_both_sides) {
     expect_products_of_groups(all, e2m1{}, scale_kind::ue4m3);
     expect_products_of_groups(all, e4m3{}, scale_kind::e8m0);
 }
+
+/// Weights (21, 96) with this map, packed in groups, with weak columns or without.
+template <Grid G> quantized_matrix<G, per_group<32>> mapped_weights(std::string const& kind, index_t weak) {
+    solution s = test::random_solution(G{}, {21, 96}, {1, 32}, 1);
+    test::weaken(s, G{}, test::random_columns(96, weak, 3), float_format::f16);
+    s.map = test::random_map(kind, 96, 16);
+    return {G{}, per_group<32>{}, s};
+}
+
+/// The same codes for mapped inputs.
+packed_matrix without_map(packed_matrix w) {
+    w.map = {};
+    return w;
+}
+
+/// `f` with weights that have every kind of map, with and without weak columns, and a number of tokens.
+template <Grid G, class F> void for_mapped(F const& f) {
+    for (std::string const kind : test::kinds_of_maps) {
+        for (index_t const weak : {0, 5}) {
+            auto const w = mapped_weights<G>(kind, weak);
+            for (index_t const tokens : {0, 1, 3, 40}) {
+                f(w, tokens);
+                ASSERT_FALSE(testing::Test::HasFailure())
+                    << "map '" << kind << "', " << weak << " weak columns, " << tokens << " tokens";
+            }
+        }
+    }
+}
+
+TEST(mapped_product, is_that_of_mapped_inputs_and_the_packed_codes) {
+    for_mapped<int_grid<4>>([](auto const& w, index_t tokens) {
+        packed_matrix const stored = without_map(w.packed());
+        matrix const x = random_matrix(tokens, 96, 4);
+        matrix const mapped = w.packed().map.apply(x);
+        matrix y(tokens, 21);
+        matrix expected(tokens, 21);
+        for (input_format const format : {input_format::f32, input_format::bf16, input_format::int8}) {
+            multiply(stored, mapped, expected, {}, format);
+            multiply(w.packed(), x, y, {}, format);
+            EXPECT_EQ(y, expected);
+            multiply(w, x, y, {}, format);
+            EXPECT_EQ(y, expected) << "typed";
+        }
+        multiply(stored, mapped, expected);
+        multiply(w, x, y);
+        EXPECT_EQ(y, expected) << "typed";
+        EXPECT_EQ(matrix((w.packed() * x.transpose()).transpose()), expected);
+        EXPECT_EQ(matrix((w * x.transpose()).transpose()), expected) << "typed";
+    });
+}
+
+TEST(mapped_product, rounds_inputs_after_the_map) {
+    activation_quantizer const input(any_grid(int_grid<8>{}), {.width = 32});
+    for_mapped<int_grid<4>>([&](auto const& w, index_t tokens) {
+        packed_matrix const stored = without_map(w.packed());
+        matrix const x = random_matrix(tokens, 96, 4);
+        matrix y(tokens, 21);
+        matrix expected(tokens, 21);
+        multiply(stored, input.quantize(w.packed().map.apply(x)), expected);
+        multiply(w.packed(), input, x, y);
+        EXPECT_EQ(y, expected);
+        multiply(w, input, x, y);
+        EXPECT_EQ(y, expected) << "typed";
+        EXPECT_EQ((quantized_linear(w, input)(x)), expected);
+    });
+}
+
+/// The dense weights (out, in) in double: the numbers in storage times the matrix of the map.
+Eigen::MatrixXd dense_weights(packed_matrix const& w) {
+    Eigen::MatrixXd stored(w.shape().rows, w.shape().cols);
+    for (index_t row = 0; row < stored.rows(); ++row) {
+        for (index_t col = 0; col < stored.cols(); ++col) {
+            stored(row, col) = static_cast<double>(w.stored_at(row, col));
+        }
+    }
+    return stored * test::dense_of(w.map, w.shape().cols);
+}
+
+/// Two matrices differ by the rounding of floats.
+void expect_near(matrix const& found, Eigen::MatrixXd const& expected) {
+    ASSERT_EQ(shape_of(found), shape_of(expected));
+    double const size = expected.size() > 0 ? expected.cwiseAbs().maxCoeff() : 0;
+    EXPECT_TRUE(((found.cast<double>() - expected).array().abs() <= 5e-6 * size).all());
+}
+
+TEST(mapped_product, is_that_of_the_dense_layer) {
+    for_mapped<e2m1>([](auto const& w, index_t tokens) {
+        Eigen::MatrixXd const dense = dense_weights(w.packed()); // (out, in)
+        expect_near(dequantize(w.packed()), dense);
+        matrix const x = random_matrix(tokens, 96, 4);
+        matrix y = matrix::Constant(tokens + 2, 30, -7);
+        multiply(w.packed(), x, y.block(1, 3, tokens, 21));
+        expect_near(y.block(1, 3, tokens, 21), x.cast<double>() * dense.transpose());
+        y.block(1, 3, tokens, 21).setConstant(-7);
+        EXPECT_EQ(y, matrix::Constant(tokens + 2, 30, -7));
+        matrix const g = random_matrix(tokens, 21, 5);
+        matrix back = matrix::Constant(tokens + 2, 100, -7);
+        multiply_transposed(w.packed(), g, back.block(1, 3, tokens, 96));
+        expect_near(back.block(1, 3, tokens, 96), g.cast<double>() * dense);
+        matrix typed(tokens, 96);
+        multiply_transposed(w, g, typed);
+        EXPECT_EQ(typed, back.block(1, 3, tokens, 96));
+        back.block(1, 3, tokens, 96).setConstant(-7);
+        EXPECT_EQ(back, matrix::Constant(tokens + 2, 100, -7));
+    });
+}
+
+TEST(mapped_product, single_weights_are_those_of_the_dense_layer) {
+    for (std::string const kind : test::kinds_of_maps) {
+        auto const w = mapped_weights<int_grid<4>>(kind, 5);
+        matrix const dense = dequantize(w.packed());
+        for (index_t const row : {0, 7, 20}) {
+            EXPECT_EQ(dequantize_row(w.packed(), row), dense.row(row)) << kind;
+            for (index_t const col : {0, 31, 95}) {
+                EXPECT_EQ(w.at(row, col), dense(row, col)) << kind;
+            }
+        }
+        EXPECT_EQ(dequantize_rows(w.packed(), 3, 9), dense.middleRows(3, 6)) << kind;
+    }
+}
+
+#if defined(_OPENMP)
+TEST(mapped_product, threads_do_not_change_a_bit) {
+    activation_quantizer const input(any_grid(int_grid<8>{}), {.width = 32});
+    threads two(2);
+    for_mapped<int_grid<4>>([&](auto const& w, index_t tokens) {
+        matrix const x = random_matrix(tokens, 96, 4);
+        matrix const g = random_matrix(tokens, 21, 5);
+        auto const all = [&](executor_ref executor) {
+            std::array<matrix, 3> found{matrix(tokens, 21), matrix(tokens, 21), matrix(tokens, 96)};
+            multiply(w, x, found[0], executor);
+            multiply(w, input, x, found[1], executor);
+            multiply_transposed(w, g, found[2], executor);
+            return found;
+        };
+        EXPECT_EQ(all(two), all({}));
+    });
+}
+#endif
 
 #if defined(_OPENMP)
 TEST(quantized_product, threads_do_not_change_a_bit) {

@@ -187,7 +187,7 @@ TEST(typed_product, has_the_bits_of_the_packed_product_transposed) {
 
 TEST(typed_product, follows_the_order_of_columns) {
     solution s = test::random_solution(int_grid<4>{}, shape, {1, 128}, 1);
-    s.order = test::random_order(shape.cols, 2);
+    s.map = input_map(permutation{test::random_order(shape.cols, 2)}, shape.cols);
     quantized_matrix const w(int_grid<4>{}, per_group<128>{}, s);
     matrix const x = random_matrix(3, shape.cols, 4);
     matrix y(3, shape.rows);

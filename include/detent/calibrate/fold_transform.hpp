@@ -31,9 +31,9 @@ inline vector factors_of(input_map const& map, index_t features) {
 }
 
 /// Folds what `transform` does to the inputs of linear layers into the norms and weights before them, at every site of
-/// every block where that is possible (`fold_obstacle`), so that the model computes what it did and needs no maps there.
-/// Layers that read the same input get one map, fitted to all their weights and to what the float model makes of the
-/// text. @throws error when the text gives no window, or the map does more than multiply channels; `cancelled`.
+/// every block where that is possible (`fold_obstacle`), so that the model computes what it did and needs no maps
+/// there. Layers that read the same input get one map, fitted to all their weights and to what the float model makes of
+/// the text. @throws error when the text gives no window, or the map does more than multiply channels; `cancelled`.
 template <Transform T>
 void fold_transform(decoder& model, T const& transform, calibration const& text, executor_ref executor = {},
                     progress const& report = {}) {
@@ -51,8 +51,9 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
             inputs.emplace_back(channels_of(b, site));
         }
         for (index_t w = 0; w < windows; w += at_once) {
-            advance(report, "fold", (static_cast<double>(i) + static_cast<double>(w) / static_cast<double>(windows)) /
-                                        static_cast<double>(model.blocks.size()));
+            advance(report, "fold",
+                    (static_cast<double>(i) + static_cast<double>(w) / static_cast<double>(windows)) /
+                        static_cast<double>(model.blocks.size()));
             nn::token_rows const rows{.sequences = std::min(at_once, windows - w)};
             auto here = x.middleRows(w * text.window, rows.sequences * text.window);
             auto const add = [&](fold_site site, matrix_view read) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "detent/core/contract.hpp"
@@ -117,7 +118,8 @@ public:
     }
 
     /// The same about mapped inputs M x, kept until another map is asked for: H' = M H M^T, C' = M C M^T, the kept
-    /// inputs mapped. The largest values are those of the kept inputs, or else not known, as blocks mix inputs.
+    /// inputs mapped. Where blocks mix inputs, the largest values are those of the kept inputs if all were kept, and
+    /// else not known.
     layer_inputs const& mapped(input_map const& map, executor_ref executor = {}) const {
         if (map.empty()) {
             return *this;
@@ -164,7 +166,11 @@ private:
             m.sum_ = map.both_sides(sum_, executor);
             m.differences_ = mapped_hessian(differences_);
         }
-        if (kept().rows() > 0 && kept().rows() == hessian_.tokens()) {
+        bool const mixes = std::ranges::any_of(
+            map.steps(), [](auto const& step) { return std::holds_alternative<block_hadamard>(step); });
+        if (!mixes && largest_.size() > 0) {
+            m.largest_ = map.apply(largest_.transpose()).cwiseAbs().transpose();
+        } else if (kept().rows() > 0 && kept().rows() == hessian_.tokens()) {
             m.largest_ = m.kept().cwiseAbs().colwise().maxCoeff().transpose();
         }
         return m;
@@ -180,8 +186,7 @@ private:
             basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols());
             nn::products<double>::add(rows.rows(), features(), features(), 1, {rows.data(), rows.outerStride()},
                                       {c.data(), c.outerStride()}, product.data(), product.outerStride());
-            part(begin / rows_per_task) =
-                product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
+            part(begin / rows_per_task) = product.cwiseProduct(a.middleRows(begin, end - begin).cast<double>()).sum();
         });
         return part.sum();
     }

@@ -529,25 +529,37 @@ private:
             throw wrong(name + ".order", "is of an earlier version of this layout; quantize the model again");
         }
         input_map steps;
-        for (index_t i = 0;; ++i) {
-            std::string const step = name + ".map." + std::to_string(i);
-            std::string const order = step + ".order", factors = step + ".factors", hadamard = step + ".hadamard";
-            bool const found[] = {file_.contains(order), file_.contains(factors), file_.contains(hadamard)};
-            if (std::ranges::count(found, true) == 0) {
-                return steps;
+        index_t i = 0;
+        for (auto found = map_tensors(name, i); !found.empty(); found = map_tensors(name, ++i)) {
+            std::string const& tensor = found.front();
+            if (found.size() > 1) {
+                throw wrong(tensor, "is there, but '" + printable(found.back()) + "' is too");
             }
-            if (std::ranges::count(found, true) > 1) {
-                throw wrong(step, "is several steps at once");
-            }
+            auto next = tensor.ends_with(".order") ? input_map::step(permutation{integers<std::int32_t>(tensor, {in})})
+                        : tensor.ends_with(".factors") ? input_map::step(diagonal{numbers(tensor, {in})})
+                                                       : block_hadamard{integers<std::int32_t>(tensor, {1}).front()};
             try {
-                steps.then(found[0]   ? input_map::step(permutation{integers<std::int32_t>(order, {in})})
-                           : found[1] ? input_map::step(diagonal{floats(factors, {in})})
-                                      : block_hadamard{integers<std::int32_t>(hadamard, {1}).front()},
-                           in);
+                steps.then(std::move(next), in);
             } catch (error const& e) {
-                throw wrong(found[0] ? order : found[1] ? factors : hadamard, e.what());
+                throw wrong(tensor, e.what());
             }
         }
+        if (auto const late = map_tensors(name, i + 1); !late.empty()) {
+            throw wrong(late.front(), "comes after a step that is missing");
+        }
+        return steps;
+    }
+
+    /// The tensors that there are of step `i` of the map of layer `name`: each kind of step has another.
+    std::vector<std::string> map_tensors(std::string const& name, index_t i) const {
+        std::vector<std::string> found;
+        for (char const* const kind : {".order", ".factors", ".hadamard"}) {
+            std::string tensor = name + ".map." + std::to_string(i) + kind;
+            if (file_.contains(tensor)) {
+                found.push_back(std::move(tensor));
+            }
+        }
+        return found;
     }
 
     error does_not_hold(std::string const& name, extents shape) const {

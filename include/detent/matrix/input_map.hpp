@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <variant>
@@ -61,8 +62,8 @@ public:
     }
 
     /// Does another map, of as many inputs, after this one.
-    input_map& then(input_map const& next) {
-        steps_.insert(steps_.end(), next.steps_.begin(), next.steps_.end());
+    input_map& then(input_map next) {
+        std::ranges::move(next.steps_, std::back_inserter(steps_));
         return *this;
     }
 

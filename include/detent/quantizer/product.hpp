@@ -21,16 +21,16 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats is
-/// faster and rounds mapped inputs, as `input_format` says.
+/// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats
+/// is faster and rounds mapped inputs, as `input_format` says.
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
               input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
     stopwatch::section const timed(executor.watch(), work::products);
     auto const multiply_mapped = [&](matrix_view inputs) {
-        kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(),
-                                y.outerStride(), executor, format);
+        kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
+                                executor, format);
     };
     w.map.empty() ? multiply_mapped(x) : multiply_mapped(w.map.apply(x, executor));
 }

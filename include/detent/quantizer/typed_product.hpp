@@ -43,8 +43,8 @@ void multiply(quantized_matrix<G, P> const& w, activation_quantizer const& input
     multiply<known_weights<G, P>>(w.packed(), input, x, y, executor);
 }
 
-/// y = x W^T for codes of mapped activations: x (token, in), y (token, out). It runs on integers where it does with the packed
-/// matrix.
+/// y = x W^T for codes of mapped activations: x (token, in), y (token, out). It runs on integers where it does with the
+/// packed matrix.
 template <GridOrChoice G, Granularity P>
 void multiply(quantized_matrix<G, P> const& w, quantized_activations const& x, matrix_ref y,
               executor_ref executor = {}) {

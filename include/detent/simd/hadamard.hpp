@@ -17,8 +17,10 @@ constexpr bool is_power_of_two(index_t n) { return n > 0 && (n & (n - 1)) == 0; 
 
 /// Replaces eight numbers by their Walsh-Hadamard transform, not normalized.
 template <class T> void hadamard_of_eight(T* x) noexcept {
-    T const a[] = {x[0] + x[1], x[0] - x[1], x[2] + x[3], x[2] - x[3], x[4] + x[5], x[4] - x[5], x[6] + x[7], x[6] - x[7]};
-    T const b[] = {a[0] + a[2], a[1] + a[3], a[0] - a[2], a[1] - a[3], a[4] + a[6], a[5] + a[7], a[4] - a[6], a[5] - a[7]};
+    T const a[] = {x[0] + x[1], x[0] - x[1], x[2] + x[3], x[2] - x[3],
+                   x[4] + x[5], x[4] - x[5], x[6] + x[7], x[6] - x[7]};
+    T const b[] = {a[0] + a[2], a[1] + a[3], a[0] - a[2], a[1] - a[3],
+                   a[4] + a[6], a[5] + a[7], a[4] - a[6], a[5] - a[7]};
     for (int i = 0; i < 4; ++i) {
         x[i] = b[i] + b[i + 4];
         x[i + 4] = b[i] - b[i + 4];

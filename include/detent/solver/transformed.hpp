@@ -10,9 +10,9 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Solves a problem that keeps the layer's function but is easier: `transform` says how inputs are mapped, x' = M x, and
-/// `inner` rounds W' = W M^-1 knowing the evidence of x', H' = M H M^T, which is mapped and not collected again. The
-/// solution tells the map, which products apply once a call.
+/// Solves a problem that keeps the layer's function but is easier: `transform` says how inputs are mapped, x' = M x,
+/// and `inner` rounds W' = W M^-1 knowing the evidence of x', H' = M H M^T, which is mapped and not collected again.
+/// The solution tells the map, which products apply once a call.
 template <Transform T, Solver Inner = rtn> struct transformed {
     static constexpr wrapping wraps = wrapping::map;
 

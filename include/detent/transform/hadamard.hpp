@@ -2,7 +2,10 @@
 
 #pragma once
 
+#include <string>
+
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/matrix/input_map.hpp"
@@ -19,9 +22,10 @@ constexpr index_t hadamard_width(index_t width, index_t features) {
     return block;
 }
 
-/// Rotates every `Width` consecutive inputs by the orthonormal Walsh-Hadamard matrix (QuaRot, Ashkboos et al.; in blocks
-/// as MR-GPTQ, Egiazarian et al.): outliers are spread over their block. Where `Width` does not divide the inputs, the
-/// largest power of two below that does is taken (`hadamard_width`); `hadamard<>{64}` takes the width at run time.
+/// Rotates every `Width` consecutive inputs by the orthonormal Walsh-Hadamard matrix (QuaRot, Ashkboos et al.; in
+/// blocks as MR-GPTQ, Egiazarian et al.): outliers are spread over their block. Where `Width` does not divide the
+/// inputs, the largest power of two below that does is taken (`hadamard_width`); `hadamard<>{64}` takes the width at
+/// run time.
 template <index_t Width = dynamic> struct hadamard {
     static_assert(simd::is_power_of_two(Width), "a Hadamard block is a power of two wide");
 

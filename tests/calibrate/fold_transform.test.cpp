@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "detent/calibrate/fold_transform.hpp"
+#include "detent/grid/int_grid.hpp"
+#include "detent/scale/minmax.hpp"
+#include "detent/solver/rtn.hpp"
+#include "detent/transform/hadamard.hpp"
+#include "detent/transform/in_order.hpp"
+#include "detent/transform/power_of_two.hpp"
+#include "detent/transform/smooth.hpp"
+#include "io/failure_message.hpp"
+#include "matrix/random_map.hpp"
+#include "model/random_decoder.hpp"
+
+namespace detent {
+namespace {
+
+/// Whether everything that folding may change at `site` is as it was.
+bool unchanged(block const& now, block const& was, fold_site site) {
+    for (linear_role const role : readers_of(was, site)) {
+        auto const* const before = std::get_if<matrix>(&was.linear(role).weight);
+        if (before != nullptr && std::get<matrix>(now.linear(role).weight) != *before) {
+            return false;
+        }
+    }
+    return true;
+}
+
+class fold_transform_of : public testing::TestWithParam<nlohmann::json> {
+protected:
+    decoder const model_ = test::random_decoder(GetParam());
+    std::vector<nn::token_id> const tokens_ = test::some_tokens(3 * 12 + 5);
+    calibration const text_{.tokens = tokens_, .window = 12, .windows = 3};
+    std::vector<nn::token_id> const others_ = test::some_tokens(17);
+
+    matrix logits(decoder const& model) const { return model.forward(others_); }
+
+    template <Transform T> decoder folded(T const& transform, executor_ref executor = {}) const {
+        decoder model = model_;
+        fold_transform(model, transform, text_, executor);
+        return model;
+    }
+};
+
+nlohmann::json relu_json() {
+    auto json = test::opt_json();
+    json["activation_function"] = "relu";
+    return json;
+}
+INSTANTIATE_TEST_SUITE_P(, fold_transform_of, testing::Values(test::llama_json(), test::opt_json(), relu_json()),
+                         [](auto const& test) {
+                             return test.param["model_type"].template get<std::string>() + "_" +
+                                    test.param.value("activation_function", "silu");
+                         });
+
+TEST_P(fold_transform_of, smooth_keeps_the_function) {
+    matrix const expected = logits(model_);
+    for (float const exponent : {0.0F, 0.5F, 1.0F}) {
+        decoder const model = folded(smooth<>{exponent});
+        matrix const difference = logits(model) - expected;
+        EXPECT_LE(difference.cwiseAbs().maxCoeff(), 1e-5F * expected.cwiseAbs().maxCoeff()) << exponent;
+        for (std::size_t i = 0; i < model.blocks.size(); ++i) {
+            for (fold_site const site : fold_sites) {
+                EXPECT_EQ(unchanged(model.blocks[i], model_.blocks[i], site), !can_fold(model_.blocks[i], site))
+                    << i << ' ' << static_cast<int>(site);
+            }
+        }
+    }
+}
+
+TEST_P(fold_transform_of, powers_of_two_keep_every_bit) {
+    decoder const model = folded(power_of_two{});
+    EXPECT_EQ(logits(model), logits(model_));
+    for (std::size_t i = 0; i < model.blocks.size(); ++i) { // the inputs of layers are not all alike
+        EXPECT_FALSE(unchanged(model.blocks[i], model_.blocks[i], fold_site::attention_input)) << i;
+    }
+}
+
+TEST_P(fold_transform_of, fits_one_map_to_all_that_read_an_input) {
+    decoder const model = folded(smooth<>{});
+    block const& b = model_.blocks[0];
+    matrix const x = model_.embed(std::span(tokens_).first(36), {.sequences = 3});
+    std::vector<linear_role> const readers = readers_of(b, fold_site::attention_input);
+    ASSERT_EQ(readers.size(), 3U);
+    vector weights = vector::Zero(12); // the largest of each column
+    for (linear_role const role : readers) {
+        weights = weights.cwiseMax(std::get<matrix>(b.linear(role).weight).cwiseAbs().colwise().maxCoeff().transpose());
+    }
+    vector const inputs = b.attention_input(x).cwiseAbs().colwise().maxCoeff().transpose();
+    vector const scales = smoothing_scales(inputs, weights, 0.5F);
+    EXPECT_TRUE(model.blocks[0].attention_norm.weight.isApprox(b.attention_norm.weight.cwiseQuotient(scales), 1e-5F));
+    for (linear_role const role : {linear_role::query, linear_role::key}) { // value also writes the next activation
+        EXPECT_TRUE(std::get<matrix>(model.blocks[0].linear(role).weight)
+                        .isApprox(std::get<matrix>(b.linear(role).weight) * scales.asDiagonal(), 1e-5F));
+    }
+}
+
+TEST_P(fold_transform_of, leaves_alone_what_cannot_be_folded) {
+    decoder model = model_;
+    linear_layer& up = model.blocks[1].up; // which reads one site, and writes another
+    problem_of const p{int_grid<8>{}, per_channel{}, minmax_range{}};
+    up.weight = pack(rtn{}.solve(std::get<matrix>(up.weight), {}, p));
+    decoder const before = model;
+    fold_transform(model, smooth<>{}, text_);
+    for (fold_site const site : fold_sites) {
+        bool const reads_or_writes = site == fold_site::mlp_input || site == fold_site::mlp_hidden;
+        EXPECT_EQ(unchanged(model.blocks[1], before.blocks[1], site), reads_or_writes) << static_cast<int>(site);
+    }
+    EXPECT_TRUE(std::get<packed_matrix>(up.weight) == std::get<packed_matrix>(before.blocks[1].up.weight));
+    matrix const expected = logits(before);
+    EXPECT_LE((logits(model) - expected).cwiseAbs().maxCoeff(), 1e-5F * expected.cwiseAbs().maxCoeff());
+}
+
+TEST_P(fold_transform_of, refuses_maps_that_do_more_than_multiply) {
+    for (auto const& fold :
+         {std::function<void(decoder&)>([&](decoder& m) { fold_transform(m, hadamard<4>{}, text_); }),
+          std::function<void(decoder&)>([&](decoder& m) { fold_transform(m, in_order{}, text_); })}) {
+        decoder model = model_;
+        EXPECT_EQ(failure_message([&] { fold(model); }),
+                  "transform: cannot be folded: it does more than multiply every channel");
+        EXPECT_EQ(logits(model), logits(model_));
+    }
+}
+
+TEST_P(fold_transform_of, says_what_is_wrong_and_can_be_cancelled) {
+    decoder model = model_;
+    EXPECT_EQ(failure_message([&] { fold_transform(model, smooth<>{}, {.tokens = tokens_, .window = 100}); }),
+              "calibration text: gives no window of 100 tokens");
+    EXPECT_EQ(failure_message([&] { fold_transform(model, smooth<>{}, {.tokens = tokens_, .window = 0}); }),
+              "calibration text: gives no window of 0 tokens");
+    EXPECT_TRUE(contains(failure_message([&] { fold_transform(model, smooth<>{2}, text_); }), "smooth"));
+    EXPECT_THROW(fold_transform(model, smooth<>{}, text_, {}, [](std::string_view, double) { return false; }),
+                 cancelled);
+    EXPECT_EQ(logits(model), logits(model_));
+}
+
+#if defined(_OPENMP)
+TEST_P(fold_transform_of, threads_do_not_change_a_bit) {
+    threads three(3);
+    EXPECT_EQ(logits(folded(smooth<>{}, three)), logits(folded(smooth<>{})));
+}
+#endif
+
+TEST(factors_of, multiplies_those_of_all_steps) {
+    EXPECT_EQ(factors_of({}, 3), vector::Ones(3));
+    input_map map(diagonal{{1, 2, 3}}, 3);
+    map.then(diagonal{{4, 5, -0.5F}}, 3);
+    vector expected(3);
+    expected << 4, 10, -1.5F;
+    EXPECT_EQ(factors_of(map, 3), expected);
+    for (std::string const kind : {"p", "h", "dp", "hd"}) {
+        EXPECT_EQ(failure_message([&] { factors_of(test::random_map(kind, 8, 4), 8); }),
+                  "transform: cannot be folded: it does more than multiply every channel")
+            << kind;
+    }
+}
+
+} // namespace
+} // namespace detent
