@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "detent/transform/fake_quantizer.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/two_groups.hpp"
 
 namespace {
 
@@ -214,6 +216,32 @@ TEST(catalogue, solvers_choose_codes_for_scales_that_are_given) {
         EXPECT_LT(loss(":gptq:act"), loss("")) << grid;
         EXPECT_LT(loss(":owq=2"), loss(":gptq")) << grid;
     }
+}
+
+TEST(catalogue, weak_columns_stand_among_scales_that_are_given) {
+    test::two_groups const l;
+    auto const result = [&](char const* text) {
+        return named_quantizer(spec::parse(text)).with_scales(l.given)(l.w, l.known);
+    };
+    quantization const plain = result("int3:g16:owq=2:rtn:uncompensated");
+    EXPECT_EQ(plain.weights.weak.columns(), (std::vector<std::int32_t>{0, 1}));
+    EXPECT_EQ(plain.weights.scales, l.given.scales);
+    matrix const numbers = dequantize(plain.weights);
+    for (index_t row = 0; row < l.w.rows(); ++row) {
+        for (index_t col = 2; col < 32; ++col) {
+            ASSERT_EQ(numbers(row, col), test::nearest(l, row, col)) << "row " << row << ", column " << col;
+        }
+    }
+    for (auto const* const text :
+         {"int3:g16:owq=2", "int3:g16:owq=2:act", "int3:g16:owq=2:obq", "int3:g16:owq=2:rtn"}) {
+        quantization const better = result(text);
+        EXPECT_EQ(better.weights.weak.columns(), plain.weights.weak.columns()) << text;
+        EXPECT_EQ(better.weights.scales, l.given.scales) << text;
+        EXPECT_LT(l.relative_error(better.weights), l.relative_error(plain.weights)) << text;
+    }
+    EXPECT_EQ(failure_message([&] { result("int3:g8:owq=2"); }), "given scales: are not for tiles of this matrix");
+    EXPECT_EQ(failure_message([&] { result("int3:g16:clip"); }),
+              "clipping: has nothing to learn where scales are given");
 }
 
 TEST(catalogue, scales_that_do_not_fit_are_counted) {

@@ -11,6 +11,7 @@
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/solver/any_solver.hpp"
 #include "detent/solver/clipped.hpp"
+#include "detent/solver/obq.hpp"
 #include "detent/solver/owq.hpp"
 #include "detent/solver/searched.hpp"
 #include "detent/solver/solver.hpp"
