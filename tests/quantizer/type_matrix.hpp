@@ -4,14 +4,10 @@
 
 #include <concepts>
 #include <cstddef>
-#include <type_traits>
-
-#include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
-#include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
@@ -22,7 +18,6 @@
 #include "detent/solver/transformed.hpp"
 #include "detent/transform/hadamard.hpp"
 #include "grid/own_grid.hpp"
-#include "solver/correlated_inputs.hpp"
 
 // The matrix of all types that a quantizer is composed of, and a sample of it that is run.
 
@@ -83,80 +78,6 @@ template <class G, class P, class R, class S, class Outer = bare, class Inner = 
     using type = detent::quantizer<G, P, solver, R>;
 };
 
-/// How many weak columns there are, wherever in a solver they are counted.
-template <class S> void take_columns_out(S& solver, index_t columns) {
-    if constexpr (requires { solver.columns; }) {
-        solver.columns = columns;
-    }
-    if constexpr (requires { solver.inner; }) {
-        take_columns_out(solver.inner, columns);
-    }
-}
-
-/// A layer of 24 x 48 weights and 300 inputs that depend on each other, a little less of which is left behind quantized
-/// layers.
-struct matrix_layer {
-    matrix w = random_matrix(24, 48, 3);
-    matrix x;
-    layer_inputs known{48};
-
-    matrix_layer() {
-        matrix const floats = correlated_inputs(300, 48, 1);
-        x = 0.98F * floats + 0.02F * floats.cwiseAbs().mean() * random_matrix(300, 48, 7);
-        known.add(x, floats);
-    }
-
-    static matrix_layer const& shared() {
-        static matrix_layer const layer;
-        return layer;
-    }
-};
-
-/// The output error, over the output, that no solver for so many bits may exceed.
-constexpr double sane_error(int bits) {
-    return bits == 1 ? 0.95 : bits == 2 ? 0.8 : bits == 3 ? 0.5 : bits < 8 ? 0.3 : 0.15;
-}
-
-template <class Q> Q make_quantizer() {
-    Q q;
-    take_columns_out(q.solver, 2);
-    if constexpr (std::same_as<decltype(q.granularity), per_tile>) {
-        q.granularity = {3, 20};
-    }
-    if constexpr (requires { q.range.steps; }) {
-        q.range.steps = 20;
-    }
-    return q;
-}
-
-/// A typed test of one cell.
-template <class Cell> class type_matrix : public testing::Test {};
-TYPED_TEST_SUITE_P(type_matrix);
-
-TYPED_TEST_P(type_matrix, quantizes_sanely) {
-    using quantizer_type = typename TypeParam::type;
-    matrix_layer const& l = matrix_layer::shared();
-    auto const q = make_quantizer<quantizer_type>();
-    auto const result = q(l.w, l.known);
-    matrix const numbers = dequantize(result.packed());
-    ASSERT_TRUE(numbers.allFinite());
-    double const error = std::sqrt(l.known.output_error(l.w, numbers) / l.known.hessian().quadratic(l.w));
-    EXPECT_LT(error, sane_error(decltype(q.grid)::bits));
-    EXPECT_GT(error, 0);
-    constexpr bool has_weak = wraps<wrapping::weak_columns, decltype(q.solver)>;
-    EXPECT_EQ(result.packed().weak.count(), has_weak ? 2 : 0);
-    EXPECT_EQ(result.report().fallback, "");
-
-    matrix y(l.x.rows(), l.w.rows()); // (token, out)
-    multiply(result, l.x, y);
-    matrix const expected = l.x * numbers.transpose();
-    EXPECT_LE((y - expected).cwiseAbs().maxCoeff(), 1e-4 * expected.cwiseAbs().maxCoeff());
-
-    class threads two(2);
-    EXPECT_EQ(q(l.w, l.known, two).packed(), result.packed());
-}
-REGISTER_TYPED_TEST_SUITE_P(type_matrix, quantizes_sanely);
-
 // The sample: every grid, granularity, range, solver, wrapper and pair of wrappers at least once.
 
 using sample_1 = type_list<
@@ -189,9 +110,5 @@ using sample_3 = type_list<
     cell<own_affine, per_channel, minmax_range, qronos<>, weak, search>,
     cell<own_affine, per_tile, truncated_range, gptq<>, search, weak>,
     cell<own_affine, per_tensor, absmax_range, obq, rotate, weak>>;
-
-/// The same as a list of Google Test.
-template <class List> struct as_types;
-template <class... Ts> struct as_types<type_list<Ts...>> { using type = testing::Types<Ts...>; };
 
 } // namespace detent::test

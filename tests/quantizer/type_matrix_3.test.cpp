@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "quantizer/type_matrix.hpp"
+#include "quantizer/type_matrix_run.hpp"
 
 namespace detent::test {
 

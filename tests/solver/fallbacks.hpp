@@ -44,6 +44,17 @@ inline matrix inputs_with_dead_ones() {
     return x;
 }
 
+/// What a solver, or the one that it wraps, rounds in place of `w`.
+template <class S> matrix corrected_by(S const& solver, matrix const& w, layer_inputs const& known) {
+    if constexpr (CorrectingSolver<S>) {
+        return solver.correct(w, known);
+    } else if constexpr (requires { solver.inner; }) {
+        return corrected_by(solver.inner, w, known);
+    } else {
+        return w;
+    }
+}
+
 /// The weights of inputs that were always zero are rounded to nearest and make up for nothing: the codes of others are
 /// those for inputs without them, where scales do not depend on them.
 template <class S> void expect_dead_inputs_rounded_to_nearest(S const& solver) {
@@ -66,12 +77,9 @@ template <class S> void expect_dead_inputs_rounded_to_nearest(S const& solver) {
             others.push_back(j);
         }
     }
-    matrix corrected = w;
-    if constexpr (CorrectingSolver<S>) {
-        corrected = solver.correct(w, known);
-        EXPECT_EQ(corrected.col(3), w.col(3));
-        EXPECT_EQ(corrected.col(39), w.col(39));
-    }
+    matrix const corrected = corrected_by(solver, w, known);
+    EXPECT_EQ(corrected.col(3), w.col(3));
+    EXPECT_EQ(corrected.col(39), w.col(39));
     solution const nearest = rtn{}.solve(take_columns(corrected, others), {}, p);
     index_t not_zero = 0;
     for (std::int32_t const dead : {3, 39}) {

@@ -60,7 +60,7 @@ TEST(solver, wrappers_factor_as_what_they_wrap_does) {
 }
 
 /// A layer and the error of its output, (1/n) |W x - Q x|^2 over its inputs.
-struct layer {
+struct correlated_layer {
     matrix w = random_matrix(24, 64, 3);
     layer_inputs known = layer_inputs::of(correlated_inputs(300, 64, 1));
 
@@ -73,7 +73,7 @@ struct layer {
 /// Whatever wraps them, `S` loses less than rounding to nearest does in its place, and the same bits come out for any
 /// executor.
 template <class S> void expect_better_than_rtn_everywhere() {
-    layer const l;
+    correlated_layer const l;
     EXPECT_LT(l.error(S{}), 0.9 * l.error(rtn{}));
     EXPECT_LT(l.error(owq<S>{.columns = 4}), 0.9 * l.error(owq<rtn>{.columns = 4}));
     EXPECT_LT(l.error(owq<S>{.columns = 4}), l.error(S{}));
@@ -94,7 +94,7 @@ TEST(solver, a_users_solver_that_wants_the_hessian_works_everywhere) {
 }
 
 TEST(solver, a_users_solver_that_knows_only_weights_works_everywhere) {
-    layer const l;
+    correlated_layer const l;
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     // Under owq it sees the columns that are left, in their order, and the others make up for its errors.
     solution const s = owq<error_diffusion>{.columns = 3}.solve(l.w, l.known, p);
@@ -120,7 +120,7 @@ TEST(solver, a_users_solver_that_knows_only_weights_works_everywhere) {
 
 TEST(solver, a_factor_stands_for_what_weak_columns_leave) {
     // coordinate_descent from the leading part of the factor is the one on H_qq - H_qw H_ww^-1 H_wq.
-    layer const l;
+    correlated_layer const l;
     hessian const& h = l.known;
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     solution const s = owq<coordinate_descent>{.columns = 3}.solve(l.w, h, p);
@@ -143,7 +143,7 @@ TEST(solver, a_factor_stands_for_what_weak_columns_leave) {
 }
 
 TEST(solver, is_told_only_what_it_asks_for) {
-    layer const l;
+    correlated_layer const l;
     problem_of const p{int_grid<3>{}, per_group<16>{}, minmax_range{}};
     auto const expect_same = [&](auto const& solver) {
         auto const expected = solve_with(solver, l.w, l.known, p).codes;
