@@ -295,6 +295,9 @@ TEST(catalogue, a_search_with_dynamic_inputs_takes_them_as_they_are_shown) {
         EXPECT_TRUE(*q.input == activation_quantizer(any_grid(int_grid<8>{}))) << text;
         EXPECT_TRUE(q.weights == l.result("fp4:search").weights) << text;
     }
+    quantization const floats = l.result("fp4:a=fp4:search"); // each token still has a range of its own
+    EXPECT_TRUE(*floats.input == activation_quantizer(any_grid(e2m1{}, "e2m1")));
+    EXPECT_TRUE(floats.weights == l.result("fp4:search").weights);
     quantization const fixed = l.result("fp4:a=int8@tensor:search");
     ASSERT_TRUE(fixed.input && !fixed.input->fixed().empty());
     EXPECT_LT(l.error(fixed), l.error("fp4:a=int8@tensor"));

@@ -14,6 +14,7 @@
 #include "detent/solver/clipped.hpp"
 #include "detent/solver/obq.hpp"
 #include "detent/solver/owq.hpp"
+#include "grid/own_grid.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
 
@@ -65,6 +66,8 @@ TEST(clipped, loses_in_no_row_of_tiles_against_its_inner_solver) {
     expect_no_row_loses(problem_of{int_grid<2>{}, per_group<16>{}, minmax_range{}}, gptq<>{}, 0.98);
     expect_no_row_loses(problem_of{e2m1{}, per_group<24>{}, absmax_range{}}, gptq<>{.static_groups = true}, 1);
     expect_no_row_loses(problem_of{int_grid<3, zero::none>{}, per_channel{}, absmax_range{}}, obq{}, 0.98);
+    expect_no_row_loses(problem_of{test::five{}, per_channel{}, absmax_range{}}, gptq<>{},
+                        1); // has codes without numbers
     expect_no_row_loses(problem_of{int_grid<2>{}, per_channel{}, minmax_range{}}, rtn{}, 0.95);
     expect_no_row_loses(problem_of{int_grid<3>{}, per_group<16>{}, minmax_range{}}, rtn{}, 0.98);
 }

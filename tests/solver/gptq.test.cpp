@@ -200,13 +200,13 @@ TEST(gptq, activation_order_follows_a_permutation_of_the_inputs) {
 TEST(gptq, only_groups_that_follow_the_activation_order_are_stored_in_it) {
     matrix const w = random_matrix(4, 40, 1);
     hessian const h = hessian::of(correlated_inputs(100, 40, 1));
-    auto const order_of = [&](per_tile granularity, gptq<> const& solver) {
-        return solver.solve(w, h, problem_of{int_grid<4>{}, granularity, minmax_range{}}).order;
+    auto const map_of = [&](per_tile granularity, gptq<> const& solver) {
+        return solver.solve(w, h, problem_of{int_grid<4>{}, granularity, minmax_range{}}).map;
     };
-    EXPECT_EQ(order_of({1, 16}, {.activation_order = true}), factor(h, {0.01, true}).order);
-    EXPECT_TRUE(order_of({1, 16}, {.activation_order = true, .static_groups = true}).empty());
-    EXPECT_TRUE(order_of({1, 0}, {.activation_order = true}).empty());
-    EXPECT_TRUE(order_of({1, 16}, {}).empty());
+    EXPECT_EQ(map_of({1, 16}, {.activation_order = true}), input_map(permutation{factor(h, {0.01, true}).order}, 40));
+    EXPECT_TRUE(map_of({1, 16}, {.activation_order = true, .static_groups = true}).empty());
+    EXPECT_TRUE(map_of({1, 0}, {.activation_order = true}).empty());
+    EXPECT_TRUE(map_of({1, 16}, {}).empty());
 }
 
 TEST(gptq, loses_less_than_rounding_to_nearest) {

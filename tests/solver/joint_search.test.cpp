@@ -160,12 +160,8 @@ TEST(joint_search, refuses_nothing_to_choose_from) {
 TEST(decode, is_code_by_code) {
     layer_with_outliers const l;
     for (problem const* p : formats) {
-        solution s = rtn{}.solve(l.w, {}, *p);
-        EXPECT_EQ(decode(s, *p), numbers_of(s, *p));
-        for (std::int32_t j = 0; j < 40; ++j) {
-            s.order.push_back((j * 7 + 3) % 40);
-        }
-        EXPECT_EQ(decode(s, *p), numbers_of(s, *p));
+        solution const s = rtn{}.solve(l.w, {}, *p);
+        EXPECT_EQ(decode(s), numbers_of(s, *p));
     }
 }
 

@@ -17,6 +17,7 @@
 #include "detent/solver/clipped.hpp"
 #include "detent/solver/obq.hpp"
 #include "detent/solver/owq.hpp"
+#include "detent/solver/searched.hpp"
 #include "solver/correlated_inputs.hpp"
 #include "solver/two_groups.hpp"
 
@@ -181,12 +182,20 @@ TEST(owq_placed, a_tile_of_weak_columns_only_has_a_scale_too) {
     x.middleCols(4, 4) *= 1000;
     asking_range const range;
     problem_of const p{int_grid<3>{}, per_group<4>{}, range};
-    solution const s = owq<>{.columns = 4}.solve(w, hessian::of(x), p);
-    EXPECT_EQ(s.weak.columns(), (std::vector<std::int32_t>{4, 5, 6, 7}));
-    EXPECT_EQ(s.tile, (extents{1, 4}));
-    EXPECT_TRUE(dequantize(pack(s)).allFinite());
-    EXPECT_EQ(s.scale_at(2, 5).scale, 1);
-    EXPECT_EQ(s.scale_at(2, 8), minmax_range{}.fit(int_grid<3>{}, w.block(2, 8, 1, 4), float_format::f16));
+    layer_inputs const known = layer_inputs::of(x);
+    auto const expect = [&](solution const& s) {
+        EXPECT_EQ(s.weak.columns(), (std::vector<std::int32_t>{4, 5, 6, 7}));
+        EXPECT_EQ(s.tile, (extents{1, 4}));
+        EXPECT_EQ(s.scale_at(2, 5).scale, 1);
+        double const error = known.hessian().quadratic(w - dequantize(pack(s)));
+        EXPECT_LT(error, 0.1 * known.hessian().restricted_to({0, 1, 2, 3}).quadratic(w.leftCols(4)));
+        return s;
+    };
+    EXPECT_EQ(expect(owq<>{.columns = 4}.solve(w, known.hessian(), p)).scale_at(2, 8),
+              minmax_range{}.fit(int_grid<3>{}, w.block(2, 8, 1, 4), float_format::f16));
+    expect(owq<obq>{.columns = 4}.solve(w, known.hessian(), p));
+    expect(owq<searched<>>{.columns = 4}.solve(w, known, p));
+    expect(owq<searched<>>{.inner = {.metric = output_metric::absolute}, .columns = 4}.solve(w, known, p));
 }
 
 } // namespace
