@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -34,15 +34,20 @@ using namespace detent;
 using test::correlated_inputs;
 using test::random_matrix;
 
-/// A solver as a user would write one: every weight gets the same code, and it wants to know which.
-struct constant_solver : std::monostate {
-    using evidence = code;
-    static solution solve(matrix_view w, code const& known, problem const& p, executor_ref executor) {
+/// A solver as a user would write one: every weight gets the same code.
+struct constant_solver {
+    using evidence = no_evidence;
+
+    code chosen = 3;
+
+    solution solve(matrix_view w, no_evidence, problem const& p, executor_ref executor) const {
         solution s = p.begin(w);
         p.fit_all(w, s, executor);
-        std::ranges::fill(s.codes, known);
+        std::ranges::fill(s.codes, chosen);
         return s;
     }
+
+    friend bool operator==(constant_solver, constant_solver) = default;
 };
 static_assert(Solver<constant_solver>);
 
@@ -68,7 +73,7 @@ TEST(quantizer, takes_a_users_grid_and_solver) {
     EXPECT_LE((y - dequantize(powers.packed()) * x).cwiseAbs().maxCoeff(), 1e-4);
     EXPECT_LE((dequantize(powers.packed()) - w).cwiseAbs().maxCoeff(), w.cwiseAbs().maxCoeff() / 4);
 
-    auto const constant = quantizer<int_grid<4>, per_tensor, constant_solver>{}(w, code{3});
+    auto const constant = quantizer<int_grid<4>, per_tensor, constant_solver>{}(w);
     float const expected = constant.at(0, 0);
     EXPECT_EQ(dequantize(constant.packed()), matrix::Constant(10, 40, expected));
 }
@@ -290,7 +295,7 @@ TEST(quantizer, scales_that_do_not_fit_are_counted) {
     EXPECT_LT(relative(bf16, w), 0.15);
     EXPECT_EQ((quantizer<int_grid<4>, per_group<40>>{}(w).report().clamped_scales), 100);
     EXPECT_EQ((quantizer<e2m1, per_block<2, 100>>{}(w).report().clamped_scales), 20);
-    EXPECT_EQ((quantizer<int_grid<4>, per_tensor, constant_solver>{}(w, code{3}).report().clamped_scales), 1);
+    EXPECT_EQ((quantizer<int_grid<4>, per_tensor, constant_solver>{}(w).report().clamped_scales), 1);
     hessian const h = hessian::of(correlated_inputs(500, 400, 1));
     matrix one = random_matrix(10, 400, 1);
     one.row(7) *= 1e6F;
