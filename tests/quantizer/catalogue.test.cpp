@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <utility>
@@ -11,82 +12,16 @@
 
 #include "detent/quantizer/catalogue.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/transform/fake_quantizer.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/two_groups.hpp"
 
 namespace {
 
 using namespace detent;
 using test::correlated_inputs;
 using test::random_matrix;
-
-/// The run-time quantizer does what the compile-time one does, bit for bit.
-template <class Q> void expect_same(Q const& quantizer, char const* text) {
-    matrix const w = random_matrix(20, 50, 1);
-    hessian const h = hessian::of(correlated_inputs(200, 50, 1));
-    spec const s = spec::parse(text);
-    EXPECT_NO_THROW(check(s)) << text;
-    auto const expected = [&] {
-        if constexpr (std::same_as<typename Q::evidence, hessian>) {
-            return quantizer(w, h);
-        } else {
-            EXPECT_TRUE(quantize(w, s).weights == quantizer(w).packed()) << text;
-            return quantizer(w);
-        }
-    }();
-    quantization const result = quantize(w, h, s);
-    EXPECT_TRUE(result.weights == expected.packed()) << text;
-    EXPECT_EQ(result.report.loss, expected.report().loss) << text;
-    EXPECT_EQ(result.report.clamped_scales, expected.report().clamped_scales) << text;
-}
-
-TEST(catalogue, a_specification_means_its_types) {
-    expect_same(quantizer<int_grid<4>>{}, "int4");
-    expect_same(quantizer<int_grid<4>, per_group<16>>{}, "int4:g16:minmax:rtn:f16");
-    expect_same(quantizer<int_grid<1>, per_tensor>{}, "int1:tensor");
-    expect_same(quantizer<int_grid<1, zero::none>>{}, "int1:sym");
-    expect_same(quantizer<int_grid<1, zero::none>, per_group<16>, gptq<>>{}, "int1:sym:g16:gptq");
-    expect_same(quantizer<int_grid<1, zero::none>, per_channel, rtn, absmax_range>{}, "int1:sym:absmax");
-    expect_same(quantizer<int_grid<2, zero::none>>{}, "int2:sym");
-    expect_same(quantizer<int_grid<8, zero::none>, per_block<8, 16>>{.format = float_format::bf16},
-                "int8:sym:b8x16:bf16");
-    expect_same(quantizer<int_grid<3>, per_channel, rtn, absmax_range>{}, "int3:absmax");
-    expect_same(quantizer<int_grid<3, zero::none>, per_channel, rtn, mse_range>{}, "mse:sym:int3:channel");
-    expect_same(quantizer<e2m1, per_group<32>>{.format = float_format::f32}, "fp4:g32:f32");
-    expect_same(quantizer<fp_grid<3, 2>>{}, "e3m2");
-    expect_same(quantizer<fp_grid<1, 0>>{}, "e1m0");
-    expect_same(quantizer<fp_grid<7, 0>>{}, "e7m0");
-    expect_same(quantizer<fp_grid<4, 3>>{}, "e4m3");
-    expect_same(quantizer<e4m3>{}, "ocp-e4m3");
-    expect_same(quantizer<e5m2>{}, "ocp-e5m2");
-    expect_same(quantizer<nf4, per_group<16>>{}, "nf4:g16");
-    expect_same(quantizer<ternary>{}, "ternary");
-    expect_same(quantizer<int_grid<4>, per_channel, gptq<>>{}, "int4:gptq");
-    expect_same(
-        quantizer<int_grid<2>, per_group<16>, gptq<>, mse_range>{.solver = {.damping = 0.05, .activation_order = true}},
-        "int2:g16:gptq:mse:act:damp=0.05");
-    expect_same(quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.static_groups = true}}, "e2m1:g16:gptq:static");
-    expect_same(quantizer<int_grid<3>, per_group<16>, gptq<>>{.solver = {.stale_columns = 128}}, "int3:g16:gptq:stale");
-}
-
-TEST(catalogue, scales_of_8_bits_go_with_everything) {
-    auto const e8m0 = scale_format(scale_kind::e8m0);
-    auto const nv = scale_format(scale_kind::ue4m3);
-    expect_same(quantizer<e2m1, per_group<32>>{.format = e8m0}, "mxfp4");
-    expect_same(quantizer<fp_grid<2, 3>, per_group<32>>{.format = e8m0}, "mxfp6-e2m3");
-    expect_same(quantizer<fp_grid<3, 2>, per_group<32>>{.format = e8m0}, "mxfp6-e3m2");
-    expect_same(quantizer<e4m3, per_group<32>>{.format = e8m0}, "mxfp8");
-    expect_same(quantizer<e5m2, per_group<32>>{.format = e8m0}, "mxfp8-e5m2");
-    expect_same(quantizer<e2m1, per_group<16>>{.format = nv}, "nvfp4");
-    expect_same(quantizer<e2m1, per_group<16>, gptq<>, mse_range>{.format = nv}, "nvfp4:gptq:mse");
-    expect_same(quantizer<e2m1, per_group<16>, obq>{.format = nv}, "nvfp4:obq");
-    expect_same(quantizer<e2m1, per_group<32>, owq<>, truncated_range>{
-                    .solver = {.columns = 2}, .range = {.steps = 40}, .format = e8m0},
-                "mxfp4:owq=2");
-    expect_same(quantizer<int_grid<4>, per_block<8, 16>>{.format = nv}, "int4:b8x16:scale=e4m3");
-    expect_same(quantizer<nf4, per_tensor>{.format = e8m0}, "nf4:tensor:scale=e8m0");
-    expect_same(quantizer<int_grid<3>, per_channel, gptq<>>{.format = e8m0}, "int3:gptq:scale=e8m0");
-}
 
 TEST(catalogue, solvers_of_both_streams_are_there) {
     matrix const w = random_matrix(20, 50, 1);
@@ -99,8 +34,7 @@ TEST(catalogue, solvers_of_both_streams_are_there) {
     EXPECT_TRUE(codes("int3:gptaq") == pack(gptaq<>{}.solve(w, known, p)));
     qronos<> const half{.rounding = {.activation_order = true}, .strength = 0.5};
     EXPECT_TRUE(codes("int3:qronos:act:strength=0.5") == pack(half.solve(w, known, p)));
-    EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") ==
-                pack(obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
+    EXPECT_TRUE(codes("int3:obq:zeros:damp=0.1") == pack(obq{.damping = 0.1, .keep_zeros = true}.solve(w, known, p)));
 
     problem_of const searched{int_grid<3>{}, per_channel{}, truncated_range{}};
     auto const expect_weak = [&](char const* text, auto const& solver) {
@@ -115,76 +49,12 @@ TEST(catalogue, solvers_of_both_streams_are_there) {
     EXPECT_TRUE(codes("int3:owq=2:rtn") == quantize(w, known.hessian(), spec::parse("int3:owq=2:rtn")).weights);
 }
 
-TEST(catalogue, owqs_range_search_is_there_for_every_kind_of_grid) {
-    expect_same(quantizer<int_grid<3>, per_channel, rtn, truncated_range>{}, "int3:truncated");
-    expect_same(quantizer<int_grid<1>, per_tensor, rtn, truncated_range>{}, "int1:tensor:truncated");
-    expect_same(quantizer<int_grid<3>, per_channel, gptq<>, truncated_range>{}, "int3:truncated:gptq");
-    expect_same(quantizer<int_grid<4, zero::none>, per_channel, gptq<>, truncated_range>{}, "int4:sym:truncated:gptq");
-    expect_same(quantizer<e2m1, per_channel, rtn, truncated_range>{}, "e2m1:truncated:rtn");
-    expect_same(quantizer<e2m1, per_channel, gptq<>, truncated_range>{}, "e2m1:truncated:gptq");
-    expect_same(quantizer<nf4, per_channel, rtn, truncated_range>{}, "nf4:truncated");
-    expect_same(quantizer<nf4, per_channel, gptq<>, truncated_range>{}, "nf4:truncated:gptq");
-    // Groups and blocks are searched in 40 steps.
-    truncated_range const groups{.steps = 40};
-    expect_same(quantizer<int_grid<3>, per_group<16>, rtn, truncated_range>{.range = groups}, "int3:g16:truncated");
-    expect_same(quantizer<nf4, per_group<16>, gptq<>, truncated_range>{.range = groups}, "nf4:g16:truncated:gptq");
-    expect_same(quantizer<int_grid<3>, per_block<4, 8>, rtn, truncated_range>{.range = groups}, "int3:b4x8:truncated");
-}
-
-TEST(catalogue, weak_columns_are_those_of_owq) {
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{.solver = {.columns = 2}}, "int3:owq=2");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>>{.solver = {.columns = 2}}, "int3:owq=2:minmax");
-    expect_same(quantizer<int_grid<4>, per_group<16>, owq<>, truncated_range>{.solver = {.columns = 2},
-                                                                             .range = {.steps = 40}},
-                "int4:owq=2:g16");
-    expect_same(quantizer<int_grid<4, zero::none>, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}},
-                "int4:sym:owq=3");
-    expect_same(quantizer<e2m1, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}}, "e2m1:owq=3");
-    expect_same(quantizer<nf4, per_channel, owq<>, truncated_range>{.solver = {.columns = 3}}, "nf4:owq=3");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
-                    .solver = {.inner = {.damping = 0.1, .activation_order = true}, .columns = 2}},
-                "int3:owq=2:act:damp=0.1");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
-                    .solver = {.columns = 2, .format = float_format::bf16}, .format = float_format::bf16},
-                "int3:owq=2:bf16");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{.solver = {.columns = 2},
-                                                                            .format = float_format::f32},
-                "int3:owq=2:f32");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
-                    .solver = {.columns = 12, .chosen_by = sensitivity::activation}},
-                "int3:owq=12:by=activation");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<>, truncated_range>{
-                    .solver = {.columns = 2, .compensate = false}},
-                "int3:owq=2:uncompensated");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<rtn>, truncated_range>{.solver = {.columns = 2}},
-                "int3:owq=2:rtn");
-    expect_same(quantizer<int_grid<3>, per_channel, owq<obq>, truncated_range>{
-                    .solver = {.inner = {.damping = 0.1, .keep_zeros = true}, .columns = 2}},
-                "int3:owq=2:obq:zeros:damp=0.1");
-
-    // Not one of these words is without effect.
-    matrix const w = random_matrix(20, 50, 1);
-    hessian const h = hessian::of(correlated_inputs(200, 50, 1));
-    auto const result = [&](char const* text) { return quantize(w, h, spec::parse(text)).weights; };
-    EXPECT_EQ(result("int3:owq=2").weak.count(), 2);
-    EXPECT_EQ(result("int3:owq=2:f32").weak.format(), float_format::f16);
-    EXPECT_EQ(result("int3:owq=2:bf16").weak.format(), float_format::bf16);
-    EXPECT_FALSE(result("int3:owq=12:by=activation") == result("int3:owq=12"));
-    EXPECT_FALSE(result("int3:owq=2:uncompensated") == result("int3:owq=2"));
-    EXPECT_FALSE(result("int3:owq=2:act") == result("int3:owq=2"));
-    EXPECT_FALSE(result("int3:owq=2:rtn") == result("int3:owq=2"));
-    EXPECT_FALSE(result("int3:owq=2:minmax") == result("int3:owq=2"));
-    truncated_range const fine{.steps = 100};
-    EXPECT_FALSE(result("int3:g16:truncated") ==
-                 (quantizer<int_grid<3>, per_group<16>, rtn, truncated_range>{.range = fine}(w).packed()));
-}
-
 TEST(catalogue, weak_columns_for_a_number_of_bits_are_counted_for_this_matrix) {
     matrix const w = random_matrix(20, 50, 1);
     hessian const h = hessian::of(correlated_inputs(200, 50, 1));
-    for (auto const& [average, fixed] : {std::pair{"int3:owq@3.5", "int3:owq=2"}, std::pair{"int3:owq@4", "int3:owq=4"},
-                                         std::pair{"int4:g16:owq@5:rtn", "int4:g16:owq=4:rtn"},
-                                         std::pair{"int3:owq@3", "int3:truncated:gptq"}}) {
+    for (auto const& [average, fixed] :
+         {std::pair{"int3:owq@3.5", "int3:owq=2"}, std::pair{"int3:owq@4", "int3:owq=4"},
+          std::pair{"int4:g16:owq@5:rtn", "int4:g16:owq=4:rtn"}, std::pair{"int3:owq@3", "int3:truncated:gptq"}}) {
         spec const s = spec::parse(average);
         quantization const result = quantize(w, h, s);
         EXPECT_TRUE(result.weights == quantize(w, h, spec::parse(fixed)).weights) << average;
@@ -193,10 +63,9 @@ TEST(catalogue, weak_columns_for_a_number_of_bits_are_counted_for_this_matrix) {
     }
 }
 
-/// The mean of |W x - Q x^|^2 over the inputs, for what a search chose among `formats`.
-double error_of(joint_search::answer const& a, std::vector<problem const*> const& formats, matrix const& w,
-                matrix const& x) {
-    matrix const q = decode(a.weights.weights, *formats[a.weights.format]);
+/// The mean of |W x - Q x^|^2 over the inputs, for what a search chose.
+double error_of(joint_search::answer const& a, matrix const& w, matrix const& x) {
+    matrix const q = decode(a.weights.weights);
     return (x.cast<double>() * w.cast<double>().transpose() -
             a.input.round(x).cast<double>() * q.cast<double>().transpose())
                .squaredNorm() /
@@ -244,8 +113,9 @@ TEST(catalogue, inputs_can_be_quantized_too) {
 
     // One range for all: the whole range of the inputs that were seen.
     quantization const fixed = l.result("e2m1:a=e2m1@tensor");
-    ASSERT_TRUE(fixed.input && fixed.input->fixed());
-    EXPECT_NEAR(fixed.input->fixed()->scale, l.x.cwiseAbs().maxCoeff() / 6, 1e-6 * fixed.input->fixed()->scale);
+    ASSERT_TRUE(fixed.input && fixed.input->fixed().size() == 1);
+    float const scale = fixed.input->fixed().front().scale;
+    EXPECT_NEAR(scale, l.x.cwiseAbs().maxCoeff() / 6, 1e-6 * scale);
     EXPECT_TRUE(fixed.input->shifts().empty());
     EXPECT_TRUE(fixed.weights == l.result("e2m1").weights);
     EXPECT_FALSE(l.result("e2m1:a=e2m1@tensor:gptq").weights == l.result("e2m1:gptq").weights); // sees rounded inputs
@@ -270,18 +140,17 @@ TEST(catalogue, ranges_and_formats_are_searched_by_the_output) {
     EXPECT_TRUE(l.result("e2m1:search:g16").weights ==
                 pack(output_search{}.solve(l.w, l.known, problem_of{e2m1{}, per_group<16>{}, absmax_range{}})));
     range_candidates const biases{.spaced = range_candidates::spacing::bias};
-    EXPECT_TRUE(l.result("e2m1:search:paper").weights ==
-                pack(output_search{biases}.solve(l.w, l.known, e2m1_rows)));
+    EXPECT_TRUE(l.result("e2m1:search:paper").weights == pack(output_search{biases}.solve(l.w, l.known, e2m1_rows)));
 
     for (auto const& [text, search] :
          {std::pair{"fp4:a=fp4@tensor:search", joint_search{}},
           std::pair{"fp4:a=fp4:fpq", joint_search{.shifted = true}},
           std::pair{"fp4:a=fp4@tensor:fpq:paper", joint_search{.candidates = biases, .shifted = true}}}) {
         auto const expected = search(l.w, l.x, formats, grids);
-        double const error = error_of(expected, formats, l.w, l.x);
+        double const error = error_of(expected, l.w, l.x);
         quantization const found = l.result(text);
         EXPECT_NEAR(l.error(found), error, 0.01 * error) << text; // the order of formats may decide more than that
-        ASSERT_TRUE(found.input && found.input->fixed()) << text;
+        ASSERT_TRUE(found.input && !found.input->fixed().empty()) << text;
         EXPECT_EQ(found.input->shifts().empty(), !search.shifted) << text;
         EXPECT_EQ(found.input->grid().bits(), 4) << text;
         EXPECT_NEAR(found.report.loss, l.error(found), 1e-4 * error) << text;
@@ -312,6 +181,16 @@ TEST(catalogue, solvers_choose_codes_for_the_ranges_that_were_found) {
     EXPECT_LT(l.error("int3:search:g16:gptq"), l.error("int3:search:g16"));
 }
 
+/// Scales that were found elsewhere, in tiles of that shape.
+given_range as_given(fake_quantizer<float>::tiles const& found, extents tile, scale_format format) {
+    given_range given{.scales = {}, .tile = tile};
+    given.scales.tiles = shape_of(found.scale);
+    given.scales.format = format;
+    given.scales.scales.assign(found.scale.data(), found.scale.data() + found.scale.size());
+    given.scales.zeros.assign(found.zero.data(), found.zero.data() + found.zero.size());
+    return given;
+}
+
 TEST(catalogue, solvers_choose_codes_for_scales_that_are_given) {
     matrix const w = random_matrix(6, 40, 1);
     layer_inputs inputs(40);
@@ -322,21 +201,47 @@ TEST(catalogue, solvers_choose_codes_for_scales_that_are_given) {
         auto clip = learned_clip<float>::of(6, rounds.tiles_of(40), 2);
         fake_quantizer<float>::tiles scales;
         matrix const expected = rounds.forward(w, &clip, scales);
-        quantization const rounded = quantize_with(scales, w, inputs, s);
+        given_range const given = as_given(scales, {1, rounds.width(40)}, s.format);
+        quantization const rounded = named_quantizer(s).with_scales(given)(w, inputs);
         EXPECT_EQ(dequantize(rounded.weights), expected) << grid;
         EXPECT_EQ(rounded.input.has_value(), !s.input.grid.name.empty()) << grid;
 
         auto const loss = [&](char const* solver) {
-            quantization const q = quantize_with(scales, w, inputs, spec::parse(std::string(grid) + solver));
+            auto const solved_by = named_quantizer(spec::parse(std::string(grid) + solver)).with_scales(given);
+            quantization const q = solved_by(w, inputs);
             EXPECT_EQ(q.weights.weak.count() > 0 || q.weights.scales == rounded.weights.scales, true) << grid << solver;
             return inputs.hessian().quadratic(w - dequantize(q.weights));
         };
         EXPECT_LT(loss(":gptq"), loss("")) << grid;
         EXPECT_LT(loss(":gptq:act"), loss("")) << grid;
-        if (s.granularity.cols == 0) {
-            EXPECT_LT(loss(":owq=2"), loss(":gptq")) << grid;
+        EXPECT_LT(loss(":owq=2"), loss(":gptq")) << grid;
+    }
+}
+
+TEST(catalogue, weak_columns_stand_among_scales_that_are_given) {
+    test::two_groups const l;
+    auto const result = [&](char const* text) {
+        return named_quantizer(spec::parse(text)).with_scales(l.given)(l.w, l.known);
+    };
+    quantization const plain = result("int3:g16:owq=2:rtn:uncompensated");
+    EXPECT_EQ(plain.weights.weak.columns(), (std::vector<std::int32_t>{0, 1}));
+    EXPECT_EQ(plain.weights.scales, l.given.scales);
+    matrix const numbers = dequantize(plain.weights);
+    for (index_t row = 0; row < l.w.rows(); ++row) {
+        for (index_t col = 2; col < 32; ++col) {
+            ASSERT_EQ(numbers(row, col), test::nearest(l, row, col)) << "row " << row << ", column " << col;
         }
     }
+    for (auto const* const text :
+         {"int3:g16:owq=2", "int3:g16:owq=2:act", "int3:g16:owq=2:obq", "int3:g16:owq=2:rtn"}) {
+        quantization const better = result(text);
+        EXPECT_EQ(better.weights.weak.columns(), plain.weights.weak.columns()) << text;
+        EXPECT_EQ(better.weights.scales, l.given.scales) << text;
+        EXPECT_LT(l.relative_error(better.weights), l.relative_error(plain.weights)) << text;
+    }
+    EXPECT_EQ(failure_message([&] { result("int3:g8:owq=2"); }), "given scales: are not for tiles of this matrix");
+    EXPECT_EQ(failure_message([&] { result("int3:g16:clip"); }),
+              "clipping: has nothing to learn where scales are given");
 }
 
 TEST(catalogue, scales_that_do_not_fit_are_counted) {
@@ -362,7 +267,8 @@ TEST(catalogue, scales_that_do_not_fit_are_counted) {
     spec const s = spec::parse("int4");
     fake_quantizer<float>::tiles given;
     fake_quantizer<float>(find_grid(s.grid), 0, s.format).forward(w, nullptr, given);
-    EXPECT_EQ(quantize_with(given, w, inputs, s).report.clamped_scales, 1);
+    named_quantizer const with_given = named_quantizer(s).with_scales(as_given(given, {1, 48}, s.format));
+    EXPECT_EQ(with_given(w, inputs).report.clamped_scales, 1);
 }
 
 TEST(catalogue, weak_columns_go_with_a_search) {
@@ -375,8 +281,11 @@ TEST(catalogue, weak_columns_go_with_a_search) {
     EXPECT_EQ(l.result("fp4:a=fp4:fpq:owq=2:rtn").weights.weak.count(), 2);
     EXPECT_FALSE(l.result("fp4:a=fp4:fpq:owq=2:gptaq").weights == l.result("fp4:a=fp4:fpq:owq=2:rtn").weights);
     EXPECT_EQ(l.result("e2m1:a=e2m1@tensor:owq=2:g16").weights.weak.count(), 2);
-    EXPECT_EQ(failure_message([&] { l.result("int3:owq=2:search:g16"); }),
-              "specification 'int3:owq=2:search:g16': a search beside weak columns needs whole rows");
+    quantization const groups = l.result("int3:owq=2:search:g16"); // every column stays in its group
+    EXPECT_EQ(groups.weights.weak.count(), 2);
+    EXPECT_TRUE(groups.weights.map.empty());
+    EXPECT_EQ(groups.weights.scales, l.result("int3:truncated:search:g16").weights.scales);
+    EXPECT_LT(l.error(groups), l.error("int3:gptq:truncated:search:g16"));
 }
 
 TEST(catalogue, a_search_with_dynamic_inputs_takes_them_as_they_are_shown) {
@@ -386,8 +295,11 @@ TEST(catalogue, a_search_with_dynamic_inputs_takes_them_as_they_are_shown) {
         EXPECT_TRUE(*q.input == activation_quantizer(any_grid(int_grid<8>{}))) << text;
         EXPECT_TRUE(q.weights == l.result("fp4:search").weights) << text;
     }
+    quantization const floats = l.result("fp4:a=fp4:search"); // each token still has a range of its own
+    EXPECT_TRUE(*floats.input == activation_quantizer(any_grid(e2m1{}, "e2m1")));
+    EXPECT_TRUE(floats.weights == l.result("fp4:search").weights);
     quantization const fixed = l.result("fp4:a=int8@tensor:search");
-    ASSERT_TRUE(fixed.input && fixed.input->fixed());
+    ASSERT_TRUE(fixed.input && !fixed.input->fixed().empty());
     EXPECT_LT(l.error(fixed), l.error("fp4:a=int8@tensor"));
 }
 
@@ -408,9 +320,12 @@ TEST(catalogue, a_search_needs_to_know_the_inputs) {
     EXPECT_NO_THROW(quantize(w, not_kept, spec::parse("fp4:search")));
     for (auto const* const text : {"fp4:search", "fp4:search:gptq", "fp4:a=int8@token:search"}) {
         std::string const problem = "specification '" + std::string(text) + "': a search needs the inputs of the layer";
-        EXPECT_EQ(failure_message([&] { quantize(w, h, spec::parse(text)); }), problem);
         EXPECT_EQ(failure_message([&] { quantize(w, spec::parse(text)); }), problem);
+        // For squared errors the Hessian of the inputs is enough.
+        EXPECT_TRUE(quantize(w, h, spec::parse(text)).weights == quantize(w, not_kept, spec::parse(text)).weights);
     }
+    EXPECT_EQ(failure_message([&] { quantize(w, not_kept, spec::parse("fp4:search:metric=cosine")); }),
+              "specification 'fp4:search:metric=cosine': " + kept);
 }
 
 TEST(catalogue, quantizes_embeddings) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -15,10 +15,15 @@
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/mse.hpp"
+#include "detent/solver/clipped.hpp"
 #include "detent/solver/gptq.hpp"
 #include "detent/solver/obq.hpp"
 #include "detent/solver/owq.hpp"
+#include "detent/solver/searched.hpp"
+#include "detent/solver/transformed.hpp"
+#include "detent/transform/hadamard.hpp"
 #include "grid/own_grid.hpp"
+#include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "nn/random_matrix.hpp"
 #include "solver/correlated_inputs.hpp"
@@ -29,15 +34,20 @@ using namespace detent;
 using test::correlated_inputs;
 using test::random_matrix;
 
-/// A solver as a user would write one: every weight gets the same code, and it wants to know which.
-struct constant_solver : std::monostate {
-    using evidence = code;
-    static solution solve(matrix_view w, code const& known, problem const& p, executor_ref executor) {
+/// A solver as a user would write one: every weight gets the same code.
+struct constant_solver {
+    using evidence = no_evidence;
+
+    code chosen = 3;
+
+    solution solve(matrix_view w, no_evidence, problem const& p, executor_ref executor) const {
         solution s = p.begin(w);
         p.fit_all(w, s, executor);
-        std::ranges::fill(s.codes, known);
+        std::ranges::fill(s.codes, chosen);
         return s;
     }
+
+    friend bool operator==(constant_solver, constant_solver) = default;
 };
 static_assert(Solver<constant_solver>);
 
@@ -63,7 +73,7 @@ TEST(quantizer, takes_a_users_grid_and_solver) {
     EXPECT_LE((y - dequantize(powers.packed()) * x).cwiseAbs().maxCoeff(), 1e-4);
     EXPECT_LE((dequantize(powers.packed()) - w).cwiseAbs().maxCoeff(), w.cwiseAbs().maxCoeff() / 4);
 
-    auto const constant = quantizer<int_grid<4>, per_tensor, constant_solver>{}(w, code{3});
+    auto const constant = quantizer<int_grid<4>, per_tensor, constant_solver>{}(w);
     float const expected = constant.at(0, 0);
     EXPECT_EQ(dequantize(constant.packed()), matrix::Constant(10, 40, expected));
 }
@@ -73,6 +83,64 @@ TEST(quantizer, a_weight_is_the_nearest_number_of_its_tile) {
     auto const result = quantizer<int_grid<8, zero::none>>{}(w);
     EXPECT_LE((dequantize(result.packed()) - w).cwiseAbs().maxCoeff(), w.cwiseAbs().maxCoeff() / 250);
     EXPECT_EQ(result.bits_per_weight(), 8 + 16.0 / 30);
+}
+
+/// Whether a quantizer takes a factored Hessian.
+template <class Q>
+concept takes_a_factor = requires(Q const& q, matrix const& w, hessian_factor const& f) {
+    q(w, f);
+};
+
+/// From the inputs, their Hessian or a factor of it that other layers share, the same bits come out.
+template <class Q> void expect_shared(Q const& q) {
+    matrix const w = random_matrix(12, 48, 1);
+    matrix const other = random_matrix(7, 48, 2);
+    layer_inputs const known = layer_inputs::of(correlated_inputs(300, 48, 1));
+    hessian const& h = known;
+    packed_matrix const expected = q(w, h).packed();
+    packed_matrix const expected_other = q(other, h).packed();
+    EXPECT_EQ(q(w, known).packed(), expected);
+    EXPECT_EQ(q(other, known).packed(), expected_other);
+    if constexpr (takes_a_factor<Q>) {
+        hessian_factor const f = factor(h, q.solver.factoring());
+        EXPECT_EQ(q(w, f).packed(), expected);
+        EXPECT_EQ(q(other, f).packed(), expected_other);
+    }
+    class threads two(2);
+    for (auto const& all :
+         {q.quantize_all({w, other}, known), q.quantize_all({w, other}, h), q.quantize_all({w, other}, known, two)}) {
+        ASSERT_EQ(all.size(), 2U);
+        EXPECT_EQ(all[0].packed(), expected);
+        EXPECT_EQ(all[1].packed(), expected_other);
+    }
+}
+
+TEST(quantizer, layers_that_read_the_same_share_what_is_known_of_it) {
+    expect_shared(quantizer<int_grid<3>, per_group<16>, gptq<>>{});
+    expect_shared(quantizer<int_grid<3>, per_group<16>, gptq<float>>{.solver = {.activation_order = true}});
+    expect_shared(quantizer<int_grid<3>, per_channel, obq>{});
+    expect_shared(quantizer<int_grid<3>, per_group<16>, clipped<gptq<>>>{.solver = {.inner = {.damping = 0.1}}});
+    expect_shared(quantizer<int_grid<3>, per_group<16>, owq<>>{.solver = {.columns = 2}});
+    expect_shared(quantizer<int_grid<3>, per_group<16>, searched<gptq<>>>{});
+    expect_shared(quantizer<int_grid<3>, per_group<16>, transformed<hadamard<16>, gptq<>>>{});
+    expect_shared(quantizer<int_grid<3>, per_group<16>>{});
+    static_assert(takes_a_factor<quantizer<int_grid<3>, per_channel, clipped<obq>>>);
+    static_assert(!takes_a_factor<quantizer<int_grid<3>, per_channel, owq<>>>);
+    static_assert(!takes_a_factor<quantizer<int_grid<3>, per_channel, gptaq<>>>);
+    static_assert(!takes_a_factor<quantizer<int_grid<3>>>);
+}
+
+TEST(quantizer, layers_share_rounded_inputs_too) {
+    quantizer<int_grid<4>, per_group<16>, gptq<>, minmax_range, activations<int_grid<8>, per_tensor>> const q;
+    matrix const w = random_matrix(12, 48, 1);
+    matrix const other = random_matrix(7, 48, 2);
+    layer_inputs const known = layer_inputs::of(correlated_inputs(300, 48, 1));
+    auto const all = q.quantize_all({w, other}, known);
+    ASSERT_EQ(all.size(), 2U);
+    EXPECT_EQ(all[0].input(), all[1].input());
+    EXPECT_EQ(all[1].weights().packed(), q(other, known).weights().packed());
+    EXPECT_EQ(failure_message([&] { q(w, known.hessian()); }),
+              "inputs: that share a range must all be known, and kept");
 }
 
 /// 512 weights, of which every 37th is large.
@@ -116,10 +184,9 @@ TEST(quantizer, mxfp4_and_nvfp4_are_those_of_ggml) {
     // ggml's blocks of NVFP4 have no second level.
     solution const s = rtn{}.solve(w, {}, problem_of{e2m1{}, per_group<16>{}, absmax_range{}, scale_kind::ue4m3});
     packed_matrix const nv = pack(s);
-    EXPECT_EQ(bytes_of_scales(nv),
-              (std::vector{0x30, 0x22, 0x24, 0x21, 0x25, 0x25, 0x29, 0x25, 0x28, 0x1d, 0x23,
-                           0x22, 0x25, 0x31, 0x28, 0x24, 0x24, 0x21, 0x2e, 0x21, 0x24, 0x23,
-                           0x20, 0x2b, 0x20, 0x2a, 0x22, 0x28, 0x24, 0x28, 0x24, 0x24}));
+    EXPECT_EQ(bytes_of_scales(nv), (std::vector{0x30, 0x22, 0x24, 0x21, 0x25, 0x25, 0x29, 0x25, 0x28, 0x1d, 0x23,
+                                                0x22, 0x25, 0x31, 0x28, 0x24, 0x24, 0x21, 0x2e, 0x21, 0x24, 0x23,
+                                                0x20, 0x2b, 0x20, 0x2a, 0x22, 0x28, 0x24, 0x28, 0x24, 0x24}));
     EXPECT_EQ(first_codes(nv, 32), "f01132ab1a3210212d45762c2b451c96");
 }
 
@@ -170,9 +237,9 @@ TEST(quantizer, scales_of_8_bits_go_with_any_solver) {
     for (scale_format const format : {scale_format(scale_kind::e8m0), nv}) {
         expect_composed(quantizer<e2m1, per_group<16>>{.format = format.kind}(w), w, format);
         expect_composed(quantizer<e2m1, per_group<16>, gptq<>>{.format = format.kind}(w, h), w, format);
-        expect_composed(quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.activation_order = true},
-                                                               .format = format.kind}(w, h),
-                        w, format);
+        expect_composed(
+            quantizer<e2m1, per_group<16>, gptq<>>{.solver = {.activation_order = true}, .format = format.kind}(w, h),
+            w, format);
         expect_composed(quantizer<e2m1, per_group<16>, obq>{.format = format.kind}(w, h), w, format);
         for (index_t const columns : {1, 17, 40}) { // 40 fill groups of their own
             expect_composed(quantizer<e2m1, per_group<16>, owq<>, mse_range>{.solver = {.columns = columns},
@@ -193,9 +260,11 @@ TEST(quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
                   most);
         EXPECT_EQ((quantizer<grid_type, per_group<16>>{.format = kind}(w).report().clamped_scales), 0);
     };
-    for (auto const& [kind, most] : {std::pair{scale_kind::f16, 0x1p-24F}, {scale_kind::bf16, 0x1p-126F},
-                                    {scale_kind::f32, 0x1p-126F}, {scale_kind::e8m0, 0x1p-127F},
-                                    {scale_kind::ue4m3, 0x1p-126F}}) {
+    for (auto const& [kind, most] : {std::pair{scale_kind::f16, 0x1p-24F},
+                                     {scale_kind::bf16, 0x1p-126F},
+                                     {scale_kind::f32, 0x1p-126F},
+                                     {scale_kind::e8m0, 0x1p-127F},
+                                     {scale_kind::ue4m3, 0x1p-126F}}) {
         expect(int_grid<1, zero::none>{}, kind, most);
         expect(test::uneven_pair{}, kind, most);
         expect(test::powers_of_two{}, kind, most);
@@ -226,7 +295,7 @@ TEST(quantizer, scales_that_do_not_fit_are_counted) {
     EXPECT_LT(relative(bf16, w), 0.15);
     EXPECT_EQ((quantizer<int_grid<4>, per_group<40>>{}(w).report().clamped_scales), 100);
     EXPECT_EQ((quantizer<e2m1, per_block<2, 100>>{}(w).report().clamped_scales), 20);
-    EXPECT_EQ((quantizer<int_grid<4>, per_tensor, constant_solver>{}(w, code{3}).report().clamped_scales), 1);
+    EXPECT_EQ((quantizer<int_grid<4>, per_tensor, constant_solver>{}(w).report().clamped_scales), 1);
     hessian const h = hessian::of(correlated_inputs(500, 400, 1));
     matrix one = random_matrix(10, 400, 1);
     one.row(7) *= 1e6F;

@@ -10,6 +10,7 @@
 #include "detent/solver/asymmetric.hpp"
 #include "nn/random_matrix.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/fallbacks.hpp"
 
 namespace {
 
@@ -127,6 +128,11 @@ TEST(asymmetric_gptq, rounds_to_nearest_where_nothing_was_seen_and_says_so) {
     layer_inputs one_stream(6);
     one_stream.add(test::random_matrix(9, 6, 2));
     EXPECT_THROW(gptaq<>{}.solve(w, one_stream, int3_channels), error);
+}
+
+TEST(asymmetric_gptq, rounds_the_weights_of_dead_inputs_to_nearest) {
+    test::expect_dead_inputs_rounded_to_nearest(gptaq<>{});
+    test::expect_dead_inputs_rounded_to_nearest(qronos<>{.rounding = {.activation_order = true}});
 }
 
 } // namespace

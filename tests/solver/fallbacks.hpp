@@ -2,7 +2,11 @@
 
 #pragma once
 
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
 #include <limits>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -28,8 +32,64 @@ template <class S> void expect_fallback_where_nothing_was_seen() {
 }
 
 template <class S> void expect_fallback_where_no_factor_exists() {
-    expect_fallback(S{.damping = std::numeric_limits<double>::infinity()},
-                    hessian::of(correlated_inputs(100, 40, 1)), "the Hessian could not be factored");
+    expect_fallback(S{.damping = std::numeric_limits<double>::infinity()}, hessian::of(correlated_inputs(100, 40, 1)),
+                    "the Hessian could not be factored");
+}
+
+/// Inputs (token, in) of which numbers 3 and 39 are always zero.
+inline matrix inputs_with_dead_ones() {
+    matrix x = correlated_inputs(150, 40, 1);
+    x.col(3).setZero();
+    x.col(39).setZero();
+    return x;
+}
+
+/// What a solver, or the one that it wraps, rounds in place of `w`.
+template <class S> matrix corrected_by(S const& solver, matrix const& w, layer_inputs const& known) {
+    if constexpr (CorrectingSolver<S>) {
+        return solver.correct(w, known);
+    } else if constexpr (requires { solver.inner; }) {
+        return corrected_by(solver.inner, w, known);
+    } else {
+        return w;
+    }
+}
+
+/// The weights of inputs that were always zero are rounded to nearest and make up for nothing: the codes of others are
+/// those for inputs without them, where scales do not depend on them.
+template <class S> void expect_dead_inputs_rounded_to_nearest(S const& solver) {
+    matrix const x = inputs_with_dead_ones();
+    matrix w = random_matrix(8, 40, 1);
+    w(0, 3) = 0;
+    layer_inputs known(40);
+    if constexpr (std::same_as<typename S::evidence, layer_inputs>) {
+        known.add(0.9F * x, x);
+    } else {
+        known.add(x);
+    }
+    problem_of const p{int_grid<4>{}, per_channel{}, minmax_range{}};
+    solution const s = solve_with(solver, w, known, p);
+    EXPECT_EQ(s.report.dead_columns, 2);
+    // Ranges are those of all columns that are left, the weak ones not among them.
+    std::vector<std::int32_t> others;
+    for (std::int32_t j = 0; j < 40; ++j) {
+        if (s.weak.find(j) < 0) {
+            others.push_back(j);
+        }
+    }
+    matrix const corrected = corrected_by(solver, w, known);
+    EXPECT_EQ(corrected.col(3), w.col(3));
+    EXPECT_EQ(corrected.col(39), w.col(39));
+    solution const nearest = rtn{}.solve(take_columns(corrected, others), {}, p);
+    index_t not_zero = 0;
+    for (std::int32_t const dead : {3, 39}) {
+        auto const place = std::ranges::find(others, dead) - others.begin();
+        for (index_t row = 0; row < 8; ++row) {
+            EXPECT_EQ(s.code_at(row, dead), nearest.code_at(row, place)) << "row " << row << ", input " << dead;
+            not_zero += decode(nearest)(row, place) != 0 ? 1 : 0;
+        }
+    }
+    EXPECT_GT(not_zero, 8);
 }
 
 } // namespace detent::test

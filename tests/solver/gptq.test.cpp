@@ -34,18 +34,16 @@ matrix inputs_with_a_dead_one(index_t features) {
     return x;
 }
 
-/// 0.5 tr(D H D^T) with the damped H; weights of dead inputs count as 0.
+/// 0.5 tr(D H D^T) with the damped H; the diagonal elements of dead inputs are 1.
 double damped_loss(matrix const& w, matrix const& numbers, hessian const& h, double damping) {
     Eigen::MatrixXd m = dense(h);
-    Eigen::MatrixXd d = w.cast<double>();
     for (index_t j = 0; j < m.rows(); ++j) {
         if (m(j, j) == 0) {
             m(j, j) = 1;
-            d.col(j).setZero();
         }
     }
     m.diagonal().array() += damping * m.diagonal().mean();
-    d -= numbers.cast<double>();
+    Eigen::MatrixXd const d = w.cast<double>() - numbers.cast<double>();
     return 0.5 * (d * m).cwiseProduct(d).sum();
 }
 
@@ -202,13 +200,13 @@ TEST(gptq, activation_order_follows_a_permutation_of_the_inputs) {
 TEST(gptq, only_groups_that_follow_the_activation_order_are_stored_in_it) {
     matrix const w = random_matrix(4, 40, 1);
     hessian const h = hessian::of(correlated_inputs(100, 40, 1));
-    auto const order_of = [&](per_tile granularity, gptq<> const& solver) {
-        return solver.solve(w, h, problem_of{int_grid<4>{}, granularity, minmax_range{}}).order;
+    auto const map_of = [&](per_tile granularity, gptq<> const& solver) {
+        return solver.solve(w, h, problem_of{int_grid<4>{}, granularity, minmax_range{}}).map;
     };
-    EXPECT_EQ(order_of({1, 16}, {.activation_order = true}), factor(h, {0.01, true}).order);
-    EXPECT_TRUE(order_of({1, 16}, {.activation_order = true, .static_groups = true}).empty());
-    EXPECT_TRUE(order_of({1, 0}, {.activation_order = true}).empty());
-    EXPECT_TRUE(order_of({1, 16}, {}).empty());
+    EXPECT_EQ(map_of({1, 16}, {.activation_order = true}), input_map(permutation{factor(h, {0.01, true}).order}, 40));
+    EXPECT_TRUE(map_of({1, 16}, {.activation_order = true, .static_groups = true}).empty());
+    EXPECT_TRUE(map_of({1, 0}, {.activation_order = true}).empty());
+    EXPECT_TRUE(map_of({1, 16}, {}).empty());
 }
 
 TEST(gptq, loses_less_than_rounding_to_nearest) {
@@ -228,13 +226,9 @@ TEST(gptq, loses_less_than_rounding_to_nearest) {
     expect_less(nf4{}, absmax_range{}, {1, 0});
 }
 
-TEST(gptq, a_layer_that_saw_nothing_is_rounded_to_nearest) {
-    test::expect_fallback_where_nothing_was_seen<gptq<>>();
-}
+TEST(gptq, a_layer_that_saw_nothing_is_rounded_to_nearest) { test::expect_fallback_where_nothing_was_seen<gptq<>>(); }
 
-TEST(gptq, a_hessian_that_cannot_be_factored_is_reported) {
-    test::expect_fallback_where_no_factor_exists<gptq<>>();
-}
+TEST(gptq, a_hessian_that_cannot_be_factored_is_reported) { test::expect_fallback_where_no_factor_exists<gptq<>>(); }
 
 TEST(gptq, raised_damping_is_reported) {
     matrix const w = random_matrix(8, 60, 1);
@@ -306,5 +300,10 @@ TEST(gptq, threads_do_not_change_a_bit) {
 }
 #endif
 #endif
+
+TEST(gptq, rounds_the_weights_of_dead_inputs_to_nearest) {
+    test::expect_dead_inputs_rounded_to_nearest(gptq<>{});
+    test::expect_dead_inputs_rounded_to_nearest(gptq<float>{.activation_order = true});
+}
 
 } // namespace

@@ -39,19 +39,9 @@ Eigen::MatrixXd damped(hessian const& h, double damping) {
     return m;
 }
 
-/// `w` with the weights of dead inputs 0.
-matrix alive(matrix w, hessian const& h) {
-    for (index_t j = 0; j < w.cols(); ++j) {
-        if (h(j, j) == 0) {
-            w.col(j).setZero();
-        }
-    }
-    return w;
-}
-
-/// 0.5 tr(D H D^T) with the damped H; weights of dead inputs count as 0.
+/// 0.5 tr(D H D^T) with the damped H.
 double loss_at(matrix const& w, matrix const& numbers, hessian const& h, double damping) {
-    Eigen::MatrixXd const d = alive(w, h).cast<double>() - numbers.cast<double>();
+    Eigen::MatrixXd const d = w.cast<double>() - numbers.cast<double>();
     return 0.5 * (d * damped(h, damping)).cwiseProduct(d).sum();
 }
 
@@ -128,9 +118,8 @@ void expect_published_obq(G const& grid, problem const& p, matrix const& w, hess
     EXPECT_EQ(s.report.damping, solver.damping);
     EXPECT_EQ(s.report.damping_raised, 0);
     EXPECT_TRUE(s.report.fallback.empty());
-    matrix const weights = alive(w, h);
     solution fitted = p.begin(w);
-    p.fit_all(weights, fitted, {});
+    p.fit_all(w, fitted, {});
     ASSERT_EQ(s.scales, fitted.scales);
     Eigen::MatrixXd const m = damped(h, solver.damping);
     double loss = 0;
@@ -139,7 +128,7 @@ void expect_published_obq(G const& grid, problem const& p, matrix const& w, hess
         for (index_t col = 0; col < w.cols(); ++col) {
             scales.push_back(s.scale_at(row, col));
         }
-        reference_row const expected = reference_obq(weights.row(row).cast<double>(), m, scales, p, solver);
+        reference_row const expected = reference_obq(w.row(row).cast<double>(), m, scales, p, solver);
         loss += expected.loss;
         for (index_t col = 0; col < w.cols(); ++col) {
             ASSERT_EQ(s.code_at(row, col), expected.codes[static_cast<std::size_t>(col)])
@@ -167,9 +156,9 @@ template <Grid G, class Range> void expect_published_obq(G const& grid, Range co
         hessian const h = hessian::of(x);
         for (bool const outliers : {false, true}) {
             for (index_t const delay : {1, 5, 64}) {
-                SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.cols << ", tile " << granularity.rows
-                                                << " x " << granularity.cols << ", outliers " << outliers << ", delay "
-                                                << delay);
+                SCOPED_TRACE(testing::Message()
+                             << shape.rows << " x " << shape.cols << ", tile " << granularity.rows << " x "
+                             << granularity.cols << ", outliers " << outliers << ", delay " << delay);
                 obq const solver{.outliers_first = outliers, .delay = delay};
                 expect_published_obq(grid, p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
@@ -267,13 +256,9 @@ TEST(obq, loses_less_than_gptq_where_inputs_are_of_like_size) {
     }
 }
 
-TEST(obq, a_layer_that_saw_nothing_is_rounded_to_nearest) {
-    test::expect_fallback_where_nothing_was_seen<obq>();
-}
+TEST(obq, a_layer_that_saw_nothing_is_rounded_to_nearest) { test::expect_fallback_where_nothing_was_seen<obq>(); }
 
-TEST(obq, a_hessian_that_cannot_be_factored_is_reported) {
-    test::expect_fallback_where_no_factor_exists<obq>();
-}
+TEST(obq, a_hessian_that_cannot_be_factored_is_reported) { test::expect_fallback_where_no_factor_exists<obq>(); }
 
 TEST(obq, raised_damping_is_reported) {
     matrix const w = random_matrix(8, 60, 1);
@@ -296,18 +281,9 @@ TEST(obq, a_nearly_singular_hessian_keeps_the_loss_true) {
     EXPECT_NEAR(s.report.loss, identity, 1e-5 * identity);
 }
 
-TEST(obq, dead_inputs_are_counted_and_their_weights_become_zero) {
-    matrix const w = random_matrix(5, 40, 1);
-    matrix x = correlated_inputs(100, 40, 1);
-    x.col(3).setZero();
-    x.col(39).setZero();
-    for (bool const keep : {false, true}) {
-        solution const s =
-            obq{.keep_zeros = keep}.solve(w, hessian::of(x), problem_of{int_grid<4>{}, per_channel{}, minmax_range{}});
-        EXPECT_EQ(s.report.dead_columns, 2);
-        matrix const numbers = dequantize(pack(s));
-        EXPECT_TRUE((numbers.col(3).array() == 0).all() && (numbers.col(39).array() == 0).all());
-    }
+TEST(obq, rounds_the_weights_of_dead_inputs_to_nearest) {
+    test::expect_dead_inputs_rounded_to_nearest(obq{});
+    test::expect_dead_inputs_rounded_to_nearest(obq{.keep_zeros = true});
 }
 
 TEST(obq, zeros_stay_where_that_is_asked) {

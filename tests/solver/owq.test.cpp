@@ -19,6 +19,7 @@
 #include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
+#include "solver/fallbacks.hpp"
 #include "solver/reference_gptq.hpp"
 
 namespace {
@@ -83,8 +84,7 @@ TEST(compensated, is_the_least_squares_solution) {
     r.triangularView<Eigen::StrictlyLower>().setZero();
     basic_matrix<double> const w = random_matrix(out, weak, 3).cast<double>();
     basic_matrix<double> const e = random_matrix(out, others, 4).cast<double>();
-    Eigen::MatrixXd const expected =
-        w + e * h.topRightCorner(others, weak) * h.bottomRightCorner(weak, weak).inverse();
+    Eigen::MatrixXd const expected = w + e * h.topRightCorner(others, weak) * h.bottomRightCorner(weak, weak).inverse();
     class threads three(3);
     basic_matrix<double> const found = compensated(w, e, r, three);
     EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 1e-10 * expected.cwiseAbs().maxCoeff());
@@ -112,9 +112,9 @@ void expect_published(G const& grid, Range const& range, extents shape, per_tile
     }
     std::vector<index_t> weak(ranked.begin(), ranked.begin() + solver.columns);
     order.insert(order.end(), weak.begin(), weak.end());
-    auto const expected = test::reference_gptq(w, dense(h), p,
-                                               {solver.inner.damping, solver.inner.activation_order,
-                                                solver.inner.static_groups, 0, order, solver.columns});
+    auto const expected = test::reference_gptq(
+        w, dense(h), p,
+        {solver.inner.damping, solver.inner.activation_order, solver.inner.static_groups, 0, order, solver.columns});
 
     solution const found = solver.solve(w, h, p);
     ASSERT_EQ(found.shape, shape);
@@ -295,10 +295,17 @@ struct odd_values {
 
 TEST(owq, needs_a_grid_with_zero) {
     problem_of const p{codebook_grid<odd_values>{}, per_channel{}, absmax_range{}};
-    EXPECT_EQ(failure_message([&] {
-                  owq<>{.columns = 2}.solve(random_matrix(4, 8, 3), hessian::of(random_matrix(50, 8, 1)), p);
-              }),
+    EXPECT_EQ(failure_message(
+                  [&] { owq<>{.columns = 2}.solve(random_matrix(4, 8, 3), hessian::of(random_matrix(50, 8, 1)), p); }),
               "weak columns: need a grid that has 0");
+}
+
+TEST(owq, rounds_the_weights_of_dead_inputs_to_nearest) {
+    test::expect_dead_inputs_rounded_to_nearest(owq<>{.columns = 2});
+    test::expect_dead_inputs_rounded_to_nearest(owq<obq>{.columns = 2});
+    test::expect_dead_inputs_rounded_to_nearest(owq<gptaq<>>{.columns = 2});
+    test::expect_dead_inputs_rounded_to_nearest(
+        owq<>{.inner = {.activation_order = true}, .columns = 2, .compensate = false});
 }
 
 } // namespace

@@ -48,8 +48,7 @@ inline reference_answer reference_gptq(matrix const& w, Eigen::MatrixXd h, probl
     Eigen::MatrixXd original = w.cast<double>();
     for (index_t j = 0; j < in; ++j) {
         if (h(j, j) == 0) {
-            h(j, j) = 1;
-            original.col(j).setZero();
+            h(j, j) = 1; // rounded to nearest
         }
     }
     h.diagonal().array() += options.damping * h.diagonal().mean();

@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <utility>
 
 #include "detent/core/eigen.hpp"
@@ -35,8 +38,10 @@ inline basic_vector<double> row_losses(matrix_view w, solution const& s, matrix 
 /// store columns differently, the better one as a whole. The report is that of `a`.
 inline solution better_rows(solution a, basic_vector<double> const& losses_a, solution b,
                             basic_vector<double> const& losses_b) {
+    auto const bits = [](float number) { return std::bit_cast<std::uint32_t>(number); }; // NaN == NaN
     bool const alike = a.tile == b.tile && a.scales.tiles == b.scales.tiles && a.map == b.map &&
-                       a.tile_of == b.tile_of && a.table == b.table && a.weak.columns() == b.weak.columns();
+                       a.tile_of == b.tile_of && std::ranges::equal(a.table, b.table, {}, bits, bits) &&
+                       a.weak.columns() == b.weak.columns();
     if (!alike) {
         return losses_b.sum() < losses_a.sum() ? std::move(b) : std::move(a);
     }

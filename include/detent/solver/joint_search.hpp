@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -12,11 +13,11 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/evidence/layer_inputs.hpp"
+#include "detent/evidence/rounded_inputs.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/solver/activation_search.hpp"
-#include "detent/evidence/layer_inputs.hpp"
-#include "detent/evidence/rounded_inputs.hpp"
 #include "detent/solver/output_search.hpp"
 #include "detent/solver/problem.hpp"
 
@@ -27,6 +28,11 @@ struct format_choice {
     std::size_t format = 0; ///< which of the problems
     solution weights;
 };
+
+/// What a search of formats throws where no error of the output can be compared with another.
+inline error no_finite_error() {
+    return error("format search", "finds no format whose error is finite; are weights or inputs too large?");
+}
 
 /// Rounds `w` (out, in) in each of the ways of `formats`, ranges searched by `search`, and answers the one with the
 /// smallest error of the layer's output. @throws error when there is no format, or as `output_search`.
@@ -49,38 +55,45 @@ inline format_choice choose_format(matrix_view w, layer_inputs const& known, std
     for (std::size_t f = 0; f < formats.size(); ++f) {
         if (estimates[f] <= worst) {
             solution s = search.solve(w, at_output, *formats[f], executor);
-            if (!best || s.report.loss < best->weights.report.loss) {
+            if (std::isfinite(s.report.loss) && (!best || s.report.loss < best->weights.report.loss)) {
                 best = {f, std::move(s)};
             }
         }
     }
-    if (!best) { // all estimates are NaN
-        throw error("format search", "finds no format whose error is finite; are weights or inputs too large?");
+    if (!best) {
+        throw no_finite_error();
     }
     best->weights.report.loss += constant;
     return std::move(*best);
 }
 
 /// The same by another metric: some hundreds of the inputs `x` (token, in), which are rounded to `rounded` before they
-/// meet the weights, pass through the layer. @throws error as `metric_search`, and when there is no format or no input.
+/// meet the weights, pass through the layer. @throws error as `metric_search`, when there is no format or no input, and
+/// when an input is not finite.
 inline format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded,
                                    std::span<problem const* const> formats, metric_search const& search,
                                    executor_ref executor = {}) {
     if (formats.empty() || x.rows() == 0) {
-        throw error("format search", formats.empty() ? "has no format to choose from"
-                                                     : "by this metric needs the inputs, kept");
+        throw error("format search",
+                    formats.empty() ? "has no format to choose from" : "by this metric needs the inputs, kept");
+    }
+    if (!x.allFinite() || !rounded.allFinite()) { // a cosine would not show it
+        throw error("inputs", "are not finite");
     }
     index_t const step = std::max<index_t>(1, x.rows() / 512);
-    matrix const some = every_nth_row(x, step);              // (token, in)
+    matrix const some = every_nth_row(x, step);               // (token, in)
     matrix const some_rounded = every_nth_row(rounded, step); // (token, in)
-    format_choice best;
+    std::optional<format_choice> best;
     for (std::size_t f = 0; f < formats.size(); ++f) {
         solution s = search.solve(w, some, some_rounded, *formats[f], executor);
-        if (f == 0 || s.report.loss < best.weights.report.loss) {
+        if (std::isfinite(s.report.loss) && (!best || s.report.loss < best->weights.report.loss)) {
             best = {f, std::move(s)};
         }
     }
-    return best;
+    if (!best) {
+        throw no_finite_error();
+    }
+    return std::move(*best);
 }
 
 /// Chooses format and range of a layer's weights and of its input together, in turns (LLM-FP4, section 4.1 and
@@ -110,10 +123,10 @@ struct joint_search {
         activation_quantizer input = input_search.whole_range(x, grids.front());
         for (int round = 0;; ++round) {
             layer_inputs seen = rounded_inputs(x, input, executor);
-            format_choice weights =
-                metric == output_metric::squares
-                    ? choose_format(w, seen, formats, {candidates}, executor)
-                    : choose_format(w, x, input.round(x, executor), formats, metric_search{metric, candidates}, executor);
+            format_choice weights = metric == output_metric::squares
+                                        ? choose_format(w, seen, formats, {candidates}, executor)
+                                        : choose_format(w, x, input.round(x, executor), formats,
+                                                        metric_search{metric, candidates}, executor);
             std::optional<activation_search::answer> next;
             if (round < rounds) { // the weights have the last word
                 next = input_search(x, w, decode(weights.weights), grids, executor);

@@ -144,8 +144,8 @@ private:
     /// Writes the codes of a tile and the numbers they stand for, to `numbers` (rows of the tile, in).
     static void round(matrix_view w, index_t top, index_t tile, tile_scale t, matrix& numbers, solution& s,
                       problem const& p) {
-        index_t const col = tile * s.tile.cols;
-        index_t const n = std::min(s.tile.cols, w.cols() - col);
+        index_t const col = s.first_of_tile(tile);
+        index_t const n = s.first_of_tile(tile + 1) - col;
         vector const scales = vector::Constant(n, t.scale);
         vector const zeros = vector::Constant(n, t.zero);
         for (index_t row = 0; row < numbers.rows(); ++row) {

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -236,7 +237,8 @@ public:
     }
 
     tile_scale fit(matrix_view weights, tile_place place) const override {
-        return problem_.fit(weights, {place.row, columns_[static_cast<std::size_t>(place.col)]});
+        index_t const column = columns_[static_cast<std::size_t>(place.col)];
+        return problem_.fit(weights, {place.row, placed() ? first_of_tile(column) : column});
     }
 
     void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
@@ -253,6 +255,16 @@ public:
     }
 
 private:
+    /// The first column, among all, of the tile that `column` has there, which may be none of those that are left.
+    index_t first_of_tile(index_t column) const {
+        auto const tiles = problem_.tile_of(shape_.cols);
+        if (tiles.empty()) {
+            index_t const width = problem_.tile(shape_).cols;
+            return column / width * width;
+        }
+        return std::ranges::lower_bound(tiles, tiles[static_cast<std::size_t>(column)]) - tiles.begin();
+    }
+
     problem const& problem_;
     extents shape_; // of all weights
     std::vector<std::int32_t> const& columns_;
