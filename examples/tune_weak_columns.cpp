@@ -198,7 +198,7 @@ int main(int argc, char** argv) {
     CLI11_PARSE(app, argc, argv);
     try {
 #if defined(_OPENMP)
-        class threads executor(o.threads > 0 ? o.threads : omp_get_num_procs());
+        thread_team executor(o.threads > 0 ? o.threads : omp_get_num_procs());
 #else
         serial executor;
 #endif

@@ -14,7 +14,7 @@ using namespace detent;
 void add(benchmark::State& state) {
     matrix const x = matrix::Random(state.range(0), state.range(1));
     double const flops = static_cast<double>(state.range(0)) * static_cast<double>(state.range(1) * state.range(1));
-    class threads all;
+    thread_team all;
     hessian h(state.range(1));
     std::vector<double> shares;
     for (auto _ : state) {

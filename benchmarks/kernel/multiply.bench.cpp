@@ -32,7 +32,7 @@ double reading_rate(executor_ref executor) {
 template <class G> void multiply(benchmark::State& state) {
     matrix const weights = matrix::Random(state.range(0), state.range(1)); // (out, in)
     matrix const x = matrix::Random(state.range(2), state.range(1));       // (token, in)
-    threads two(state.range(3));
+    thread_team two(state.range(3));
     executor_ref const executor = state.range(3) > 1 ? executor_ref(two) : executor_ref();
     Eigen::setNbThreads(static_cast<int>(state.range(3)));
     packed_matrix const packed = quantizer<G, per_group<128>>{}(weights).packed();

@@ -69,7 +69,7 @@ void read_all(executor_ref executor) {
 }
 
 void token(benchmark::State& state, input_format format) {
-    threads two(state.range(0));
+    thread_team two(state.range(0));
     executor_ref const executor = state.range(0) > 1 ? executor_ref(two) : executor_ref();
     std::vector<float> x(11008, 0.5F);
     std::vector<float> y(32000);

@@ -32,7 +32,7 @@ template <class G> void multiply(benchmark::State& state) {
     }
     matrix const x = matrix::Random(tokens, size); // (token, in)
     matrix y(tokens, size);                        // (token, out)
-    threads executor(state.range(2));
+    thread_team executor(state.range(2));
     auto const product = [&](std::vector<packed_matrix> const& weights, std::size_t& turn) {
         packed_view const w = weights[turn++ % copies].view();
         kernel::multiply(w, x.data(), x.outerStride(), tokens, y.data(), y.outerStride(), executor);

@@ -45,7 +45,7 @@ template <class G> void map_inputs(benchmark::State& state) {
     index_t const tokens = state.range(1);
     matrix const x = matrix::Random(tokens, size); // (token, in)
     matrix y(tokens, size);                        // (token, out)
-    threads executor(state.range(2));
+    thread_team executor(state.range(2));
     auto const product = [&](std::vector<packed_matrix> const& weights, std::size_t& turn) {
         multiply(weights[turn++ % copies], x, y, executor);
         benchmark::DoNotOptimize(y.data());

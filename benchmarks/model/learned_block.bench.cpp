@@ -28,8 +28,8 @@ using namespace detent;
 
 dense_block<float> llama_block(index_t hidden, index_t heads, index_t intermediate, index_t tokens) {
     dense_block<float> b;
-    b.attention_norm.weight = vector::Ones(hidden);
-    b.mlp_norm.weight = vector::Ones(hidden);
+    b.attention_norm.weight = float_vector::Ones(hidden);
+    b.mlp_norm.weight = float_vector::Ones(hidden);
     b.heads = {heads, heads, hidden / heads};
     b.activation = nn::activation::silu;
     b.rope = std::make_shared<nn::rope_table>(b.heads.head_dim, tokens, 10000.0);
@@ -46,7 +46,7 @@ void learn(benchmark::State& state) {
     index_t const hidden = state.range(0), heads = state.range(1), intermediate = state.range(2);
     index_t const tokens = state.range(3);
     bool const transforms = state.range(4) == 1;
-    threads pool(state.range(5));
+    thread_team pool(state.range(5));
     stopwatch watch;
     executor_ref const executor = executor_ref(pool).timed_by(watch);
 
@@ -84,12 +84,12 @@ void learn(benchmark::State& state) {
     auto const share = [&](work kind) { return 100 * times[kind] / times.total(); };
     auto const rows = static_cast<double>(tokens);
     auto const numbers = static_cast<double>(4 * hidden * hidden + 3 * hidden * intermediate);
-    state.counters["products %"] = share(work::products);
-    state.counters["attention %"] = share(work::attention);
-    state.counters["rounding %"] = share(work::rounding);
-    state.counters["other %"] = share(work::other);
+    state.counters["products %"] = share(work_kind::products);
+    state.counters["attention %"] = share(work_kind::attention);
+    state.counters["rounding %"] = share(work_kind::rounding);
+    state.counters["other %"] = share(work_kind::other);
     state.counters["of peak"] =
-        6 * numbers * rows * static_cast<double>(state.iterations()) / times[work::products] / peak;
+        6 * numbers * rows * static_cast<double>(state.iterations()) / times[work_kind::products] / peak;
     state.counters["peak GFLOP/s"] = peak / 1e9;
     state.counters["epoch of 32 s"] = 32 * times.total() / static_cast<double>(state.iterations());
 

@@ -136,7 +136,7 @@ public:
 
 private:
     void quantize(matrix const& w) {
-        class detent::threads all;
+        class detent::thread_team all;
         detent::executor_ref(all).for_pieces(rows_, 64, [&](index_t begin, index_t end) {
             ggml_quantize_chunk(type_, w.data(), codes_.data(), begin * cols_, end - begin, cols_, nullptr);
         });

@@ -77,7 +77,7 @@ double reading_rate(int threads) {
     static detent::buffer const memory(index_t{1} << 27);
     auto const* const words = reinterpret_cast<std::uint64_t const*>(memory.data());
     index_t const count = memory.size() / index_t{sizeof(std::uint64_t)};
-    class detent::threads several(threads);
+    class detent::thread_team several(threads);
     return static_cast<double>(memory.size()) / seconds([&] {
                detent::executor_ref(several).for_pieces(count, 1 << 20, [&](index_t begin, index_t end) {
                    read_memory(words + begin, end - begin);

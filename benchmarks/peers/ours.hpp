@@ -32,7 +32,7 @@ template <class G, class... How> struct packed_way {
     }
     static matrix weights(detent::packed_matrix const& p) { return dequantize(p); }
     void multiply(detent::packed_matrix const& p, matrix const& x, matrix& y, int threads) const {
-        class detent::threads several(threads);
+        class detent::thread_team several(threads);
         auto const executor = threads > 1 ? detent::executor_ref(several) : detent::executor_ref();
         std::apply(
             [&](How... last) {
@@ -55,7 +55,7 @@ struct stored_way {
     static double bytes(detent::stored_matrix const& w) { return 2 * static_cast<double>(w.shape().size()); }
     static matrix weights(detent::stored_matrix const& w) { return w.numbers(); }
     static void multiply(detent::stored_matrix const& w, matrix const& x, matrix& y, int threads) {
-        class detent::threads several(threads);
+        class detent::thread_team several(threads);
         detent::multiply(w, x, y, threads > 1 ? detent::executor_ref(several) : detent::executor_ref());
     }
 };

@@ -18,11 +18,11 @@ template <Grid G> void round(benchmark::State& state) {
     index_t const n = state.range(0);
     G const grid;
     rounder<G> const round(grid);
-    vector const weights = grid.highest() * vector::Random(n);
-    vector const scales = vector::Random(n).array().abs() + 0.5F;
-    vector const zeros = vector::Constant(n, AffineGrid<G> ? 7.0F : 0.0F);
+    float_vector const weights = grid.highest() * float_vector::Random(n);
+    float_vector const scales = float_vector::Random(n).array().abs() + 0.5F;
+    float_vector const zeros = float_vector::Constant(n, AffineGrid<G> ? 7.0F : 0.0F);
     std::vector<code> codes(static_cast<std::size_t>(n));
-    vector numbers(n);
+    float_vector numbers(n);
     constexpr int times = 200;
     compare(
         state, static_cast<double>(n) * times,

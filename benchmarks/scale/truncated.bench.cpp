@@ -30,7 +30,7 @@ evidence const& layer() {
         for (index_t j = 1; j < size; ++j) {
             x.col(j) = 0.6F * x.col(j - 1) + 0.8F * x.col(j);
         }
-        class threads all;
+        thread_team all;
         return evidence{w, hessian::of(x, all)};
     }();
     return e;
@@ -41,7 +41,7 @@ void fit(benchmark::State& state, R const& range, P const& granularity) {
     evidence const& l = layer();
     problem_of<G, P, R> const searched{G{}, granularity, range};
     problem_of<G, P, minmax_range> const plain{G{}, granularity};
-    class threads all;
+    thread_team all;
     std::vector<double> shares;
     for (auto _ : state) {
         solution s = searched.begin(l.w);

@@ -28,7 +28,7 @@ struct layer {
         for (index_t j = 1; j < in; ++j) {
             x.col(j) = 0.6F * x.col(j - 1) + 0.8F * x.col(j);
         }
-        class threads all;
+        thread_team all;
         h = hessian::of(x, all);
     }
 };
@@ -37,7 +37,7 @@ template <class Scalar> void solve(benchmark::State& state) {
     layer const l(state.range(0), state.range(1));
     auto const out = static_cast<double>(state.range(0));
     auto const in = static_cast<double>(state.range(1));
-    class threads all;
+    thread_team all;
     std::vector<double> floors;
     std::vector<double> times;
     for (auto _ : state) {
@@ -100,7 +100,7 @@ template <class Scalar> void against_transcription(benchmark::State& state) {
     layer const l(state.range(0), state.range(1));
     auto const out = static_cast<double>(state.range(0));
     auto const in = static_cast<double>(state.range(1));
-    class threads all;
+    thread_team all;
     Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> theirs;
     solution ours;
     compare(

@@ -35,7 +35,7 @@ evidence const& layer() {
         for (index_t j = 0; j < size; j += 512) {
             x.col(j) *= 16;
         }
-        class threads all;
+        thread_team all;
         layer_inputs inputs(size);
         inputs.add(x, all);
         return evidence{w, x, inputs};
@@ -49,7 +49,7 @@ template <class Search> void measure(benchmark::State& state, Search const& sear
     problem_of const uniform{fp_grid<1, 2>{}, per_channel{}, absmax_range{}};
     problem_of const powers{fp_grid<3, 0>{}, per_channel{}, absmax_range{}};
     std::array<problem const*, 3> const formats{&usual, &uniform, &powers};
-    class threads all;
+    thread_team all;
     std::vector<double> shares;
     for (auto _ : state) {
         double const searched = seconds([&] { search(l, formats, all); });

@@ -106,7 +106,7 @@ template <class G> void against_gptq(benchmark::State& state) {
     index_t const in = state.range(1);
     auto const layers = static_cast<unsigned>(state.range(2));
 #if defined(_OPENMP)
-    threads executor;
+    thread_team executor;
 #else
     serial executor;
 #endif

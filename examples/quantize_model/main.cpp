@@ -349,7 +349,7 @@ int main(int argc, char** argv) {
 
     try {
 #if defined(_OPENMP)
-        class threads executor(o.threads > 0 ? o.threads : omp_get_num_procs());
+        thread_team executor(o.threads > 0 ? o.threads : omp_get_num_procs());
 #else
         serial executor;
 #endif

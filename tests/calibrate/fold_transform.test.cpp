@@ -91,12 +91,12 @@ TEST_P(fold_transform_of, fits_one_map_to_all_that_read_an_input) {
     matrix const x = model_.embed(std::span(tokens_).first(36), {.sequences = 3});
     std::vector<linear_role> const readers = readers_of(b, fold_site::attention_input);
     ASSERT_EQ(readers.size(), 3U);
-    vector weights = vector::Zero(12); // the largest of each column
+    float_vector weights = float_vector::Zero(12); // the largest of each column
     for (linear_role const role : readers) {
         weights = weights.cwiseMax(std::get<matrix>(b.linear(role).weight).cwiseAbs().colwise().maxCoeff().transpose());
     }
-    vector const inputs = b.attention_input(x).cwiseAbs().colwise().maxCoeff().transpose();
-    vector const scales = smoothing_scales(inputs, weights, 0.5F);
+    float_vector const inputs = b.attention_input(x).cwiseAbs().colwise().maxCoeff().transpose();
+    float_vector const scales = smoothing_scales(inputs, weights, 0.5F);
     EXPECT_TRUE(model.blocks[0].attention_norm.weight.isApprox(b.attention_norm.weight.cwiseQuotient(scales), 1e-5F));
     for (linear_role const role : {linear_role::query, linear_role::key}) { // value also writes the next activation
         EXPECT_TRUE(std::get<matrix>(model.blocks[0].linear(role).weight)
@@ -145,16 +145,16 @@ TEST_P(fold_transform_of, says_what_is_wrong_and_can_be_cancelled) {
 
 #if defined(_OPENMP)
 TEST_P(fold_transform_of, threads_do_not_change_a_bit) {
-    threads three(3);
+    thread_team three(3);
     EXPECT_EQ(logits(folded(smooth<>{}, three)), logits(folded(smooth<>{})));
 }
 #endif
 
 TEST(factors_of, multiplies_those_of_all_steps) {
-    EXPECT_EQ(factors_of({}, 3), vector::Ones(3));
+    EXPECT_EQ(factors_of({}, 3), float_vector::Ones(3));
     input_map map(diagonal{{1, 2, 3}}, 3);
     map.then(diagonal{{4, 5, -0.5F}}, 3);
-    vector expected(3);
+    float_vector expected(3);
     expected << 4, 10, -1.5F;
     EXPECT_EQ(factors_of(map, 3), expected);
     for (std::string const kind : {"p", "h", "dp", "hd"}) {

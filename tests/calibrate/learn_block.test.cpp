@@ -27,7 +27,7 @@ constexpr index_t length = 24;
 struct setting {
     char const* name;
     nlohmann::json model;
-    learning how;
+    learning_options how;
     fake_quantizer<float> weights;
     std::optional<any_grid> activations;
 };
@@ -139,14 +139,14 @@ TEST_P(learning_of, gives_the_same_bits_for_any_number_of_threads) {
     auto const& s = GetParam();
     auto const run = [&](executor_ref executor) {
         block b = test::random_decoder(s.model).blocks[0];
-        learning how = s.how;
+        learning_options how = s.how;
         how.epochs = 2;
         block_learner learner(how, s.weights, s.activations, executor);
         learner(b, hidden_states(1), hidden_states(2), {.sequences = sequences});
         return std::pair{std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scale};
     };
     serial one;
-    threads three(3);
+    thread_team three(3);
     EXPECT_EQ(run(one), run(three));
 }
 
@@ -154,7 +154,7 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
     auto const& s = GetParam();
     auto const directory = std::filesystem::path(testing::TempDir()) / "detent_learned" / s.name;
     std::filesystem::remove_all(directory);
-    auto const run = [&](learning const& how, progress report, unsigned seed = 1) {
+    auto const run = [&](learning_options const& how, progress report, unsigned seed = 1) {
         std::vector<matrix> all;
         block_learner learner(how, s.weights, s.activations, {}, std::move(report));
         learner.keep_in(directory);
@@ -166,7 +166,7 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
         EXPECT_EQ(std::ssize(learner.losses()[1]), how.epochs);
         return all;
     };
-    learning how = s.how;
+    learning_options how = s.how;
     how.epochs = 2;
     int steps = 0;
     auto const in_the_second = [&](std::string_view, double) { return ++steps < 8; };

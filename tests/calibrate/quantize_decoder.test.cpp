@@ -105,7 +105,7 @@ TEST_P(quantize_tiny, chooses_the_same_codes_on_any_number_of_threads) {
     std::map<std::string, packed_matrix> first;
     for (index_t const count : {1, 2, 3}) {
         decoder model = model_;
-        threads executor(count);
+        thread_team executor(count);
         layer_quantizer<int_grid<4>> q{.group = 64};
         q.executor = executor;
         quantize_decoder(model, q, few(4), executor);
@@ -177,14 +177,14 @@ TEST_P(quantize_tiny, tells_a_stopwatch_what_its_time_goes_to) {
         quantize_decoder(model, layer_quantizer<int_grid<4>>{}, text, test::two_threads().timed_by(watch));
         work_times const times = watch.lap();
         for (std::size_t i = 0; i < work_names.size(); ++i) {
-            bool const absent = i == static_cast<std::size_t>(work::rounding); // of activations
+            bool const absent = i == static_cast<std::size_t>(work_kind::rounding); // of activations
             EXPECT_EQ(times.seconds[i] == 0, absent) << work_names[i];
         }
         perplexity(model, std::span(text_).first(128), 128, test::two_threads().timed_by(watch));
         work_times const packed = watch.lap();
-        EXPECT_GT(packed[work::products], 0);
-        EXPECT_GT(packed[work::attention], 0);
-        EXPECT_EQ(packed[work::hessians], 0);
+        EXPECT_GT(packed[work_kind::products], 0);
+        EXPECT_GT(packed[work_kind::attention], 0);
+        EXPECT_EQ(packed[work_kind::hessians], 0);
     }
 }
 

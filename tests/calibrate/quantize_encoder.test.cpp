@@ -161,7 +161,7 @@ TEST_P(quantize_encoder_of, chooses_the_same_codes_on_any_number_of_threads) {
     std::vector<block> first;
     for (index_t const count : {1, 3}) {
         auto blocks = original_.blocks;
-        threads executor(count);
+        thread_team executor(count);
         layer_quantizer<int_grid<3>> q;
         q.executor = executor;
         quantize_encoder(blocks, q, {original_.batches}, executor);

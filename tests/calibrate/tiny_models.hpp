@@ -27,7 +27,7 @@ inline std::vector<nn::token_id> evaluation_text() {
 
 /// Every test may use two threads.
 inline executor_ref two_threads() {
-    static threads executor(2);
+    static thread_team executor(2);
     return executor;
 }
 

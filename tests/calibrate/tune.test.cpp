@@ -200,7 +200,7 @@ TEST_P(tune_small, gives_the_same_bits_for_any_number_of_threads_and_when_resume
     quantize_with_weak_columns(model, 2, 0, float_format::f16);
     tuning const how{.tokens = tokens_, .window = 9, .batch = 2, .epochs = 3, .optimizer = {.learning_rate = 0.01}};
     auto const expected = weak_after(model, how);
-    class threads three(3);
+    thread_team three(3);
     EXPECT_EQ(weak_after(model, how, three), expected);
 
     temporary_directory const directory;

@@ -113,23 +113,23 @@ TEST(executor_ref, pieces_cover_the_range_and_do_not_overlap) {
 
 TEST(threads, run_each_once) {
     for (index_t const count : {1, 2, 3, 8}) {
-        detent::threads const pool(count);
+        detent::thread_team const pool(count);
         EXPECT_EQ(pool.workers(), count);
         expect_each_once(pool);
     }
 }
 
-TEST(threads, are_never_fewer_than_one) { EXPECT_EQ(detent::threads(-1).workers(), 1); }
+TEST(threads, are_never_fewer_than_one) { EXPECT_EQ(detent::thread_team(-1).workers(), 1); }
 
 TEST(threads, pass_an_exception_to_the_caller) {
-    detent::threads const pool(4);
+    detent::thread_team const pool(4);
     expect_exception_reaches_caller(pool);
     expect_one_exception_of_many(pool);
 }
 
 TEST(threads, do_not_change_the_number_of_threads_outside) {
     int const before = omp_get_max_threads();
-    detent::threads(3).for_each(8, [](index_t) { EXPECT_EQ(omp_get_max_threads(), 1); });
+    detent::thread_team(3).for_each(8, [](index_t) { EXPECT_EQ(omp_get_max_threads(), 1); });
     EXPECT_EQ(omp_get_max_threads(), before);
 }
 
@@ -137,14 +137,14 @@ TEST(threads, give_the_same_bits_for_any_count) {
     float const expected = sum_of_pieces({}, 64);
     ASSERT_NE(expected, sum_of_pieces({}, 1000)) << "the sum must be one that rounds";
     for (index_t const count : {1, 2, 3, 7}) {
-        detent::threads const pool(count);
+        detent::thread_team const pool(count);
         EXPECT_EQ(sum_of_pieces(pool, 64), expected) << count;
     }
 }
 
 TEST(executor, gives_each_worker_a_state_for_its_pieces) {
     for (index_t const n : {0, 1, 7, 100}) {
-        detent::threads executor(3);
+        detent::thread_team executor(3);
         for (executor_ref const any : {executor_ref(), executor_ref(executor)}) {
             std::vector<int> visits(static_cast<std::size_t>(n));
             std::atomic<int> made = 0;

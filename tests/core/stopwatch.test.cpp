@@ -36,10 +36,10 @@ TEST(stopwatch, time_counts_for_the_innermost_section) {
     double products = 0;
     double attention = 0;
     {
-        stopwatch::section const outer(&watch, work::products);
+        stopwatch::section const outer(&watch, work_kind::products);
         products += spend();
         {
-            stopwatch::section const inner(&watch, work::attention);
+            stopwatch::section const inner(&watch, work_kind::attention);
             attention += spend();
         }
         products += spend();
@@ -49,42 +49,42 @@ TEST(stopwatch, time_counts_for_the_innermost_section) {
     double const whole = seconds_since(start);
 
     double const rounding = 1e-9;
-    EXPECT_GE(times[work::other], other - rounding);
-    EXPECT_GE(times[work::products], products - rounding);
-    EXPECT_GE(times[work::attention], attention - rounding);
-    EXPECT_EQ(times[work::hessians], 0);
-    EXPECT_EQ(times[work::solving], 0);
-    EXPECT_EQ(times[work::layer_errors], 0);
+    EXPECT_GE(times[work_kind::other], other - rounding);
+    EXPECT_GE(times[work_kind::products], products - rounding);
+    EXPECT_GE(times[work_kind::attention], attention - rounding);
+    EXPECT_EQ(times[work_kind::hessians], 0);
+    EXPECT_EQ(times[work_kind::solving], 0);
+    EXPECT_EQ(times[work_kind::layer_errors], 0);
     EXPECT_LE(times.total(), whole + rounding); // nothing counts twice
-    EXPECT_LE(times[work::attention], whole - products - other + rounding);
+    EXPECT_LE(times[work_kind::attention], whole - products - other + rounding);
 }
 
 TEST(stopwatch, laps_follow_each_other) {
     stopwatch watch;
-    stopwatch::section const timed(&watch, work::solving);
+    stopwatch::section const timed(&watch, work_kind::solving);
     double const first = spend();
     work_times const one = watch.lap();
     double const second = spend(); // the section goes on
     work_times const two = watch.lap();
-    EXPECT_GE(one[work::solving], first - 1e-9);
-    EXPECT_GE(two[work::solving], second - 1e-9);
-    EXPECT_EQ(two[work::other], 0);
+    EXPECT_GE(one[work_kind::solving], first - 1e-9);
+    EXPECT_GE(two[work_kind::solving], second - 1e-9);
+    EXPECT_EQ(two[work_kind::other], 0);
 
     work_times sum = one;
     sum += two;
-    EXPECT_EQ(sum[work::solving], one[work::solving] + two[work::solving]);
-    EXPECT_EQ(sum[work::other], one[work::other] + two[work::other]);
+    EXPECT_EQ(sum[work_kind::solving], one[work_kind::solving] + two[work_kind::solving]);
+    EXPECT_EQ(sum[work_kind::other], one[work_kind::other] + two[work_kind::other]);
 }
 
 TEST(stopwatch, sections_of_other_threads_do_nothing) {
     stopwatch watch;
     std::thread([&] {
-        stopwatch::section const timed(&watch, work::hessians);
+        stopwatch::section const timed(&watch, work_kind::hessians);
         spend();
     }).join();
     work_times const times = watch.lap();
-    EXPECT_EQ(times[work::hessians], 0);
-    EXPECT_GE(times[work::other], 1e-4 - 1e-9);
+    EXPECT_EQ(times[work_kind::hessians], 0);
+    EXPECT_GE(times[work_kind::other], 1e-4 - 1e-9);
 }
 
 TEST(stopwatch, comes_with_an_executor) {
@@ -101,14 +101,14 @@ TEST(stopwatch, comes_with_an_executor) {
     timed.for_each(3, [&](index_t) { ++calls; });
     EXPECT_EQ(calls, 3);
     {
-        stopwatch::section const nothing(plain.watch(), work::products);
+        stopwatch::section const nothing(plain.watch(), work_kind::products);
     }
-    EXPECT_EQ(watch.lap()[work::products], 0);
+    EXPECT_EQ(watch.lap()[work_kind::products], 0);
 }
 
 TEST(stopwatch, every_kind_of_work_has_a_name) {
-    EXPECT_EQ(work_names.size(), static_cast<std::size_t>(work::other) + 1);
-    EXPECT_EQ(work_names[static_cast<std::size_t>(work::other)], "other");
+    EXPECT_EQ(work_names.size(), static_cast<std::size_t>(work_kind::other) + 1);
+    EXPECT_EQ(work_names[static_cast<std::size_t>(work_kind::other)], "other");
 }
 
 } // namespace

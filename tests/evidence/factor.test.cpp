@@ -91,7 +91,7 @@ TEST(factor, threads_do_not_change_a_bit) {
     hessian_factor const serially = factor(h, {0.01, true});
     expect_factor(serially, h);
     for (index_t const count : {2, 3}) {
-        threads many(count);
+        thread_team many(count);
         EXPECT_EQ(factor(h, {0.01, true}, many).r, serially.r);
     }
 }

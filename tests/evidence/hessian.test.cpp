@@ -147,7 +147,7 @@ TEST(hessian, threads_do_not_change_a_bit) {
     matrix const x = correlated_inputs(600, 300, 1);
     hessian const serially = hessian::of(x);
     for (index_t const count : {1, 2, 3}) {
-        threads many(count);
+        thread_team many(count);
         EXPECT_EQ(dense(hessian::of(x, many)), dense(serially));
         EXPECT_EQ(serially.quadratic(x, many), serially.quadratic(x));
     }

@@ -135,10 +135,10 @@ TEST(layer_inputs, mapped_knows_the_largest_only_where_it_can) {
     some_kept.add(x);
     for (std::string const kind : test::kinds_of_maps) {
         input_map const map = test::random_map(kind, 32, 8);
-        vector const expected = map.apply(x).cwiseAbs().colwise().maxCoeff().transpose();
+        float_vector const expected = map.apply(x).cwiseAbs().colwise().maxCoeff().transpose();
         for (layer_inputs const& known : {none_kept, some_kept}) {
-            vector const largest = known.mapped(map).largest();
-            EXPECT_EQ(largest, kind.find('h') == kind.npos ? expected : vector()) << kind;
+            float_vector const largest = known.mapped(map).largest();
+            EXPECT_EQ(largest, kind.find('h') == kind.npos ? expected : float_vector()) << kind;
         }
         EXPECT_EQ(layer_inputs(hessian::of(x)).mapped(map).largest().size(), 0) << kind;
     }

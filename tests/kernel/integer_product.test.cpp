@@ -420,7 +420,7 @@ TEST(integer_product, threads_change_nothing) {
             auto const serially = product_of<T>(o, form);
             EXPECT_EQ(serially, reference_product(o, form));
             for (index_t const count : {2, 3}) {
-                threads many(count);
+                thread_team many(count);
                 EXPECT_EQ(product_of<T>(o, form, many), serially) << tokens << " tokens, " << count << " threads";
             }
         });

@@ -122,7 +122,7 @@ inline void expect_threads_change_nothing(product const& serial, packed_matrix c
     for (index_t const tokens : {1, 7, 300}) {
         auto const serially = run(serial, w.view(), x, tokens);
         for (index_t const count : {2, 3}) {
-            threads many(count);
+            thread_team many(count);
             std::vector<float> y(serially.size(), -7);
             kernel::multiply(w.view(), x.x.data(), x.stride, tokens, y.data(), 152, many);
             EXPECT_EQ(y, serially) << tokens << " tokens, " << count << " threads";

@@ -112,7 +112,7 @@ TEST(multiply_transposed, threads_do_not_change_a_bit) {
     for (index_t const tokens : {1, 7, 600}) {
         auto const serially = run_transposed(w.view(), g, tokens);
         for (index_t const count : {1, 2, 3}) {
-            threads many(count);
+            thread_team many(count);
             EXPECT_EQ(run_transposed(w.view(), g, tokens, many), serially) << tokens << ", " << count << " threads";
         }
     }

@@ -110,7 +110,7 @@ TEST(units, have_the_bits_of_headers_for_the_same_instructions) {
 #if defined(_OPENMP)
 TEST(units, threads_change_no_bit) {
     packed_matrix const w = random_weights({150, 1100})[2];
-    threads two(2);
+    thread_team two(2);
     for (index_t const tokens : {1, 40}) {
         matrix const x = random_matrix(tokens, 1100, 2);
         matrix serially(tokens, 150);

@@ -62,7 +62,7 @@ tile_scale dynamic_scale(any_grid const& grid, activation_rounding const& how, m
     if (how.kind == scale_kind::ue4m3 && !how.unit) {
         float const largest = token.cwiseAbs().maxCoeff();
         float const half = 0.5F * (grid.numbers().high - grid.numbers().low);
-        format.unit = std::clamp((largest > 0 ? largest : 1) / (half * 448), units::lowest, units::highest);
+        format.unit = std::clamp((largest > 0 ? largest : 1) / (half * 448), unit_limits::lowest, unit_limits::highest);
     }
     interval const range = low == 0 && high == 0 ? interval{-1, 1} : interval{low, high};
     return lay_over(grid.numbers(), grid.has_zero(), range, format);
@@ -267,7 +267,7 @@ TEST(activation_quantizer, is_equal_to_what_rounds_alike) {
 #if defined(_OPENMP)
 TEST(activation_quantizer, threads_do_not_change_a_bit) {
     matrix const x = some_inputs(100, 33);
-    threads two(2);
+    thread_team two(2);
     for (auto const& q : {activation_quantizer(any_grid(int_grid<8>{})),
                           activation_quantizer(any_grid(e2m1{}), {.width = 16, .kind = scale_kind::ue4m3}),
                           activation_quantizer(any_grid(e2m1{}), {0.3F, 0}, some_shifts(33, 3))}) {

@@ -176,7 +176,7 @@ TEST(input_map, threads_do_not_change_a_bit) {
     for (std::string const kind : test::kinds_of_maps) {
         input_map const map = random_map(kind, features, width);
         for (index_t const count : {1, 2, 3}) {
-            threads many(count);
+            thread_team many(count);
             EXPECT_EQ(map.apply(x, many), map.apply(x)) << kind;
             EXPECT_EQ(map.of_weights(x, many), map.of_weights(x)) << kind;
             EXPECT_EQ(map.back(x, many), map.back(x)) << kind;

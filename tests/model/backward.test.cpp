@@ -62,7 +62,7 @@ TEST_P(backward_of, gives_the_same_bits_for_any_number_of_threads) {
     double loss = 0;
     auto const expected = gradients(model, tokens, 1, loss);
     for (int const count : {2, 3}) {
-        class threads executor(count);
+        thread_team executor(count);
         double again = 0;
         EXPECT_EQ(gradients(model, tokens, 1, again, executor), expected);
         EXPECT_EQ(again, loss);

@@ -117,7 +117,7 @@ TEST_P(decoder_of, wrong_tokens_are_errors) {
 
 #if defined(_OPENMP)
 TEST_P(decoder_of, threads_do_not_change_a_bit) {
-    threads one(1), three(3);
+    thread_team one(1), three(3);
     auto const tokens = test::some_tokens(40 * 9);
     EXPECT_EQ(model_.forward(tokens, 9, one), model_.forward(tokens, 9, three));
 }

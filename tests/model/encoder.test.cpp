@@ -244,7 +244,7 @@ TEST(text_encoder, batches_hold_every_sentence_once_beside_others_of_its_length)
 
 #if defined(_OPENMP)
 TEST_P(image_encoder_of, threads_do_not_change_a_bit) {
-    threads one(1), three(3);
+    thread_team one(1), three(3);
     matrix const images = some_images(model_, 40);
     EXPECT_EQ(model_.logits(model_.forward(images, one), one), model_.logits(model_.forward(images, three), three));
 }

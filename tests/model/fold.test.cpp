@@ -30,8 +30,8 @@ nlohmann::json relu_json() {
 }
 
 /// Random scales for a site of `b`, shared where heads share values.
-vector scales_for(block const& b, fold_site site, std::function<float()> const& draw) {
-    vector const scales = vector::NullaryExpr(channels_of(b, site), draw);
+float_vector scales_for(block const& b, fold_site site, std::function<float()> const& draw) {
+    float_vector const scales = float_vector::NullaryExpr(channels_of(b, site), draw);
     return site == fold_site::attention_context ? shared_by_heads(scales, b.heads) : scales;
 }
 
@@ -79,7 +79,7 @@ TEST_P(fold_in, powers_of_two_keep_every_bit) {
     block all = b_;
     for (fold_site const site : fold_sites) {
         ASSERT_TRUE(can_fold(b_, site));
-        vector const scales = scales_for(b_, site, [&] { return power_of_two(); });
+        float_vector const scales = scales_for(b_, site, [&] { return power_of_two(); });
         ASSERT_GT(scales.maxCoeff(), scales.minCoeff());
         block one = b_;
         fold(one, site, scales);
@@ -100,7 +100,7 @@ TEST_P(fold_in, any_positive_scales_keep_the_function) {
     matrix const expected = b_.forward(x_, rows_);
     block all = b_;
     for (fold_site const site : fold_sites) {
-        vector const scales = scales_for(b_, site, [&] { return positive(); });
+        float_vector const scales = scales_for(b_, site, [&] { return positive(); });
         block one = b_;
         fold(one, site, scales);
         matrix const difference = one.forward(x_, rows_) - expected;
@@ -117,7 +117,7 @@ TEST_P(fold_in, any_positive_scales_keep_the_function) {
 TEST_P(fold_in, inverse_powers_of_two_restore_the_weights) {
     block b = b_;
     for (fold_site const site : fold_sites) {
-        vector const scales = scales_for(b_, site, [&] { return power_of_two(); });
+        float_vector const scales = scales_for(b_, site, [&] { return power_of_two(); });
         fold(b, site, scales);
         fold(b, site, scales.cwiseInverse());
     }
@@ -136,9 +136,9 @@ TEST_P(fold_in, wrong_scales_are_named_and_change_nothing) {
     for (fold_site const site : fold_sites) {
         block b = b_;
         index_t const channels = channels_of(b, site);
-        vector not_positive = vector::Constant(channels, 2);
+        float_vector not_positive = float_vector::Constant(channels, 2);
         not_positive(5) = 0;
-        for (vector const& wrong : {vector(vector::Constant(channels + 1, 2)), vector(), not_positive}) {
+        for (float_vector const& wrong : {float_vector(float_vector::Constant(channels + 1, 2)), float_vector(), not_positive}) {
             try {
                 fold(b, site, wrong);
                 FAIL() << int(site);
@@ -153,7 +153,7 @@ TEST_P(fold_in, wrong_scales_are_named_and_change_nothing) {
 INSTANTIATE_TEST_SUITE_P(both_families, fold_in, testing::Values(test::llama_json(), relu_json()),
                          [](auto const& test) { return test.param.at("model_type").template get<std::string>(); });
 
-std::string message_of(block b, fold_site site, vector const& scales) {
+std::string message_of(block b, fold_site site, float_vector const& scales) {
     try {
         fold(b, site, scales);
     } catch (error const& e) {
@@ -164,7 +164,7 @@ std::string message_of(block b, fold_site site, vector const& scales) {
 
 TEST(fold, needs_the_same_scales_in_a_group_of_query_heads) {
     block const b = test::random_decoder(test::llama_json()).blocks[1]; // two query heads of 6 read one value head
-    vector scales = vector::Ones(channels_of(b, fold_site::attention_context));
+    float_vector scales = float_vector::Ones(channels_of(b, fold_site::attention_context));
     EXPECT_EQ(message_of(b, fold_site::attention_context, scales), "");
     scales(7) = 2;
     EXPECT_NE(message_of(b, fold_site::attention_context, scales).find("'layers.1.self_attn.v_proj'"),
@@ -178,7 +178,7 @@ TEST(fold, does_not_pass_a_gelu) {
         block b = test::random_decoder(test::opt_json()).blocks[1];
         b.activation = activation;
         EXPECT_FALSE(can_fold(b, fold_site::mlp_hidden));
-        EXPECT_NE(message_of(b, fold_site::mlp_hidden, vector::Ones(20)).find("'layers.1.fc1'"), std::string::npos);
+        EXPECT_NE(message_of(b, fold_site::mlp_hidden, float_vector::Ones(20)).find("'layers.1.fc1'"), std::string::npos);
         EXPECT_TRUE(can_fold(b, fold_site::attention_input));
         EXPECT_TRUE(can_fold(b, fold_site::attention_context));
         EXPECT_TRUE(can_fold(b, fold_site::mlp_input));
@@ -196,10 +196,10 @@ TEST(fold, does_not_scale_the_residual_stream) {
     for (auto const& [site, layer] : {std::pair<fold_site, std::string>{fold_site::attention_input, "self_attn.q_proj"},
                                       {fold_site::mlp_input, "fc1"}}) {
         EXPECT_FALSE(can_fold(b, site));
-        EXPECT_NE(message_of(b, site, vector::Ones(12)).find("'layers.1." + layer + "'"), std::string::npos);
+        EXPECT_NE(message_of(b, site, float_vector::Ones(12)).find("'layers.1." + layer + "'"), std::string::npos);
     }
     ASSERT_TRUE(can_fold(b, fold_site::attention_context));
-    fold(b, fold_site::attention_context, vector::Constant(12, 4));
+    fold(b, fold_site::attention_context, float_vector::Constant(12, 4));
     EXPECT_EQ(b.forward(x, rows), expected);
 }
 
@@ -224,7 +224,7 @@ TEST(fold, needs_float_weights_on_both_sides) {
         for (site const at : fold_sites) {
             bool const obstructed = std::ranges::find(c.obstructed, at) != c.obstructed.end();
             EXPECT_EQ(can_fold(b, at), !obstructed) << layer.name << ' ' << int(at);
-            auto const message = message_of(b, at, vector::Ones(channels_of(b, at)));
+            auto const message = message_of(b, at, float_vector::Ones(channels_of(b, at)));
             EXPECT_EQ(message.find("layer '" + layer.name + "'") != std::string::npos, obstructed) << message;
         }
     }
@@ -238,7 +238,7 @@ TEST(fold, needs_readers_of_float_inputs) {
             b.linear(role).input.emplace(any_grid(int_grid<8>{}));
             for (fold_site const site : fold_sites) {
                 EXPECT_EQ(can_fold(b, site), site != quantized) << b.linear(role).name << ' ' << int(site);
-                auto const message = message_of(b, site, vector::Ones(channels_of(b, site)));
+                auto const message = message_of(b, site, float_vector::Ones(channels_of(b, site)));
                 EXPECT_EQ(message.find("layer '" + b.linear(role).name + "'") != std::string::npos, site == quantized);
             }
         }
@@ -253,8 +253,8 @@ TEST(plant_outliers, makes_channels_large_and_keeps_the_function) {
     EXPECT_EQ(planted.forward(tokens), model.forward(tokens));
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
         for (auto const norm : {&block::attention_norm, &block::mlp_norm}) {
-            vector const& before = (model.blocks[i].*norm).weight;
-            vector const& after = (planted.blocks[i].*norm).weight;
+            float_vector const& before = (model.blocks[i].*norm).weight;
+            float_vector const& after = (planted.blocks[i].*norm).weight;
             for (index_t c = 0; c < 12; ++c) {
                 EXPECT_EQ(after(c), before(c) * (c == 2 || c == 6 || c == 10 ? 16 : 1)) << c;
             }

@@ -17,7 +17,7 @@ TEST(linear_layer, packed_and_dense_weights_give_the_same_outputs) {
     matrix const x = matrix::NullaryExpr(5, 40, [](index_t r, index_t c) { return std::sin(float(3 * r + c)); });
     matrix const w = matrix::NullaryExpr(9, 40, [](index_t r, index_t c) { return std::cos(float(7 * r + 2 * c)); });
     packed_matrix const packed = quantizer<int_grid<4>, per_group<8>>{}(w).packed();
-    for (vector const& bias : {vector{}, vector(vector::LinSpaced(9, -1.0F, 1.0F))}) {
+    for (float_vector const& bias : {float_vector{}, float_vector(float_vector::LinSpaced(9, -1.0F, 1.0F))}) {
         linear_layer const quantized{.name = "q", .weight = packed, .bias = bias};
         linear_layer const dense{.name = "d", .weight = dequantize(packed), .bias = bias};
         EXPECT_EQ(quantized.shape(), (extents{9, 40}));

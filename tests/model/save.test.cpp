@@ -244,7 +244,7 @@ TEST_P(save, keeps_what_is_folded_into_norms) {
 TEST_P(save, writes_a_folded_float_model) {
     for (block& b : model_.blocks) {
         for (fold_site const site : fold_sites) {
-            vector scales = vector::Constant(channels_of(b, site), 1.7F);
+            float_vector scales = float_vector::Constant(channels_of(b, site), 1.7F);
             scales.head(b.heads.head_dim).setConstant(0.3F); // whole heads
             fold(b, site, site == fold_site::attention_context ? shared_by_heads(scales, b.heads) : scales);
         }

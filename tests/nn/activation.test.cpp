@@ -26,7 +26,7 @@ void expect_elementwise(basic_matrix<Scalar> const& x, basic_matrix<Scalar> cons
 }
 
 /// -8 .. 8 in 65 rows (more than one piece) of 37 columns (a tail for every vector width).
-matrix const sweep = vector::LinSpaced(65 * 37, -8.0F, 8.0F).reshaped<Eigen::RowMajor>(65, 37);
+matrix const sweep = float_vector::LinSpaced(65 * 37, -8.0F, 8.0F).reshaped<Eigen::RowMajor>(65, 37);
 test::matrix64 const sweep64 = sweep.cast<double>();
 
 nn::activation const kinds[] = {nn::activation::silu, nn::activation::gelu, nn::activation::gelu_tanh,
@@ -160,7 +160,7 @@ TEST(activation, no_tokens_have_no_gradients) {
 TEST(activation, threads_do_not_change_a_bit_of_gradients) {
     matrix const x = test::random_matrix(300, 37, 9, 3.0F), g = test::random_matrix(300, 37, 10);
     for (index_t const count : {2, 3}) {
-        threads one(1), more(count);
+        thread_team one(1), more(count);
         for (auto const kind : kinds) {
             EXPECT_EQ(nn::activate_backward(kind, x, g, one), nn::activate_backward(kind, x, g, more));
         }

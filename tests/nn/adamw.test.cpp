@@ -123,9 +123,9 @@ TEST(adamw, threads_do_not_change_a_bit) {
     std::size_t const count = 50000;
     std::vector<float> const gradients = random_floats(count, 5);
     std::array<std::span<float const>, 2> const parts{gradients, gradients};
-    threads one(1);
+    thread_team one(1);
     for (index_t const workers : {2, 3}) {
-        threads more(workers);
+        thread_team more(workers);
         std::vector<float> alone = random_floats(count, 6), together = alone;
         nn::adamw optimizer1(count, options), optimizer2(count, options);
         for (int step = 0; step < 3; ++step) {

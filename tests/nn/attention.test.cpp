@@ -175,10 +175,10 @@ TEST(attention, no_tokens_have_no_gradients) {
 TEST(attention, threads_do_not_change_a_bit_of_gradients) {
     matrix const q = random_matrix(2 * 150, 32, 22), k = random_matrix(2 * 150, 16, 23),
                  v = random_matrix(2 * 150, 16, 24), g = random_matrix(2 * 150, 32, 25);
-    threads one(1);
+    thread_team one(1);
     auto const alone = nn::causal_attention_backward(q, k, v, g, {4, 2, 8}, {2, 0}, 0.3F, one);
     for (index_t const count : {2, 3}) {
-        threads more(count);
+        thread_team more(count);
         auto const together = nn::causal_attention_backward(q, k, v, g, {4, 2, 8}, {2, 0}, 0.3F, more);
         EXPECT_EQ(alone.q, together.q);
         EXPECT_EQ(alone.k, together.k);
@@ -189,7 +189,7 @@ TEST(attention, threads_do_not_change_a_bit_of_gradients) {
 TEST(attention, threads_do_not_change_a_bit) {
     matrix const q = random_matrix(2 * 150, 32, 6), k = random_matrix(2 * 150, 16, 7),
                  v = random_matrix(2 * 150, 16, 8);
-    threads one(1), three(3);
+    thread_team one(1), three(3);
     for (auto const mask : {nn::attention_mask::causal, nn::attention_mask::bidirectional}) {
         EXPECT_EQ(nn::attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, mask, one),
                   nn::attention(q, k, v, {4, 2, 8}, {2, 0}, 0.3F, mask, three));

@@ -17,7 +17,7 @@ using test::random_vector;
 namespace {
 
 /// |y - (x w^T + bias)| <= tolerance * sum |x w| for every entry, the product in double.
-void expect_product(matrix const& y, matrix const& x, matrix const& w, vector const& bias) {
+void expect_product(matrix const& y, matrix const& x, matrix const& w, float_vector const& bias) {
     ASSERT_EQ(shape_of(y), (extents{x.rows(), w.rows()}));
     for (index_t t = 0; t < x.rows(); ++t) {
         for (index_t o = 0; o < w.rows(); ++o) {
@@ -40,7 +40,7 @@ TEST(linear, matches_the_slow_product_for_all_tails) {
             for (index_t const in : {1, 30, 33}) {
                 matrix const x = random_matrix(tokens, in, 1);
                 matrix const w = random_matrix(out, in, 2);
-                vector const bias = random_vector(out, 3);
+                float_vector const bias = random_vector(out, 3);
                 expect_product(nn::linear(x, w), x, w, {});
                 expect_product(nn::linear(x, w, bias), x, w, bias);
             }
@@ -78,16 +78,16 @@ TEST(linear, gradients_match_the_slow_products_for_all_tails) {
                 expect_product(nn::linear_input_gradient(g, w), g, w.transpose(), {});
 
                 // They are added to what is there, and to nothing beside it.
-                vector const start = random_vector(in, 11);
+                float_vector const start = random_vector(in, 11);
                 matrix wide_gradient = matrix::Constant(out, in + 1, 3.0F);
                 wide_gradient.leftCols(in) = start.transpose().replicate(out, 1);
                 nn::add_linear_weight_gradient(g, x, wide_gradient.leftCols(in));
                 expect_product(wide_gradient.leftCols(in), g.transpose(), x.transpose(), start);
-                EXPECT_EQ(wide_gradient.col(in), vector::Constant(out, 3.0F));
+                EXPECT_EQ(wide_gradient.col(in), float_vector::Constant(out, 3.0F));
 
-                vector bias_gradient = vector::Constant(out, 2.0F);
+                float_vector bias_gradient = float_vector::Constant(out, 2.0F);
                 nn::add_linear_bias_gradient(g, bias_gradient);
-                expect_product(bias_gradient, g.transpose(), matrix::Ones(1, tokens), vector::Constant(1, 2.0F));
+                expect_product(bias_gradient, g.transpose(), matrix::Ones(1, tokens), float_vector::Constant(1, 2.0F));
             }
         }
     }
@@ -99,8 +99,8 @@ TEST(linear, no_tokens_add_no_gradients) {
     matrix w_gradient = w;
     nn::add_linear_weight_gradient(matrix(0, 7), matrix(0, 5), w_gradient);
     EXPECT_EQ(w_gradient, w);
-    vector const bias = random_vector(7, 13);
-    vector bias_gradient = bias;
+    float_vector const bias = random_vector(7, 13);
+    float_vector bias_gradient = bias;
     nn::add_linear_bias_gradient(matrix(0, 7), bias_gradient);
     EXPECT_EQ(bias_gradient, bias);
 }
@@ -110,7 +110,7 @@ TEST(linear, threads_do_not_change_a_bit) {
     matrix const w = random_matrix(1030, 300, 5);
     for (index_t const tokens : {1, 3, 600}) {
         matrix const x = random_matrix(tokens, 300, 4);
-        threads one(1), three(3);
+        thread_team one(1), three(3);
         EXPECT_EQ(nn::linear(x, w, {}, one), nn::linear(x, w, {}, three));
     }
 }
@@ -120,13 +120,13 @@ TEST(linear, threads_do_not_change_a_bit_of_gradients) {
     for (index_t const tokens : {1, 3, 600}) {
         matrix const x = random_matrix(tokens, 700, 16), g = random_matrix(tokens, 600, 17);
         for (index_t const count : {2, 3}) {
-            threads one(1), more(count);
+            thread_team one(1), more(count);
             EXPECT_EQ(nn::linear_input_gradient(g, w, one), nn::linear_input_gradient(g, w, more));
             matrix weights1 = start, weights2 = start;
             nn::add_linear_weight_gradient(g, x, weights1, one);
             nn::add_linear_weight_gradient(g, x, weights2, more);
             EXPECT_EQ(weights1, weights2);
-            vector bias1 = start.col(0), bias2 = bias1;
+            float_vector bias1 = start.col(0), bias2 = bias1;
             nn::add_linear_bias_gradient(g, bias1, one);
             nn::add_linear_bias_gradient(g, bias2, more);
             EXPECT_EQ(bias1, bias2);

@@ -19,7 +19,7 @@ using test::vector64;
 TEST(norm, rms_norm_matches_its_formula) {
     for (index_t const features : {1, 3, 16, 257}) {
         matrix const x = random_matrix(67, features, 1, 3.0F);
-        vector const weight = random_vector(features, 2);
+        float_vector const weight = random_vector(features, 2);
         matrix const y = nn::rms_norm(x, weight, 1e-5F);
         for (index_t t = 0; t < x.rows(); ++t) {
             double squares = 0;
@@ -38,8 +38,8 @@ TEST(norm, rms_norm_matches_its_formula) {
 TEST(norm, layer_norm_matches_its_formula_with_a_large_mean) {
     for (index_t const features : {2, 3, 16, 257}) {
         matrix const x = random_matrix(67, features, 3).array() + 100.0F;
-        vector const weight = random_vector(features, 4);
-        for (vector const& bias : {vector{}, random_vector(features, 5)}) {
+        float_vector const weight = random_vector(features, 4);
+        for (float_vector const& bias : {float_vector{}, random_vector(features, 5)}) {
             matrix const y = nn::layer_norm(x, weight, bias, 1e-5F);
             for (index_t t = 0; t < x.rows(); ++t) {
                 double mean = 0;
@@ -63,8 +63,8 @@ TEST(norm, layer_norm_matches_its_formula_with_a_large_mean) {
 
 TEST(norm, eps_keeps_constant_rows_finite) {
     matrix const zeros = matrix::Zero(2, 8);
-    EXPECT_EQ(nn::rms_norm(zeros, vector::Ones(8), 1e-5F), zeros);
-    EXPECT_EQ(nn::layer_norm(matrix::Constant(2, 8, 4.0F), vector::Ones(8), {}, 1e-5F), zeros);
+    EXPECT_EQ(nn::rms_norm(zeros, float_vector::Ones(8), 1e-5F), zeros);
+    EXPECT_EQ(nn::layer_norm(matrix::Constant(2, 8, 4.0F), float_vector::Ones(8), {}, 1e-5F), zeros);
 }
 
 TEST(norm, doubles_match_the_formulas) {
@@ -102,7 +102,7 @@ TEST(norm, rms_norm_gradients) {
         test::expect_gradient(x_gradient, x, loss);
         test::expect_gradient(vector64(weight_gradient - start), weight, loss);
 
-        vector weight_gradient32 = start.cast<float>();
+        float_vector weight_gradient32 = start.cast<float>();
         test::expect_near(nn::rms_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
                                                 g.cast<float>(), &weight_gradient32),
                           x_gradient, 2e-6);
@@ -127,7 +127,7 @@ TEST(norm, layer_norm_gradients) {
         test::expect_gradient(vector64(weight_gradient - start), weight, loss);
         test::expect_gradient(vector64(bias_gradient - start), bias, loss);
 
-        vector weight_gradient32 = start.cast<float>(), bias_gradient32 = weight_gradient32;
+        float_vector weight_gradient32 = start.cast<float>(), bias_gradient32 = weight_gradient32;
         test::expect_near(nn::layer_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
                                                   g.cast<float>(), &weight_gradient32, &bias_gradient32),
                           x_gradient, 5e-6);
@@ -138,20 +138,20 @@ TEST(norm, layer_norm_gradients) {
 
 TEST(norm, no_tokens_add_no_gradients) {
     matrix const none(0, 5);
-    vector weight_gradient = vector::Ones(5), bias_gradient = vector::Ones(5);
-    EXPECT_EQ(nn::rms_norm_backward(none, vector::Ones(5), 1e-5F, none, &weight_gradient), none);
-    EXPECT_EQ(nn::layer_norm_backward(none, vector::Ones(5), 1e-5F, none, &weight_gradient, &bias_gradient), none);
-    EXPECT_EQ(weight_gradient, vector::Ones(5));
-    EXPECT_EQ(bias_gradient, vector::Ones(5));
+    float_vector weight_gradient = float_vector::Ones(5), bias_gradient = float_vector::Ones(5);
+    EXPECT_EQ(nn::rms_norm_backward(none, float_vector::Ones(5), 1e-5F, none, &weight_gradient), none);
+    EXPECT_EQ(nn::layer_norm_backward(none, float_vector::Ones(5), 1e-5F, none, &weight_gradient, &bias_gradient), none);
+    EXPECT_EQ(weight_gradient, float_vector::Ones(5));
+    EXPECT_EQ(bias_gradient, float_vector::Ones(5));
 }
 
 #if defined(_OPENMP)
 TEST(norm, threads_do_not_change_a_bit_of_gradients) {
     matrix const x = random_matrix(300, 600, 18), g = random_matrix(300, 600, 19);
-    vector const weight = random_vector(600, 20);
+    float_vector const weight = random_vector(600, 20);
     for (index_t const count : {2, 3}) {
-        threads one(1), more(count);
-        vector weights1 = weight, weights2 = weight, bias1 = weight, bias2 = weight;
+        thread_team one(1), more(count);
+        float_vector weights1 = weight, weights2 = weight, bias1 = weight, bias2 = weight;
         EXPECT_EQ(nn::rms_norm_backward(x, weight, 1e-5F, g, &weights1, one),
                   nn::rms_norm_backward(x, weight, 1e-5F, g, &weights2, more));
         EXPECT_EQ(nn::layer_norm_backward(x, weight, 1e-5F, g, &weights1, &bias1, one),

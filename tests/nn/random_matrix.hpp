@@ -15,6 +15,6 @@ inline matrix random_matrix(index_t rows, index_t cols, unsigned seed, float sca
     return matrix::NullaryExpr(rows, cols, [&] { return normal(random); });
 }
 
-inline vector random_vector(index_t size, unsigned seed) { return random_matrix(size, 1, seed); }
+inline float_vector random_vector(index_t size, unsigned seed) { return random_matrix(size, 1, seed); }
 
 } // namespace detent::test

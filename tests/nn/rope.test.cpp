@@ -94,7 +94,7 @@ TEST(rope, threads_do_not_change_a_bit) {
     nn::rope_table const table(6, 10000.0, 150);
     matrix const g = random_matrix(2 * 150, 18, 8);
     for (index_t const count : {2, 3}) {
-        threads one(1), more(count);
+        thread_team one(1), more(count);
         matrix alone = g, together = g;
         table.apply_transposed(alone, {.sequences = 2}, one);
         table.apply_transposed(together, {.sequences = 2}, more);

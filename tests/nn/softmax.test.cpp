@@ -120,7 +120,7 @@ TEST(softmax, threads_do_not_change_a_bit) {
     matrix const logits = random_matrix(200, 1500, 6);
     std::vector<nn::token_id> const tokens = some_tokens(200, 1500);
     for (index_t const count : {2, 3}) {
-        threads one(1), more(count);
+        thread_team one(1), more(count);
         EXPECT_EQ(nn::next_token_loss(logits, tokens, 2, one), nn::next_token_loss(logits, tokens, 2, more));
         EXPECT_EQ(nn::next_token_gradient(logits, tokens, 2, 0.1, one),
                   nn::next_token_gradient(logits, tokens, 2, 0.1, more));

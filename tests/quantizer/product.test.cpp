@@ -356,7 +356,7 @@ TEST(mapped_product, single_weights_are_those_of_the_dense_layer) {
 #if defined(_OPENMP)
 TEST(mapped_product, threads_do_not_change_a_bit) {
     activation_quantizer const input(any_grid(int_grid<8>{}), {.width = 32});
-    threads two(2);
+    thread_team two(2);
     for_mapped<int_grid<4>>([&](auto const& w, index_t tokens) {
         matrix const x = random_matrix(tokens, 96, 4);
         matrix const g = random_matrix(tokens, 21, 5);
@@ -380,7 +380,7 @@ TEST(quantized_product, threads_do_not_change_a_bit) {
         matrix serially(tokens, 200);
         multiply(w, x, serially);
         for (index_t const count : {1, 2, 3}) {
-            threads many(count);
+            thread_team many(count);
             matrix y(tokens, 200);
             multiply(w, x, y, many);
             EXPECT_EQ(y, serially) << count << " threads";
@@ -395,7 +395,7 @@ TEST(multiply_transposed, threads_do_not_change_a_bit_in_any_order) {
         matrix serially(600, 70);
         multiply_transposed(w.packed(), g, serially);
         for (index_t const count : {1, 2, 3}) {
-            threads many(count);
+            thread_team many(count);
             matrix x(600, 70);
             multiply_transposed(w.packed(), g, x, many);
             EXPECT_EQ(x, serially) << count << " threads";

@@ -106,7 +106,7 @@ template <class Q> void expect_shared(Q const& q) {
         EXPECT_EQ(q(w, f).packed(), expected);
         EXPECT_EQ(q(other, f).packed(), expected_other);
     }
-    class threads two(2);
+    thread_team two(2);
     for (auto const& all :
          {q.quantize_all({w, other}, known), q.quantize_all({w, other}, h), q.quantize_all({w, other}, known, two)}) {
         ASSERT_EQ(all.size(), 2U);

@@ -44,7 +44,7 @@ TEST(stored_matrix, product_is_that_of_its_numbers) {
 #if defined(_OPENMP)
 TEST(stored_matrix, threads_change_no_bit) {
     stored_matrix const w(random_matrix(700, 900, 1), float_format::f16);
-    threads two(2);
+    thread_team two(2);
     for (index_t const tokens : {1, 5, 40}) {
         matrix const x = random_matrix(tokens, 900, 2);
         matrix serially(tokens, 700);

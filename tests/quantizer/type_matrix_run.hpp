@@ -36,7 +36,7 @@ TYPED_TEST_P(type_matrix, quantizes_sanely) {
     matrix const expected = l.x * numbers.transpose();
     EXPECT_LE((y - expected).cwiseAbs().maxCoeff(), 1e-4 * expected.cwiseAbs().maxCoeff());
 
-    class threads two(2);
+    thread_team two(2);
     EXPECT_EQ(q(l.w, l.known, two).packed(), result.packed());
 }
 REGISTER_TYPED_TEST_SUITE_P(type_matrix, quantizes_sanely);

@@ -205,7 +205,7 @@ TEST(typed_product, threads_do_not_change_a_bit) {
         matrix serially(tokens, shape.rows);
         multiply(w, x, serially);
         for (index_t const count : {2, 3}) {
-            threads many(count);
+            thread_team many(count);
             matrix y(tokens, shape.rows);
             multiply(w, x, y, many);
             EXPECT_EQ(y, serially) << count << " threads";

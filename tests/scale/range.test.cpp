@@ -147,10 +147,10 @@ TEST(with_unit, is_positive_for_any_weights) {
     auto const unit = [&](matrix const& w) { return with_unit(e2m1{}, w, scale_kind::ue4m3).unit; };
     EXPECT_EQ(unit(matrix::Zero(2, 3)), 1.0F / 2688); // as for -1 to 1
     EXPECT_EQ(unit(matrix(0, 5)), 1);
-    EXPECT_EQ(unit(row_of({1e-38F, 0})), units::lowest);
+    EXPECT_EQ(unit(row_of({1e-38F, 0})), unit_limits::lowest);
     float const largest = std::numeric_limits<float>::max();
     EXPECT_EQ(unit(row_of({-largest})), largest / 2688);
-    EXPECT_EQ(with_unit(ternary{}, row_of({largest}), scale_kind::ue4m3).unit, units::highest);
+    EXPECT_EQ(with_unit(ternary{}, row_of({largest}), scale_kind::ue4m3).unit, unit_limits::highest);
 }
 
 /// A tile of zeros gets the smallest scale there is, so that it is decoded as near to 0 as the grid can say.
@@ -213,7 +213,7 @@ TEST(range, zeros_keep_their_scale_on_a_grid_with_0) {
     expect(nf4{}, truncated_range{}, {1, 0});
     expect(ternary{}, mse_range{}, {1, 0});
     EXPECT_EQ(with_unit(e2m1{}, zeros, scale_kind::ue4m3).unit, 1.0F / (6 * 448));
-    EXPECT_EQ(with_unit(test::five{}, zeros, scale_kind::ue4m3).unit, units::lowest);
+    EXPECT_EQ(with_unit(test::five{}, zeros, scale_kind::ue4m3).unit, unit_limits::lowest);
 }
 
 } // namespace

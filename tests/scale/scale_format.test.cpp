@@ -71,7 +71,7 @@ TEST(scale_format, subnormal_halves_are_scales) {
 
 TEST(scale_format, the_limits_are_stored_numbers_and_all_others_lie_between) {
     std::vector<scale_format> formats{scale_kind::f16, scale_kind::bf16, scale_kind::f32, scale_kind::e8m0};
-    for (float const unit : {1.0F, 0.3F, 1.0F / 2688, units::lowest, units::highest}) {
+    for (float const unit : {1.0F, 0.3F, 1.0F / 2688, unit_limits::lowest, unit_limits::highest}) {
         formats.push_back({scale_kind::ue4m3, unit});
     }
     for (scale_format const format : formats) {
@@ -127,7 +127,7 @@ TEST(scale_format, e8m0_rounds_up) {
 }
 
 TEST(scale_format, e4m3_bytes_are_positive_numbers_of_a_unit) {
-    for (float const unit : {1.0F, 0.3F, 1.0F / 2688, 12345.6F, units::lowest, units::highest}) {
+    for (float const unit : {1.0F, 0.3F, 1.0F / 2688, 12345.6F, unit_limits::lowest, unit_limits::highest}) {
         scale_format const format{scale_kind::ue4m3, unit};
         std::set<float> scales;
         for (int byte = 0; byte < 256; ++byte) {

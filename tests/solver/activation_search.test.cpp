@@ -56,7 +56,7 @@ std::vector<std::int8_t> paper_shifts(matrix const& x, float_split split, double
 
 TEST(channel_shifts, are_those_of_the_paper) {
     matrix const x = inputs_with_outliers(50, 24);
-    vector const largest = x.cwiseAbs().colwise().maxCoeff();
+    float_vector const largest = x.cwiseAbs().colwise().maxCoeff();
     for (any_grid const& grid : {fp4_grids[0], fp4_grids[1], fp4_grids[2], any_grid(fp_grid<4, 3>{})}) {
         for (float const part : {1.0F, 0.3F, 1.2F}) {
             float const scale = part * grid.lay(interval::of(grid, x)).scale;
@@ -186,7 +186,7 @@ TEST(activation_search, refuses_what_it_cannot_search) {
 TEST(activation_search, threads_do_not_change_the_answer) {
     matrix const x = inputs_with_outliers(700, 24);
     layer const l;
-    threads two(2);
+    thread_team two(2);
     activation_search const search{.candidates = {.steps = 20}, .shifted = true, .finalists = 3, .sample = 100};
     auto const one = search(x, l.w, l.q, fp4_grids);
     auto const both = search(x, l.w, l.q, fp4_grids, two);

@@ -111,7 +111,7 @@ TEST(asymmetric_gptq, gives_the_same_codes_for_any_number_of_threads) {
     problem_of const p{int_grid<3>{}, per_group<16>{}, minmax_range{}, float_format::f32};
     solution const expected = solver.solve(w, s.known, p);
     for (int const count : {1, 2, 3}) {
-        class threads executor(count);
+        thread_team executor(count);
         solution const found = solver.solve(w, s.known, p, executor);
         EXPECT_EQ(found.codes, expected.codes);
         EXPECT_EQ(found.scales, expected.scales);

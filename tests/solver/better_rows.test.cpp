@@ -31,7 +31,7 @@ TEST(row_losses, are_those_of_the_numbers_that_products_see) {
     auto const expect = [&](solution const& s) {
         Eigen::MatrixXd const d = (dequantize(pack(s)) - rows_w).cast<double>();
         Eigen::VectorXd const expected = (d * h).cwiseProduct(d).rowwise().sum();
-        class threads two(2);
+        thread_team two(2);
         basic_vector<double> const found = row_losses(rows_w, s, full_hessian(), two);
         for (index_t row = 0; row < 70; ++row) {
             EXPECT_NEAR(found(row), expected(row), 1e-4 * expected(row));

@@ -188,8 +188,8 @@ TEST(learn_clips, follows_the_slopes_of_a_frozen_layer) {
 double loss(matrix const& w, matrix const& h, problem const& p, solution const& s) {
     matrix q(w.rows(), w.cols());
     std::vector<code> codes(static_cast<std::size_t>(w.cols()));
-    vector scales(w.cols());
-    vector zeros(w.cols());
+    float_vector scales(w.cols());
+    float_vector zeros(w.cols());
     for (index_t row = 0; row < w.rows(); ++row) {
         s.scales_of_row(row, scales.data(), zeros.data());
         p.round(w.cols(), w.row(row).data(), scales.data(), zeros.data(), codes.data(), &q(row, 0));
@@ -215,7 +215,7 @@ TEST(learn_clips, gives_the_same_bits_for_any_executor) {
     matrix const w = random_matrix(100, 48, 1);
     matrix const h = symmetric_floats(hessian::of(correlated_inputs(200, 48, 1)).sum());
     problem_of const p{int_grid<3>{}, per_block<8, 16>{}, minmax_range{}};
-    class threads three(3);
+    thread_team three(3);
     EXPECT_EQ(learn_clips(w, h, p, {}, three).scales, learn_clips(w, h, p, {}).scales);
 }
 

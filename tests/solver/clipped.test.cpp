@@ -53,7 +53,7 @@ template <class Inner> void expect_no_row_loses(problem const& p, Inner const& i
         EXPECT_LE(with.segment(top, count).sum(), (1 + 1e-5) * without.segment(top, count).sum()) << "row " << top;
     }
     EXPECT_LT(with.sum(), part * without.sum());
-    class threads two(2);
+    thread_team two(2);
     solution const again = solver.solve(w, h, p, two);
     EXPECT_EQ(again.codes, s.codes);
     EXPECT_EQ(again.scales, s.scales);

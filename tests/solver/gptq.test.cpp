@@ -289,7 +289,7 @@ TEST(gptq, threads_do_not_change_a_bit) {
         gptq<> const solver{.activation_order = true};
         solution const serially = solver.solve(w, h, p);
         for (index_t const count : {1, 2, 3}) {
-            threads many(count);
+            thread_team many(count);
             solution const s = solver.solve(w, h, p, many);
             EXPECT_EQ(s.codes, serially.codes);
             EXPECT_EQ(s.scales, serially.scales);

@@ -192,7 +192,7 @@ TEST(with_scales, gptq_errs_less_than_the_search_with_the_very_same_scales) {
 #if defined(_OPENMP)
 TEST(joint_search, threads_do_not_change_the_answer) {
     layer_with_outliers const l;
-    threads two(2);
+    thread_team two(2);
     joint_search const search{.candidates = {.steps = 20}, .shifted = true};
     auto const one = search(l.w, l.x, formats, grids);
     auto const both = search(l.w, l.x, formats, grids, two);

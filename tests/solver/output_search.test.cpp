@@ -278,7 +278,7 @@ TEST(output_search, threads_do_not_change_a_bit) {
     layer_inputs const known = inputs_of(test::moved(floats, 0.2F, 3), floats);
     problem_of const rows{e2m1{}, per_channel{}, absmax_range{}};
     problem_of const groups{int_grid<3>{}, per_group<16>{}, minmax_range{}};
-    threads two(2);
+    thread_team two(2);
     for (problem const* p : {static_cast<problem const*>(&rows), static_cast<problem const*>(&groups)}) {
         solution const one = output_search{}.solve(w, known, *p);
         solution const both = output_search{}.solve(w, known, *p, two);
@@ -294,7 +294,7 @@ TEST(output_search, threads_do_not_change_a_bit) {
 /// d G d^T for random rows d: the rough form's, and the definition's.
 std::vector<std::pair<double, double>> rough_and_exact(matrix const& g) {
     matrix const d = random_matrix(50, g.rows(), 9);
-    vector values;
+    float_vector values;
     matrix work;
     rough_form(g).evaluate(d, values, work);
     std::vector<std::pair<double, double>> both;
@@ -334,7 +334,7 @@ TEST(quadratic_form, is_its_definition) {
         matrix const d = random_matrix(9, n, 2);
         matrix above = g;
         above.triangularView<Eigen::StrictlyLower>().setConstant(-77); // does not matter
-        vector values;
+        float_vector values;
         matrix work;
         quadratic_form(above).evaluate(d, values, work);
         for (index_t i = 0; i < d.rows(); ++i) {
@@ -355,7 +355,7 @@ TEST(form_batch, adds_up_more_rows_than_it_holds) {
     double sums[3] = {};
     double expected[3] = {};
     for (index_t i = 0; i < d.rows(); ++i) {
-        vector::Map(batch.next(l.row(i % 7).data(), sums[i % 3]), 12) = d.row(i).transpose();
+        float_vector::Map(batch.next(l.row(i % 7).data(), sums[i % 3]), 12) = d.row(i).transpose();
         basic_vector<double> const row = d.row(i).transpose().cast<double>();
         expected[i % 3] += row.dot(g.cast<double>() * row) + 2 * row.dot(l.row(i % 7).transpose().cast<double>());
     }

@@ -62,7 +62,7 @@ TEST(sensitivities, are_those_of_whole_rows_rounded_to_nearest) {
     hessian const h = hessian::of(inputs_with_outliers(40));
     problem_of const groups{int_grid<3>{}, per_group<8>{}, minmax_range{}};
     Eigen::VectorXd const expected = slow_sensitivities(w, dense(h), groups);
-    class threads two(2);
+    thread_team two(2);
     for (executor_ref const executor : {executor_ref{}, executor_ref{two}}) {
         basic_vector<double> const s = sensitivities(w, h, groups, sensitivity::output_error, executor);
         for (index_t j = 0; j < 40; ++j) {
@@ -85,7 +85,7 @@ TEST(compensated, is_the_least_squares_solution) {
     basic_matrix<double> const w = random_matrix(out, weak, 3).cast<double>();
     basic_matrix<double> const e = random_matrix(out, others, 4).cast<double>();
     Eigen::MatrixXd const expected = w + e * h.topRightCorner(others, weak) * h.bottomRightCorner(weak, weak).inverse();
-    class threads three(3);
+    thread_team three(3);
     basic_matrix<double> const found = compensated(w, e, r, three);
     EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 1e-10 * expected.cwiseAbs().maxCoeff());
     EXPECT_EQ(compensated(w, e, r), found);
@@ -181,7 +181,7 @@ template <class Inner> void expect_less_error(Inner const& inner) {
     double const moved = output_error(w, s, h);
     EXPECT_LT(left, 0.8 * none);
     EXPECT_LT(moved, left);
-    class threads three(3);
+    thread_team three(3);
     solution const again = owq<Inner>{.inner = inner, .columns = 6}.solve(w, h, int3_rows, three);
     EXPECT_EQ(again.codes, s.codes);
     EXPECT_EQ(again.weak, s.weak);

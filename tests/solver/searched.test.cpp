@@ -228,7 +228,7 @@ TEST(searched, complains_of_inputs_that_are_too_large_or_not_finite) {
 }
 
 TEST(searched, gives_the_same_bits_for_any_executor) {
-    class threads two(2);
+    thread_team two(2);
     quantizer<any_fp4, per_group<16>, searched<gptq<>>> const q;
     EXPECT_EQ(q(searched_w, searched_known, two).packed(), q(searched_w, searched_known).packed());
     quantizer<int_grid<3>, per_channel, searched<>> const cosine{.solver = {.metric = output_metric::cosine}};

@@ -83,7 +83,7 @@ template <class S> void expect_better_than_rtn_everywhere() {
     EXPECT_LT(l.error(transformed<hadamard<16>, S>{}), 0.9 * l.error(transformed<hadamard<16>>{}));
     EXPECT_LT(l.error(transformed<smooth<>, owq<clipped<S>>>{.inner = {.columns = 4}}),
               0.9 * l.error(transformed<smooth<>, owq<clipped<>>>{.inner = {.columns = 4}}));
-    class threads two(2);
+    thread_team two(2);
     quantizer<int_grid<3>, per_group<16>, owq<clipped<S>>> const q{.solver = {.columns = 4}};
     EXPECT_EQ(q(l.w, l.known, two).packed(), q(l.w, l.known).packed());
 }

@@ -188,7 +188,7 @@ TEST(transformed, threads_do_not_change_a_bit) {
     transformed<smooth<>, transformed<hadamard<16>, gptq<>>> const solver;
     packed_matrix const expected = pack(solver.solve(l.w, l.known, groups));
     for (index_t const count : {1, 2, 3}) {
-        threads many(count);
+        thread_team many(count);
         EXPECT_TRUE(pack(solver.solve(l.w, layer_inputs::of(l.x), groups, many)) == expected);
     }
 }

@@ -34,7 +34,7 @@ std::vector<float> factors_of(input_map const& map) {
 TEST(power_of_two, brings_each_input_nearest_to_the_largest) {
     matrix const x = some_inputs();
     matrix const w = test::random_matrix(20, 12, 2);
-    vector const largest = x.cwiseAbs().colwise().maxCoeff().transpose();
+    float_vector const largest = x.cwiseAbs().colwise().maxCoeff().transpose();
     for (int const most : {0, 1, 3, 7, 15}) {
         auto const factors = factors_of(power_of_two{most}.fit(w, layer_inputs::of(x)));
         ASSERT_EQ(factors.size(), 12U);

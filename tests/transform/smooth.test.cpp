@@ -71,8 +71,8 @@ TEST(smooth, makes_inputs_alike_with_exponent_1_and_weights_with_0) {
     matrix const x = some_inputs();
     matrix const w = some_weights();
     layer_inputs const known = layer_inputs::of(x);
-    vector const inputs = smooth<>{1}.fit(w, known).apply(x).cwiseAbs().colwise().maxCoeff().transpose();
-    vector const weights = smooth<>{0}.fit(w, known).of_weights(w).cwiseAbs().colwise().maxCoeff().transpose();
+    float_vector const inputs = smooth<>{1}.fit(w, known).apply(x).cwiseAbs().colwise().maxCoeff().transpose();
+    float_vector const weights = smooth<>{0}.fit(w, known).of_weights(w).cwiseAbs().colwise().maxCoeff().transpose();
     for (index_t k = 0; k < 12; ++k) {
         EXPECT_NEAR(inputs(k), k == 3 ? 0 : 1, 1e-5F) << k; // the dead one stays dead
         EXPECT_NEAR(weights(k), k == 5 ? 0 : 1, 1e-5F) << k;

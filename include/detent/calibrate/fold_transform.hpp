@@ -18,14 +18,14 @@
 namespace detent::inline DETENT_ABI {
 
 /// The factors of a map that only multiplies inputs. @throws error when it does anything else.
-inline vector factors_of(input_map const& map, index_t features) {
-    vector factors = vector::Ones(features);
+inline float_vector factors_of(input_map const& map, index_t features) {
+    float_vector factors = float_vector::Ones(features);
     for (auto const& step : map.steps()) {
         auto const* const d = std::get_if<diagonal>(&step);
         if (d == nullptr) {
             throw error("transform", "cannot be folded: it does more than multiply every channel");
         }
-        factors.array() *= Eigen::Map<vector const>(d->factors.data(), features).array();
+        factors.array() *= Eigen::Map<float_vector const>(d->factors.data(), features).array();
     }
     return factors;
 }
@@ -70,7 +70,7 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
             add(fold_site::mlp_hidden, read);
             b.add_mlp(here, read, executor);
         }
-        std::array<std::optional<vector>, std::size(fold_sites)> factors; // fitted before any weight changes
+        std::array<std::optional<float_vector>, std::size(fold_sites)> factors; // fitted before any weight changes
         for (fold_site const site : fold_sites) {
             if (fold_obstacle(b, site)) {
                 continue;
@@ -83,7 +83,7 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
                 weights.bottomRows(w.rows()) = w;
                 rows += w.rows();
             }
-            vector found = factors_of(transform.fit(weights, inputs[static_cast<std::size_t>(site)]), weights.cols());
+            float_vector found = factors_of(transform.fit(weights, inputs[static_cast<std::size_t>(site)]), weights.cols());
             factors[static_cast<std::size_t>(site)] =
                 site == fold_site::attention_context ? shared_by_heads(std::move(found), b.heads) : std::move(found);
         }

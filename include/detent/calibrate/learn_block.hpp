@@ -38,15 +38,15 @@ namespace detent::inline DETENT_ABI {
 /// and output and, where `how.hidden`, between up and down; and, where activations are rounded, 1 for keys, and shifts
 /// where norms have a bias: the middle of each channel's range.
 inline equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x, nn::token_rows rows,
-                                                   learning const& how, bool rounds_activations,
+                                                   learning_options const& how, bool rounds_activations,
                                                    executor_ref executor = {}) {
     struct reach {
-        vector low, high;
+        float_vector low, high;
 
         void add(matrix const& x) {
-            vector const least = x.colwise().minCoeff().transpose(), most = x.colwise().maxCoeff().transpose();
-            low = low.size() > 0 ? vector(low.cwiseMin(least)) : least;
-            high = high.size() > 0 ? vector(high.cwiseMax(most)) : most;
+            float_vector const least = x.colwise().minCoeff().transpose(), most = x.colwise().maxCoeff().transpose();
+            low = low.size() > 0 ? float_vector(low.cwiseMin(least)) : least;
+            high = high.size() > 0 ? float_vector(high.cwiseMax(most)) : most;
         }
     };
     reach attention, context, mlp, hidden;
@@ -61,18 +61,18 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
     }
     float const least = 1e-5F;
     auto const scales = [&](reach const& r, std::initializer_list<linear_role> readers) {
-        vector weights = vector::Constant(r.low.size(), least);
+        float_vector weights = float_vector::Constant(r.low.size(), least);
         for (linear_role const role : readers) {
             if (b[role].weight.size() > 0) {
                 weights = weights.cwiseMax(b[role].weight.cwiseAbs().colwise().maxCoeff().transpose());
             }
         }
         auto const activations = r.high.cwiseMax(-r.low).array().max(least);
-        return vector((activations.pow(static_cast<float>(how.alpha)) /
+        return float_vector((activations.pow(static_cast<float>(how.alpha)) /
                        weights.array().pow(static_cast<float>(1 - how.alpha))).max(least));
     };
     auto const shifts = [&](reach const& r, dense_norm<float> const& norm) {
-        return rounds_activations && norm.bias.size() > 0 ? vector(0.5F * (r.low + r.high)) : vector{};
+        return rounds_activations && norm.bias.size() > 0 ? float_vector(0.5F * (r.low + r.high)) : float_vector{};
     };
     equivalent_transform<float> t;
     t.attention_scale = scales(attention, {linear_role::query, linear_role::key, linear_role::value});
@@ -80,12 +80,12 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
     t.mlp_scale = scales(mlp, {linear_role::gate, linear_role::up});
     t.mlp_shift = shifts(mlp, b.mlp_norm);
     // A value channel is read by all query heads of its group.
-    vector const of_queries = scales(context, {linear_role::output});
+    float_vector const of_queries = scales(context, {linear_role::output});
     index_t const hd = b.heads.head_dim, group = b.heads.heads / b.heads.kv_heads;
-    t.context_scale = vector::Zero(b.heads.kv_heads * hd);
-    vector const middles = 0.5F * (context.low + context.high);
+    t.context_scale = float_vector::Zero(b.heads.kv_heads * hd);
+    float_vector const middles = 0.5F * (context.low + context.high);
     if (t.attention_shift.size() > 0) {
-        t.context_shift = vector::Zero(t.context_scale.size());
+        t.context_shift = float_vector::Zero(t.context_scale.size());
     }
     for (index_t i = 0; i < of_queries.size(); ++i) {
         index_t const channel = i / (group * hd) * hd + i % hd;
@@ -98,7 +98,7 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
         t.hidden_scale = scales(hidden, {linear_role::down});
     }
     if (rounds_activations) {
-        t.key_scale = vector::Ones(equivalent_transform<float>::key_scales(b));
+        t.key_scale = float_vector::Ones(equivalent_transform<float>::key_scales(b));
     }
     return t;
 }
@@ -107,7 +107,7 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
 /// all are (token, hidden). Starts from `parameters`; those that are not there are not learned. Sequences come one
 /// after the other, as in OmniQuant (section 3.1). The same bits for any executor. @throws error when the loss is not
 /// finite; `cancelled`.
-inline learned learn(learned_block<float> const& b, block_parameters<float> parameters, learning const& how,
+inline learned learn(learned_block<float> const& b, block_parameters<float> parameters, learning_options const& how,
                      matrix_view x, std::span<matrix const> targets, nn::token_rows rows, executor_ref executor = {},
                      progress const& report = {}) {
     DETENT_EXPECTS(how.epochs >= 0 && !targets.empty());
@@ -161,7 +161,7 @@ class block_learner {
 public:
     /// `weights` rounds weights. What linear layers read is rounded to `activations` for each token, where that is
     /// given, and what attention reads for each token and head.
-    block_learner(learning const& how, fake_quantizer<float> weights, std::optional<any_grid> activations = {},
+    block_learner(learning_options const& how, fake_quantizer<float> weights, std::optional<any_grid> activations = {},
                   executor_ref executor = {}, progress report = {})
         : how_(how), weights_(std::move(weights)), activations_(std::move(activations)), executor_(executor),
           progress_(std::move(report)) {}
@@ -183,7 +183,7 @@ public:
     void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
         auto original = dense<float>(b);
         original.heads.probability_bits = how_.probability_bits;
-        learning const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
+        learning_options const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
                                             original.attention_norm.bias.size() > 0);
         block_rounding<float> rounding;
         if (activations_) {
@@ -246,7 +246,7 @@ public:
 private:
     /// What was learned before from all this, or else is now.
     template <class Learn>
-    learned kept(learning const& how, dense_block<float> const& b, matrix_view x, std::span<matrix const> targets,
+    learned kept(learning_options const& how, dense_block<float> const& b, matrix_view x, std::span<matrix const> targets,
                  block_parameters<float> first, Learn const& learn_it) const {
         fingerprint of;
         double const numbers[]{double(how.clip),
@@ -280,7 +280,7 @@ private:
         return found;
     }
 
-    learning how_;
+    learning_options how_;
     fake_quantizer<float> weights_;
     std::optional<any_grid> activations_;
     executor_ref executor_;

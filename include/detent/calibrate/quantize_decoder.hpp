@@ -37,7 +37,7 @@ struct calibration {
     /// Chooses by what the features of an input are multiplied, given all weights that read it and all its values
     /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
     /// (`fold_obstacle`). Needs float inputs, and all of them kept.
-    std::function<vector(std::span<matrix const* const> weights, matrix_view inputs)> fold = {};
+    std::function<float_vector(std::span<matrix const* const> weights, matrix_view inputs)> fold = {};
     /// Changes a block that is about to be quantized, but not what it computes, given the hidden states (token, hidden)
     /// before it in the quantized model and, with a float stream, in the float model.
     std::function<void(block& b, matrix_view x, matrix_view floats, nn::token_rows rows)> prepare = {};
@@ -157,7 +157,7 @@ private:
             for (linear_role const role : readers_of(b, site)) {
                 weights.push_back(&std::get<matrix>(b.linear(role).weight));
             }
-            vector scales = text_.fold(weights, inputs[i].kept());
+            float_vector scales = text_.fold(weights, inputs[i].kept());
             if (site == fold_site::attention_context) {
                 scales = shared_by_heads(scales, b.heads);
             }
@@ -194,7 +194,7 @@ private:
 
     /// Adds what a layer reads, and what it reads in the float model where that runs beside.
     void add(layer_inputs& inputs, matrix const& x, matrix const& beside) const {
-        stopwatch::section const timed(executor_.watch(), work::hessians);
+        stopwatch::section const timed(executor_.watch(), work_kind::hessians);
         if (text_.activations) {
             inputs.add(text_.activations->round(x, executor_), text_.float_stream ? beside : x, executor_);
         } else if (text_.float_stream) {

@@ -86,7 +86,7 @@ inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, quant
             }
         }
         auto const add = [&](std::size_t group, matrix_view x) {
-            stopwatch::section const timed(executor.watch(), work::hessians);
+            stopwatch::section const timed(executor.watch(), work_kind::hessians);
             if (shown.activations) {
                 inputs[group].add(shown.activations->round(x, executor), x, executor);
             } else {

@@ -50,11 +50,11 @@ inline layer_report quantize_linear(linear_layer& layer, linear_role role, layer
         auto const& weights = std::get<matrix>(layer.weight);
         auto const start = std::chrono::steady_clock::now();
         quantization q = [&] {
-            stopwatch::section const timed(executor.watch(), work::solving);
+            stopwatch::section const timed(executor.watch(), work_kind::solving);
             return quantize(weights, inputs, role);
         }();
         std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
-        stopwatch::section const timed(executor.watch(), work::layer_errors);
+        stopwatch::section const timed(executor.watch(), work_kind::layer_errors);
         matrix const decoded = dequantize(q.weights);
         auto const share = [](double missed, double whole) { return whole > 0 ? missed / whole : 0; };
         layer_report report{.name = layer.name,

@@ -46,7 +46,7 @@
 #define DETENT_ABI_BYTES plain
 #endif
 
-// OpenMP changes what `serial` and `threads` are.
+// OpenMP changes what `serial` and `thread_team` are.
 #if defined(_OPENMP)
 #define DETENT_ABI_THREADS openmp
 #else

@@ -25,7 +25,7 @@ template <class Scalar> using basic_vector = Eigen::Matrix<Scalar, Eigen::Dynami
 /// The type of weights (out, in) and activations (token, feature).
 using matrix = basic_matrix<float>;
 /// A column of floats.
-using vector = basic_vector<float>;
+using float_vector = basic_vector<float>;
 
 /// A read-only matrix or a block of one, by reference.
 template <class Scalar>

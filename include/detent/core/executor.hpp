@@ -55,10 +55,10 @@ struct serial {
 
 #if defined(_OPENMP)
 /// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
-class threads {
+class thread_team {
 public:
     /// `count` threads; by default as many as OpenMP would use.
-    explicit threads(index_t count = omp_get_max_threads()) : count_(std::max<index_t>(count, 1)) {}
+    explicit thread_team(index_t count = omp_get_max_threads()) : count_(std::max<index_t>(count, 1)) {}
 
     index_t workers() const { return count_; }
 

@@ -17,9 +17,9 @@ namespace detent::inline DETENT_ABI {
 /// The kinds of work whose time is told apart. `products` are those of linear layers, float or packed, and of the
 /// output head; `attention` is scores, softmax and contexts, which are one loop; `rounding` is that of activations, and
 /// of weights while their ranges are learned; `other` is what no section claims.
-enum class work : std::size_t { products, attention, rounding, hessians, solving, layer_errors, other };
+enum class work_kind : std::size_t { products, attention, rounding, hessians, solving, layer_errors, other };
 
-/// The names of all kinds of work, in the order of `work`.
+/// The names of all kinds of work, in the order of `work_kind`.
 inline constexpr std::array<std::string_view, 7> work_names{"products", "attention",    "rounding", "Hessians",
                                                             "solving",  "layer errors", "other"};
 
@@ -27,8 +27,8 @@ inline constexpr std::array<std::string_view, 7> work_names{"products", "attenti
 struct work_times {
     std::array<double, work_names.size()> seconds{};
 
-    double operator[](work kind) const { return seconds[static_cast<std::size_t>(kind)]; }
-    double& operator[](work kind) { return seconds[static_cast<std::size_t>(kind)]; }
+    double operator[](work_kind kind) const { return seconds[static_cast<std::size_t>(kind)]; }
+    double& operator[](work_kind kind) { return seconds[static_cast<std::size_t>(kind)]; }
     double total() const { return std::accumulate(seconds.begin(), seconds.end(), 0.0); }
 
     work_times& operator+=(work_times const& more) {
@@ -57,7 +57,7 @@ public:
     /// stopwatch's: those work in loops that are counted already.
     class section {
     public:
-        section(stopwatch* watch, work kind)
+        section(stopwatch* watch, work_kind kind)
             : watch_(watch != nullptr && watch->owner_ == std::this_thread::get_id() ? watch : nullptr) {
             if (watch_ != nullptr) {
                 before_ = watch_->enter(kind);
@@ -73,14 +73,14 @@ public:
 
     private:
         stopwatch* watch_;
-        work before_ = work::other;
+        work_kind before_ = work_kind::other;
     };
 
 private:
     using clock = std::chrono::steady_clock;
 
     /// From now on time counts as `kind`; answers what it counted as before.
-    work enter(work kind) {
+    work_kind enter(work_kind kind) {
         auto const time = clock::now();
         times_[now_] += std::chrono::duration<double>(time - since_).count();
         since_ = time;
@@ -89,7 +89,7 @@ private:
 
     std::thread::id owner_ = std::this_thread::get_id();
     clock::time_point since_ = clock::now();
-    work now_ = work::other;
+    work_kind now_ = work_kind::other;
     work_times times_;
 };
 

@@ -95,14 +95,14 @@ public:
 
     /// The largest absolute value of each input that was added; of the float model's inputs where they are there.
     /// Empty where only a Hessian is known.
-    vector const& largest() const { return largest_; }
+    float_vector const& largest() const { return largest_; }
 
     /// The same about only these inputs, ascending.
     layer_inputs restricted_to(std::vector<std::int32_t> const& inputs) const {
         layer_inputs part;
         part.hessian_ = hessian_.restricted_to(inputs);
         part.kept_ = take_columns(kept_, inputs);
-        part.largest_ = largest_.size() > 0 ? vector(largest_(inputs)) : vector{};
+        part.largest_ = largest_.size() > 0 ? float_vector(largest_(inputs)) : float_vector{};
         if (has_difference()) {
             part.sum_ = sum_(inputs, inputs);
             part.differences_ = differences_.restricted_to(inputs);
@@ -193,8 +193,8 @@ private:
 
     void add_to_largest(matrix_view x) {
         if (x.rows() > 0) {
-            vector const here = x.cwiseAbs().colwise().maxCoeff().transpose();
-            largest_ = largest_.size() > 0 ? vector(largest_.cwiseMax(here)) : here;
+            float_vector const here = x.cwiseAbs().colwise().maxCoeff().transpose();
+            largest_ = largest_.size() > 0 ? float_vector(largest_.cwiseMax(here)) : here;
         }
     }
 
@@ -210,7 +210,7 @@ private:
 
     detent::hessian hessian_;
     matrix kept_;                 // (token, in)
-    vector largest_;              // (in)
+    float_vector largest_;              // (in)
     basic_matrix<double> sum_;    // (in, in), sum (x~ - x) x^T; empty without the float model
     detent::hessian differences_; // of x~ - x
     mutable hessian_factor factor_;

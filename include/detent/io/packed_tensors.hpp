@@ -752,7 +752,7 @@ private:
     /// The unit of E4M3 scales.
     float scale_unit(std::string const& tensor) const {
         float const value = numbers(tensor, {1}).front();
-        if (!(value >= units::lowest && value <= units::highest)) {
+        if (!(value >= unit_limits::lowest && value <= unit_limits::highest)) {
             throw wrong(tensor, "must be a number from 2^-117 to 2^119");
         }
         return value;

@@ -36,7 +36,7 @@ struct activation_rounding {
     index_t width = 0; ///< consecutive features that share a scale, 0 for all of a token; the last may be fewer
     /// How dynamic scales are stored, as E8M0 for MXFP4 and MXFP8 and as E4M3 for NVFP4.
     scale_kind kind = scale_kind::f32;
-    /// The unit of dynamic E4M3 scales, within `units`, the same for all tokens. Without one, each token has its own:
+    /// The unit of dynamic E4M3 scales, within `unit_limits`, the same for all tokens. Without one, each token has its own:
     /// that with which its largest number has the largest scale.
     std::optional<float> unit = {};
     std::vector<tile_scale> fixed = {};   ///< one for each group of features; empty for dynamic
@@ -87,7 +87,7 @@ public:
         if (how_.fixed.empty()) {
             q.scales.resize(static_cast<std::size_t>(x.rows() * groups));
         }
-        for_tokens(x, executor, [&](index_t t, vector const& scaled, tile_scale const* scales, float* numbers) {
+        for_tokens(x, executor, [&](index_t t, float_vector const& scaled, tile_scale const* scales, float* numbers) {
             if (how_.fixed.empty()) {
                 std::copy_n(scales, groups, q.scales.data() + t * groups);
             }
@@ -99,11 +99,11 @@ public:
     /// The numbers that those codes stand for. @throws error when a number of `x` is not finite.
     matrix round(matrix_view x, executor_ref executor = {}) const {
         matrix rounded(x.rows(), x.cols()); // (token, feature)
-        for_tokens(x, executor, [&](index_t t, vector const& scaled, tile_scale const* scales, float* numbers) {
+        for_tokens(x, executor, [&](index_t t, float_vector const& scaled, tile_scale const* scales, float* numbers) {
             thread_local std::vector<code> codes; // not needed
             codes.resize(static_cast<std::size_t>(x.cols()));
             round_groups(scaled, scales, codes.data(), numbers);
-            rounded.row(t) = Eigen::Map<vector const>(numbers, x.cols()).transpose();
+            rounded.row(t) = Eigen::Map<float_vector const>(numbers, x.cols()).transpose();
             if (factors_.size() > 0) {
                 rounded.row(t).array() /= factors_.transpose().array();
             }
@@ -137,7 +137,7 @@ private:
         if (how_.unit && how_.kind != scale_kind::ue4m3) {
             throw error("activations", "have scales that are not E4M3, which alone have a unit");
         }
-        if (how_.unit && !(*how_.unit >= units::lowest && *how_.unit <= units::highest)) {
+        if (how_.unit && !(*how_.unit >= unit_limits::lowest && *how_.unit <= unit_limits::highest)) {
             throw error("activations", "cannot have scales with a unit of " + std::to_string(*how_.unit));
         }
         if (how_.fixed.empty() ? !how_.shifts.empty() : how_.kind != scale_kind::f32 || !how_.range.empty()) {
@@ -150,7 +150,7 @@ private:
     }
 
     /// The codes of a token and the numbers they stand for, before they are shifted back.
-    void round_groups(vector const& scaled, tile_scale const* scales, code* codes, float* numbers) const {
+    void round_groups(float_vector const& scaled, tile_scale const* scales, code* codes, float* numbers) const {
         index_t const width = how_.width == 0 ? scaled.size() : how_.width;
         for (index_t begin = 0; begin < scaled.size(); begin += width) {
             index_t const n = std::min(width, scaled.size() - begin);
@@ -159,7 +159,7 @@ private:
     }
 
     /// The dynamic scales of the groups of a token.
-    void fit(vector const& numbers, tile_scale* scales) const {
+    void fit(float_vector const& numbers, tile_scale* scales) const {
         scale_format format(how_.kind, how_.unit.value_or(1.0F));
         if (!how_.unit) {
             format = with_unit(grid_, numbers.transpose(), format);
@@ -173,12 +173,12 @@ private:
 
     /// Calls `f(token, shifted numbers, scales of its groups, place for numbers)` for every token.
     template <class F> void for_tokens(matrix_view x, executor_ref executor, F const& f) const {
-        stopwatch::section const timed(executor.watch(), work::rounding);
+        stopwatch::section const timed(executor.watch(), work_kind::rounding);
         DETENT_EXPECTS(how_.shifts.empty() || x.cols() == std::ssize(how_.shifts));
         DETENT_EXPECTS(how_.fixed.empty() || groups(x.cols()) == std::ssize(how_.fixed));
         executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
-            vector scaled(x.cols());
-            vector numbers(x.cols());
+            float_vector scaled(x.cols());
+            float_vector numbers(x.cols());
             std::vector<tile_scale> scales = how_.fixed;
             scales.resize(static_cast<std::size_t>(groups(x.cols())));
             for (index_t t = begin; t < end; ++t) {
@@ -199,7 +199,7 @@ private:
 
     any_grid grid_;
     activation_rounding how_;
-    vector factors_; // 2^shifts
+    float_vector factors_; // 2^shifts
 };
 
 } // namespace detent::inline DETENT_ABI

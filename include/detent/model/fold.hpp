@@ -82,7 +82,7 @@ inline bool can_fold(block const& b, fold_site site) { return !fold_obstacle(b, 
 /// `attention_context`, query heads that read one key-value head must have the same scales, see `shared_by_heads`.
 /// @throws error, with `b` as it was, when there are not `channels_of(b, site)` scales, one is not from 2^-64 to 2^64,
 /// heads disagree, or a layer is in the way (`fold_obstacle`).
-inline void fold(block& b, fold_site site, vector const& scales) {
+inline void fold(block& b, fold_site site, float_vector const& scales) {
     if (auto const obstacle = fold_obstacle(b, site)) {
         throw *obstacle;
     }
@@ -127,7 +127,7 @@ inline void plant_outliers(decoder& model, float factor = 16, index_t channels =
             if (channels < 0 || channels > all) {
                 throw error("outliers", std::to_string(channels) + " of " + std::to_string(all) + " channels");
             }
-            vector scales = vector::Ones(all);
+            float_vector scales = float_vector::Ones(all);
             for (index_t i = 0; i < channels; ++i) {
                 scales((2 * i + 1) * all / (2 * channels)) = factor; // the middle of each of as many stretches
             }

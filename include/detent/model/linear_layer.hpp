@@ -21,7 +21,7 @@ namespace detent::inline DETENT_ABI {
 struct linear_layer {
     std::string name;                           ///< of the module in the checkpoint, without `.weight`
     std::variant<matrix, packed_matrix> weight; ///< (out, in)
-    vector bias;                                ///< one entry per output, or none
+    float_vector bias;                                ///< one entry per output, or none
     /// Rounds what the layer reads, mapped where a packed weight maps it; none where that stays as it is.
     std::optional<activation_quantizer> input = {};
 

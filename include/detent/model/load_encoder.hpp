@@ -37,7 +37,7 @@ public:
     /// other. The layers are called q_proj, k_proj and v_proj after `prefix`.
     projections stacked(std::string const& prefix) const {
         matrix const weight = source_.tensor(prefix + "in_proj_weight", {3 * c_.hidden, c_.hidden});
-        vector const bias = source_.tensor(prefix + "in_proj_bias", {3 * c_.hidden, 1});
+        float_vector const bias = source_.tensor(prefix + "in_proj_bias", {3 * c_.hidden, 1});
         projections parts;
         for (index_t i = 0; i < 3; ++i) {
             parts[static_cast<std::size_t>(i)] = {.name = prefix + "qkv"[i] + "_proj",

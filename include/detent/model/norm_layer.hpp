@@ -16,8 +16,8 @@ struct norm_layer {
 
     std::string name; ///< of the module in the checkpoint, without `.weight`
     kind type = kind::rms;
-    vector weight; ///< one entry per feature
-    vector bias;   ///< one entry per feature, or none; unused by RMSNorm
+    float_vector weight; ///< one entry per feature
+    float_vector bias;   ///< one entry per feature, or none; unused by RMSNorm
     float eps = 1e-5F;
 
     /// (token, feature) to (token, feature).

@@ -163,7 +163,7 @@ struct float_tensor {
 /// The weights and biases of `model` that are not packed, by the names they have in a checkpoint.
 inline std::map<std::string, float_tensor> float_tensors(decoder const& model) {
     std::map<std::string, float_tensor> tensors;
-    auto const add_vector = [&](std::string const& name, vector const& v) {
+    auto const add_vector = [&](std::string const& name, float_vector const& v) {
         if (v.size() > 0) {
             tensors[name] = {{v.data(), static_cast<std::size_t>(v.size())}, {v.size()}};
         }

@@ -68,7 +68,7 @@ basic_matrix<scalar_of<Q>> attention(Eigen::MatrixBase<Q> const& queries, basic_
     DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
     DETENT_EXPECTS(layout.heads % layout.kv_heads == 0);
     DETENT_EXPECTS(causal ? rows.start + length <= keys : keys > 0 || length == 0);
-    stopwatch::section const timed(executor.watch(), work::attention);
+    stopwatch::section const timed(executor.watch(), work_kind::attention);
 
     index_t const block = queries_per_block;
     index_t const blocks = ceil_div(length, block);
@@ -140,7 +140,7 @@ causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view
     DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
     DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && shape_of(g) == shape_of(q));
     DETENT_EXPECTS(rows.start == 0 && k.rows() == q.rows());
-    stopwatch::section const timed(executor.watch(), work::attention);
+    stopwatch::section const timed(executor.watch(), work_kind::attention);
 
     attention_gradients<Scalar> result{basic_matrix<Scalar>(q.rows(), q.cols()),
                                        basic_matrix<Scalar>::Zero(k.rows(), k.cols()),

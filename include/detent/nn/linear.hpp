@@ -20,7 +20,7 @@ basic_matrix<scalar_of<X>> linear(Eigen::MatrixBase<X> const& inputs, basic_matr
                                   basic_vector<scalar_of<X>> const& bias = {}, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<X>> const x(inputs);
     DETENT_EXPECTS(x.cols() == w.cols() && (bias.size() == w.rows() || bias.size() == 0));
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     // Tiles of y large enough for a product at full speed. A single token only reads the weights once, so there a tile
     // is as many of them as pay for starting a thread.
     index_t const tokens = std::min<index_t>(x.rows(), x.rows() > 1024 ? 1024 : 256);
@@ -58,7 +58,7 @@ basic_matrix<scalar_of<G>> linear_input_gradient(Eigen::MatrixBase<G> const& gra
                                                  basic_matrix_view<scalar_of<G>> w, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<G>> const g(gradients);
     DETENT_EXPECTS(g.cols() == w.rows());
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     index_t const tokens = 256, ins = 512; // of a tile
     index_t const tiles_across = ceil_div(w.cols(), ins);
 
@@ -81,7 +81,7 @@ void add_linear_weight_gradient(Eigen::MatrixBase<G> const& gradients, basic_mat
                                 basic_matrix_ref<scalar_of<G>> w_gradient, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<G>> const g(gradients);
     DETENT_EXPECTS(g.rows() == x.rows() && shape_of(w_gradient) == (extents{g.cols(), x.cols()}));
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     index_t const outs = 128, ins = 256; // of a tile, each of which is summed over all tokens
     index_t const tiles_across = ceil_div(x.cols(), ins);
 

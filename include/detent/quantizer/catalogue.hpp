@@ -326,7 +326,7 @@ inline quantization quantize(matrix_view w, spec const& s, executor_ref executor
 
 /// The powers of two by which the features of inputs `x` (token, in) are to be multiplied, in the search of `s`, for
 /// all `weights` (out, in) that read them.
-inline vector shared_shifts(std::span<matrix const* const> weights, matrix_view x, spec const& s,
+inline float_vector shared_shifts(std::span<matrix const* const> weights, matrix_view x, spec const& s,
                             executor_ref executor = {}) {
     index_t rows = 0;
     for (matrix const* w : weights) {
@@ -341,7 +341,7 @@ inline vector shared_shifts(std::span<matrix const* const> weights, matrix_view 
     plain.solver = spec::solver_kind::rtn;
     plain.weak = {};
     auto const found = quantize(all, layer_inputs::of(x, executor), plain, executor);
-    vector scales(x.cols());
+    float_vector scales(x.cols());
     std::ranges::transform(found.input->shifts(), scales.begin(), [](int k) { return std::ldexp(1.0F, k); });
     return scales;
 }

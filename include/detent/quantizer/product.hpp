@@ -27,7 +27,7 @@ template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
               input_format format = input_format::f32) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     auto const multiply_mapped = [&](matrix_view inputs) {
         kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
                                 executor, format);
@@ -48,12 +48,12 @@ template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
     {
-        stopwatch::section const timed(executor.watch(), work::products);
+        stopwatch::section const timed(executor.watch(), work_kind::products);
         if (kernel::multiply<Known>(w.view(), x, y.data(), y.outerStride(), executor)) {
             return;
         }
     }
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     matrix const floats = dequantize(x); // (token, in), mapped
     kernel::multiply<kernel::times_floats<Known>>(w.view(), floats.data(), floats.outerStride(), floats.rows(),
                                                   y.data(), y.outerStride(), executor);
@@ -73,7 +73,7 @@ void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_
 template <class Known = kernel::any_weights>
 void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
     DETENT_EXPECTS(g.cols() == w.shape().rows && x.cols() == w.shape().cols && g.rows() == x.rows());
-    stopwatch::section const timed(executor.watch(), work::products);
+    stopwatch::section const timed(executor.watch(), work_kind::products);
     kernel::multiply_transposed<Known>(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(),
                                        executor);
     if (!w.map.empty()) { // that was the gradient of mapped inputs

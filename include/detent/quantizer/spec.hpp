@@ -74,7 +74,7 @@ struct spec {
     std::optional<double> strength; ///< of `gptaq` and `qronos`; their own default where none is named
     weak_options weak;
     scale_format format;      ///< of scales
-    struct learning learning; ///< of how each block of a model is quantized
+    learning_options learning; ///< of how each block of a model is quantized
 
     /// Whether the solver must know what layers read in the float model.
     bool needs_float_stream() const {

@@ -424,7 +424,7 @@ inline constexpr std::array learned{
          .needs = {rows_or_groups, inputs_by_tokens, precise_scales, no_search, own_ranges, unmapped_inputs,
                    need{[](spec const& s) {
                             return !s.learning.clip && !s.learning.transform && !s.learning.auxiliary &&
-                                   s.learning.alpha == detent::learning{}.alpha;
+                                   s.learning.alpha == detent::learning_options{}.alpha;
                         },
                         "chooses lwc, let, aug and alpha itself, which must not be given"}}},
     word{.name = "aug",

@@ -34,7 +34,7 @@ private:
     static double best(interval numbers, matrix_view tile) {
         double const low = numbers.low;
         double const high = numbers.high;
-        vector x = tile.reshaped<Eigen::RowMajor>();
+        float_vector x = tile.reshaped<Eigen::RowMajor>();
         if (low == -high) { // the best k is the number of negative weights, whatever the order among them
             std::partition(x.begin(), x.end(), [](float weight) { return weight < 0; });
         } else {

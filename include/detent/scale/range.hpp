@@ -68,7 +68,7 @@ template <class G> scale_format with_unit(G const& grid, matrix_view w, scale_fo
         interval const numbers = numbers_of(grid);
         float const farthest = 0.5F * (numbers.high - numbers.low);
         float const unit = interval::of(grid, w).symmetric().high / (farthest * e4m3::highest());
-        format.unit = std::clamp(unit, units::lowest, units::highest);
+        format.unit = std::clamp(unit, unit_limits::lowest, unit_limits::highest);
     }
     return format;
 }

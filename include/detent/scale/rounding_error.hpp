@@ -105,7 +105,7 @@ private:
     interval numbers_;
     bool has_zero_;
     float norm_;
-    vector weights_;
+    float_vector weights_;
     index_t large_;
     outliers low_;
     outliers high_;

@@ -19,7 +19,7 @@ enum class scale_kind { f16, bf16, f32, e8m0, ue4m3 };
 /// How scales are stored.
 struct scale_format {
     scale_kind kind = scale_kind::f16;
-    float unit = 1; ///< the second level: what a stored 1 means, within `units`; 1 for all kinds but `ue4m3`
+    float unit = 1; ///< the second level: what a stored 1 means, within `unit_limits`; 1 for all kinds but `ue4m3`
 
     constexpr scale_format() = default;
     constexpr scale_format(scale_kind stored_as, float level = 1) : kind(stored_as), unit(level) {}
@@ -35,7 +35,7 @@ struct scale_format {
 };
 
 /// The units that keep all E4M3 scales normal and finite floats.
-struct units {
+struct unit_limits {
     static constexpr float lowest = 0x1p-117F;
     static constexpr float highest = 0x1p119F;
 };

@@ -25,7 +25,7 @@ namespace detent::inline DETENT_ABI {
 /// The shifts of features whose largest absolute values are `largest`, for a static `scale` on a floating-point grid:
 /// each feature's own scale is the nearest power of two below the common one, as far as the exponent bits reach
 /// (LLM-FP4, section 4.2). Features that are always 0 are shifted the most. All are 0 on other grids.
-inline std::vector<std::int8_t> channel_shifts(any_grid const& grid, vector const& largest, float scale) {
+inline std::vector<std::int8_t> channel_shifts(any_grid const& grid, float_vector const& largest, float scale) {
     std::vector<std::int8_t> shifts(static_cast<std::size_t>(largest.size()));
     if (auto const split = grid.split()) {
         double const most = std::min(15.0, std::ldexp(1.0, split->exponent_bits) - 1);
@@ -78,7 +78,7 @@ struct activation_search {
             throw error("range search", "has no grid for the inputs");
         }
         expect_finite(x);
-        vector const largest = largest_of(x);
+        float_vector const largest = largest_of(x);
         std::vector<activation_quantizer> tried;
         std::vector<std::size_t> first; // the whole range of each grid
         for (any_grid const& grid : grids) {
@@ -121,9 +121,9 @@ private:
         }
     }
 
-    static vector largest_of(matrix_view x) { return x.cwiseAbs().colwise().maxCoeff(); }
+    static float_vector largest_of(matrix_view x) { return x.cwiseAbs().colwise().maxCoeff(); }
 
-    activation_quantizer at(any_grid const& grid, float scale, float zero, vector const& largest) const {
+    activation_quantizer at(any_grid const& grid, float scale, float zero, float_vector const& largest) const {
         return {grid, {scale, zero}, shifted ? channel_shifts(grid, largest, scale) : std::vector<std::int8_t>{}};
     }
 
@@ -168,7 +168,7 @@ private:
             for (std::size_t c = 0; c < chosen.size(); ++c) {
                 matrix const rounded = tried[chosen[c]].round(inputs);
                 for (index_t i = 0; i < inputs.rows(); ++i) {
-                    Eigen::Map<vector>(batch.next(linear.row(i).data(), sums[c]), in) =
+                    Eigen::Map<float_vector>(batch.next(linear.row(i).data(), sums[c]), in) =
                         (rounded.row(i) - inputs.row(i)).transpose();
                 }
             }

@@ -85,8 +85,8 @@ private:
     template <class F> void evaluate(learned_clip<float> const& clip, F const& improved) {
         auto const& all = scales_of(clip);
         errors_.resize(w_.rows(), w_.cols());
-        vector scales(w_.cols());
-        vector zeros(w_.cols());
+        float_vector scales(w_.cols());
+        float_vector zeros(w_.cols());
         for (index_t row = 0; row < w_.rows(); ++row) {
             for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
                 tile_scale const s = all[static_cast<std::size_t>(row / s_.tile.rows * s_.scales.tiles.cols + j)];

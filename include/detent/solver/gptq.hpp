@@ -81,8 +81,8 @@ template <class Scalar = double> struct gptq {
         };
         executor.for_pieces(w.rows(), piece, make_sweep, [&](auto& sweep, index_t first, index_t last) {
             index_t const rows = last - first;
-            vector scales(rows);
-            vector zeros(rows);
+            float_vector scales(rows);
+            float_vector zeros(rows);
             index_t tile_col = -1; // of `scales` and `zeros`
             Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> codes(rows, w.cols()); // in the order of the sweep
             auto const fit = [&](index_t begin, index_t, matrix const& group) {

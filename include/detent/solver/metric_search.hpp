@@ -146,8 +146,8 @@ private:
                       problem const& p) {
         index_t const col = s.first_of_tile(tile);
         index_t const n = s.first_of_tile(tile + 1) - col;
-        vector const scales = vector::Constant(n, t.scale);
-        vector const zeros = vector::Constant(n, t.zero);
+        float_vector const scales = float_vector::Constant(n, t.scale);
+        float_vector const zeros = float_vector::Constant(n, t.zero);
         for (index_t row = 0; row < numbers.rows(); ++row) {
             p.round(n, w.data() + (top + row) * w.outerStride() + col, scales.data(), zeros.data(),
                     &s.code_at(top + row, col), &numbers(row, col));

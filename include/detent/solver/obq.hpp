@@ -88,10 +88,10 @@ struct obq {
 private:
     /// @throws error where a weight is 0 and the grid has no zero at its scale.
     static void expect_zeros(matrix_view w, solution const& s, problem const& p) {
-        vector scales(w.cols());
-        vector zeros(w.cols());
-        vector numbers(w.cols());
-        vector const zero = vector::Zero(w.cols());
+        float_vector scales(w.cols());
+        float_vector zeros(w.cols());
+        float_vector numbers(w.cols());
+        float_vector const zero = float_vector::Zero(w.cols());
         std::vector<code> codes(static_cast<std::size_t>(w.cols()));
         for (index_t row = 0; row < w.rows(); ++row) {
             s.scales_of_row(row, scales.data(), zeros.data());
@@ -193,10 +193,10 @@ private:
         std::vector<index_t> input_;
         std::vector<code> codes_;
         basic_vector<double> w_; // with the errors made so far
-        vector to_round_;
-        vector numbers_;
-        vector scales_;
-        vector zeros_;
+        float_vector to_round_;
+        float_vector numbers_;
+        float_vector scales_;
+        float_vector zeros_;
         basic_vector<double> limits_; // squared half steps
         basic_vector<double> errors_; // (w - q)^2
         basic_vector<double> costs_;  // twice what rounding adds to the loss

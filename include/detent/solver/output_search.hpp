@@ -73,8 +73,8 @@ public:
 
     index_t size() const { return upper_.rows(); }
 
-    /// d G d^T for each row of `d` (rows, n); `work` is memory to be used again.
-    void evaluate(matrix_view d, vector& values, matrix& work) const {
+    /// d G d^T for each row of `d` (rows, n); `work_kind` is memory to be used again.
+    void evaluate(matrix_view d, float_vector& values, matrix& work) const {
         constexpr index_t width = 256;
         work.setZero(d.rows(), size());
         for (index_t col = 0; col < size(); col += width) {
@@ -122,8 +122,8 @@ public:
 
     index_t size() const { return vectors_.rows(); }
 
-    /// d G d^T for each row of `d` (rows, n), nearly; `work` is memory to be used again.
-    void evaluate(matrix_view d, vector& values, matrix& work) const {
+    /// d G d^T for each row of `d` (rows, n), nearly; `work_kind` is memory to be used again.
+    void evaluate(matrix_view d, float_vector& values, matrix& work) const {
         work.setZero(d.rows(), vectors_.cols());
         nn::products<float>::add(d.rows(), vectors_.cols(), size(), 1, {d.data(), d.outerStride()},
                                  {vectors_.data(), vectors_.cols()}, work.data(), work.cols());
@@ -150,7 +150,7 @@ private:
     }
 
     matrix vectors_; // (n, rank); their outer products add up to the form without the rest
-    vector rest_;    // what they leave of the diagonal
+    float_vector rest_;    // what they leave of the diagonal
 };
 
 /// Rows d at which a form is evaluated many at a time.
@@ -176,7 +176,7 @@ public:
         form_.evaluate(d_.topRows(std::ssize(sums_)), values_, work_);
         for (index_t i = 0; i < std::ssize(sums_); ++i) {
             auto const k = static_cast<std::size_t>(i);
-            Eigen::Map<vector const> const l(linear_[k], form_.size());
+            Eigen::Map<float_vector const> const l(linear_[k], form_.size());
             *sums_[k] += static_cast<double>(values_(i)) + 2 * static_cast<double>(d_.row(i).dot(l));
         }
         linear_.clear();
@@ -189,7 +189,7 @@ private:
     Form const& form_;
     matrix d_; // (capacity, n)
     matrix work_;
-    vector values_;
+    float_vector values_;
     std::vector<float const*> linear_;
     std::vector<double*> sums_;
 };
@@ -443,7 +443,7 @@ private:
             float const* const weights = w_.data() + row * w_.outerStride() + col;
             p_.round(n, weights, scales_.data(), zeros_.data(), s_.codes.data() + (first_ + row) * w_.cols() + col,
                      numbers_.data());
-            Eigen::Map<vector>(d, n) = numbers_.head(n) - Eigen::Map<vector const>(weights, n);
+            Eigen::Map<float_vector>(d, n) = numbers_.head(n) - Eigen::Map<float_vector const>(weights, n);
         }
 
         output_search const& options_;
@@ -454,9 +454,9 @@ private:
         problem const& p_;
         matrix gradient_; // (rows, in), half of it at Q = W
         matrix errors_;   // (rows, in), Q - W
-        vector scales_;
-        vector zeros_;
-        vector numbers_;
+        float_vector scales_;
+        float_vector zeros_;
+        float_vector numbers_;
     };
 };
 

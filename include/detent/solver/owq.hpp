@@ -44,9 +44,9 @@ inline basic_vector<double> sensitivities(matrix_view w, hessian const& h, probl
     constexpr index_t rows_per_task = 64;
     basic_matrix<double> errors = basic_matrix<double>::Zero(ceil_div(w.rows(), rows_per_task), w.cols());
     executor.for_pieces(w.rows(), rows_per_task, [&](index_t first, index_t last) {
-        vector scales(w.cols());
-        vector zeros(w.cols());
-        vector numbers(w.cols());
+        float_vector scales(w.cols());
+        float_vector zeros(w.cols());
+        float_vector numbers(w.cols());
         std::vector<code> codes(static_cast<std::size_t>(w.cols()));
         for (index_t row = first; row < last; ++row) {
             if (p.placed()) {

@@ -15,9 +15,9 @@ struct rtn {
         solution s = p.begin(w);
         p.fit_all(w, s, executor);
         executor.for_pieces(w.rows(), 16, [&](index_t first, index_t last) {
-            vector scales(w.cols());
-            vector zeros(w.cols());
-            vector numbers(w.cols());
+            float_vector scales(w.cols());
+            float_vector zeros(w.cols());
+            float_vector numbers(w.cols());
             for (index_t row = first; row < last; ++row) {
                 s.scales_of_row(row, scales.data(), zeros.data());
                 p.round(w.cols(), w.data() + row * w.outerStride(), scales.data(), zeros.data(), &s.code_at(row, 0),

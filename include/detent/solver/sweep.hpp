@@ -144,8 +144,8 @@ private:
     basic_matrix<Scalar> const& r_;
     columns e_;       // (rows, in), errors w - q of the columns done, weights w of the others
     columns carried_; // (rows, in), sum over earlier columns i of e_i R_ij
-    vector t_;
-    vector q_;
+    float_vector t_;
+    float_vector q_;
     basic_vector<double> losses_;
 };
 

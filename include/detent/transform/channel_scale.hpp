@@ -20,7 +20,7 @@ namespace detent::inline DETENT_ABI {
 
 /// Checks scales from outside: one for each of `channels`, each from 2^-64 to 2^64, which keeps scaled weights normal
 /// numbers. @throws error about `subject` that names the first wrong channel.
-inline void check_channel_scales(std::string const& subject, vector const& scales, index_t channels) {
+inline void check_channel_scales(std::string const& subject, float_vector const& scales, index_t channels) {
     if (scales.size() != channels) {
         throw error(subject, "there are " + std::to_string(scales.size()) + " for " + std::to_string(channels) +
                                  " channels");
@@ -34,7 +34,7 @@ inline void check_channel_scales(std::string const& subject, vector const& scale
 }
 
 /// Makes a norm write its channels times `scales`: multiplies its `weight` and, unless that is empty, its `bias`.
-inline void fold_into_norm(vector const& scales, vector& weight, vector& bias) {
+inline void fold_into_norm(float_vector const& scales, float_vector& weight, float_vector& bias) {
     DETENT_EXPECTS(weight.size() == scales.size() && (bias.size() == scales.size() || bias.size() == 0));
     weight.array() *= scales.array();
     if (bias.size() > 0) {
@@ -44,7 +44,7 @@ inline void fold_into_norm(vector const& scales, vector& weight, vector& bias) {
 
 /// Makes a linear layer write its channels times `scales`: multiplies the rows of `w` (out, in) and, unless that is
 /// empty, its `bias`.
-inline void fold_into_outputs(vector const& scales, matrix_ref w, vector& bias) {
+inline void fold_into_outputs(float_vector const& scales, matrix_ref w, float_vector& bias) {
     DETENT_EXPECTS(w.rows() == scales.size() && (bias.size() == scales.size() || bias.size() == 0));
     w.array().colwise() *= scales.array();
     if (bias.size() > 0) {
@@ -53,17 +53,17 @@ inline void fold_into_outputs(vector const& scales, matrix_ref w, vector& bias) 
 }
 
 /// Makes a linear layer read channels that were multiplied by `scales`: divides the columns of `w` (out, in).
-inline void fold_into_inputs(vector const& scales, matrix_ref w) {
+inline void fold_into_inputs(float_vector const& scales, matrix_ref w) {
     DETENT_EXPECTS(w.cols() == scales.size());
     w.array().rowwise() /= scales.transpose().array();
 }
 
 /// The scales of the value channels behind `scales` of attention's result, (heads * head_dim): those of the first query
 /// head of each group, (kv_heads * head_dim).
-inline vector value_scales(vector const& scales, nn::attention_heads const& heads) {
+inline float_vector value_scales(float_vector const& scales, nn::attention_heads const& heads) {
     DETENT_EXPECTS(scales.size() == heads.heads * heads.head_dim);
     index_t const queries = heads.heads / heads.kv_heads; // that read one key-value head
-    vector shared(heads.kv_heads * heads.head_dim);
+    float_vector shared(heads.kv_heads * heads.head_dim);
     for (index_t h = 0; h < heads.kv_heads; ++h) {
         shared.segment(h * heads.head_dim, heads.head_dim) =
             scales.segment(h * queries * heads.head_dim, heads.head_dim);
@@ -73,7 +73,7 @@ inline vector value_scales(vector const& scales, nn::attention_heads const& head
 
 /// `scales` of attention's result, (heads * head_dim), made the same for all query heads that read one key-value head,
 /// since a value channel has one scale: the smallest of them, so that no channel exceeds what its own scale allowed.
-inline vector shared_by_heads(vector scales, nn::attention_heads const& heads) {
+inline float_vector shared_by_heads(float_vector scales, nn::attention_heads const& heads) {
     DETENT_EXPECTS(scales.size() == heads.heads * heads.head_dim);
     index_t const queries = heads.heads / heads.kv_heads; // that read one key-value head
     for (index_t h = 0; h < heads.kv_heads; ++h) {

@@ -51,7 +51,7 @@ public:
     template <class X>
     basic_matrix<Scalar> forward(Eigen::MatrixBase<X> const& numbers, learned_clip<Scalar> const* clip, tiles& how,
                                  executor_ref executor = {}) const {
-        stopwatch::section const timed(executor.watch(), work::rounding);
+        stopwatch::section const timed(executor.watch(), work_kind::rounding);
         basic_matrix_view<Scalar> const x(numbers);
         index_t const width = this->width(x.cols()), across = tiles_of(x.cols());
         DETENT_EXPECTS(clip == nullptr || shape_of(clip->low) == (extents{x.rows(), across}));
@@ -89,7 +89,7 @@ public:
                                   learned_clip<Scalar>* clip_gradient = nullptr, executor_ref executor = {}) const {
         DETENT_EXPECTS(shape_of(x) == shape_of(y) && shape_of(x) == shape_of(g));
         DETENT_EXPECTS((clip == nullptr) == (clip_gradient == nullptr));
-        stopwatch::section const timed(executor.watch(), work::rounding);
+        stopwatch::section const timed(executor.watch(), work_kind::rounding);
         index_t const width = this->width(x.cols());
         Scalar const steps = static_cast<Scalar>(grid_.numbers().high) - static_cast<Scalar>(grid_.numbers().low);
         executor.for_pieces(x.rows(), rows_of_piece, [&](index_t begin, index_t end) {

@@ -7,7 +7,7 @@
 namespace detent::inline DETENT_ABI {
 
 /// How the quantization of a block is learned. Defaults are OmniQuant's.
-struct learning {
+struct learning_options {
     bool clip = false;          ///< learn how far ranges of weights are clipped (LWC)
     bool transform = false;     ///< learn a transform of the channels (LET)
     bool hidden = false;        ///< of those from up to down too, where there is a gate
@@ -24,24 +24,24 @@ struct learning {
 
     /// What OmniQuant was published with for weights and activations of so many bits, 16 where activations are not
     /// rounded: for models whose norms have biases (OPT) or not (LLaMA). Epochs other than the default are kept.
-    learning for_model(int weight_bits, int activation_bits, bool biased_norms) const {
+    learning_options for_model(int weight_bits, int activation_bits, bool biased_norms) const {
         if (!published) {
             return *this;
         }
-        learning how = *this;
+        learning_options how = *this;
         bool const few = activation_bits <= 4;
         how.published = false;
         how.clip = true;
         how.transform = biased_norms || activation_bits < 16;
         how.auxiliary = !biased_norms && (few || weight_bits <= 2);
         how.alpha = biased_norms && few ? 0.75 : 0.5;
-        if (weight_bits <= 2 && epochs == learning{}.epochs) {
+        if (weight_bits <= 2 && epochs == learning_options{}.epochs) {
             how.epochs = 40;
         }
         return how;
     }
 
-    friend bool operator==(learning const&, learning const&) = default;
+    friend bool operator==(learning_options const&, learning_options const&) = default;
 };
 
 } // namespace detent::inline DETENT_ABI

@@ -22,7 +22,7 @@ struct power_of_two {
 
     /// @throws error when the largest inputs are not known, or `most` is not from 0 to 15.
     input_map fit(matrix_view w, layer_inputs const& known) const {
-        vector const& largest = known.largest();
+        float_vector const& largest = known.largest();
         if (largest.size() == 0 || most < 0 || most > 15) {
             throw error("power_of_two", largest.size() == 0
                                             ? "needs the largest of each input, not only their Hessian"

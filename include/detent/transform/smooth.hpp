@@ -15,7 +15,7 @@ namespace detent::inline DETENT_ABI {
 
 /// By how much `smooth` divides each channel: the size of its input to the power of `exponent` over the size of its
 /// weights to the power of 1 - `exponent`, not below 1e-5, which channels without inputs or weights would make 0.
-inline vector smoothing_scales(vector const& inputs, vector const& weights, float exponent) {
+inline float_vector smoothing_scales(float_vector const& inputs, float_vector const& weights, float exponent) {
     constexpr float least = 1e-5F;
     return (inputs.array().max(least).pow(exponent) / weights.array().max(least).pow(1 - exponent)).max(least);
 }
@@ -36,8 +36,8 @@ template <channel_size Size = channel_size::largest> struct smooth {
         if (!(exponent >= 0 && exponent <= 1)) {
             throw error("smooth", "its exponent is " + std::to_string(exponent) + ", not from 0 to 1");
         }
-        vector const weights = w.cwiseAbs().colwise().maxCoeff().transpose();
-        vector const scales = smoothing_scales(size_of(known), weights, exponent);
+        float_vector const weights = w.cwiseAbs().colwise().maxCoeff().transpose();
+        float_vector const scales = smoothing_scales(size_of(known), weights, exponent);
         std::vector<float> factors(static_cast<std::size_t>(scales.size()));
         std::ranges::transform(scales, factors.begin(), [](float s) { return 1 / s; });
         return {diagonal{std::move(factors)}, w.cols()};
@@ -46,7 +46,7 @@ template <channel_size Size = channel_size::largest> struct smooth {
     friend constexpr bool operator==(smooth, smooth) = default;
 
 private:
-    static vector size_of(layer_inputs const& known) {
+    static float_vector size_of(layer_inputs const& known) {
         if constexpr (Size == channel_size::root_mean_square) {
             return (0.5 * known.hessian().diagonal()).cwiseSqrt().template cast<float>();
         } else {
