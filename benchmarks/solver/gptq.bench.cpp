@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 // GPTQ from Hessian to codes, int4 in groups of 128, on as many threads as OpenMP has:
-//   solve/<out>/<in>          against its floor, in^3/3 flops of the factorization at the rate of Eigen's double product
+//   solve/<out>/<in>          against its floor, in^3/3 flops of the factorization at the rate of Eigen's double
+//   product
 //                             and out in^2 flops of the sweep at the rate of its float product; `floors` is the time in
 //                             floors; in double, which is the default, or in float.
-//   transcription/<out>/<in>  against a straightforward transcription of the published steps in float; `equal codes` is the
+//   transcription/<out>/<in>  against a straightforward transcription of the published steps in float; `equal codes` is
+//   the
 //                             share of codes that agree
 // Rates are measured in turns with the solves.
 
-#include "detent/solver/gptq.hpp"
-
 #include "detent/detent.hpp"
+#include "detent/solver/gptq.hpp"
 #include "interleaved.hpp"
 
 namespace {
@@ -117,7 +118,11 @@ template <class Scalar> void against_transcription(benchmark::State& state) {
 
 void configure(benchmark::internal::Benchmark* b) { b->UseManualTime()->Iterations(3)->Unit(benchmark::kMillisecond); }
 
-BENCHMARK(solve<double>)->Name("solve in double")->Args({1024, 1024})->Args({4096, 4096})->Args({4096, 11008})
+BENCHMARK(solve<double>)
+    ->Name("solve in double")
+    ->Args({1024, 1024})
+    ->Args({4096, 4096})
+    ->Args({4096, 11008})
     ->Apply(configure);
 BENCHMARK(solve<float>)->Name("solve in float")->Args({1024, 1024})->Args({4096, 4096})->Apply(configure);
 BENCHMARK(against_transcription<double>)->Name("transcription, ours in double")->Args({4096, 4096})->Apply(configure);

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "report.hpp"
-
 #include <algorithm>
 #include <array>
 #include <iostream>
@@ -12,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "detent/core/version.hpp"
+#include "report.hpp"
 #include "terminal.hpp"
 
 namespace {
@@ -87,8 +86,8 @@ double peak_memory() {
 void print(run_report const& report) {
     bool const weak = std::ranges::any_of(report.results, [](auto const& r) { return r.weak_columns > 0; });
     std::vector<std::string> head{"weights", "perplexity", "bits/weight", "MB", "quantize s", "evaluate s"};
-    std::vector<std::string> first{"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes), "",
-                                   fixed(report.float_seconds, 1)};
+    std::vector<std::string> first{"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes),
+                                   "",      fixed(report.float_seconds, 1)};
     if (weak) {
         head.insert(head.end(), {"weak columns", "effective bits"});
         first.insert(first.end(), {"", ""});
@@ -96,8 +95,12 @@ void print(run_report const& report) {
     table t(std::move(head));
     t.add(std::move(first));
     for (auto const& r : report.results) {
-        std::vector<std::string> row{r.spec, fixed(r.perplexity, 5), fixed(r.bits_per_weight, 3), megabytes(r.bytes),
-                                     fixed(r.quantize_seconds, 1), fixed(r.evaluate_seconds, 1)};
+        std::vector<std::string> row{r.spec,
+                                     fixed(r.perplexity, 5),
+                                     fixed(r.bits_per_weight, 3),
+                                     megabytes(r.bytes),
+                                     fixed(r.quantize_seconds, 1),
+                                     fixed(r.evaluate_seconds, 1)};
         if (weak) {
             row.insert(row.end(), {std::to_string(r.weak_columns), fixed(r.effective_bits, 3)});
         }
@@ -162,17 +165,17 @@ std::string to_json(run_report const& report) {
                            {"times", to_json(r.times)},
                            {"layers", layers}});
     }
-    nlohmann::ordered_json const json{
-        {"detent", std::to_string(DETENT_VERSION_MAJOR) + "." + std::to_string(DETENT_VERSION_MINOR) + "." +
-                       std::to_string(DETENT_VERSION_PATCH)},
-        {"model", report.model},
-        {"float_perplexity", report.float_perplexity},
-        {"float_bytes", report.float_bytes},
-        {"float_seconds", report.float_seconds},
-        {"float_times", to_json(report.float_times)},
-        {"times", to_json(report.times())},
-        {"peak_bytes", report.peak_bytes},
-        {"results", results}};
+    nlohmann::ordered_json const json{{"detent", std::to_string(DETENT_VERSION_MAJOR) + "." +
+                                                     std::to_string(DETENT_VERSION_MINOR) + "." +
+                                                     std::to_string(DETENT_VERSION_PATCH)},
+                                      {"model", report.model},
+                                      {"float_perplexity", report.float_perplexity},
+                                      {"float_bytes", report.float_bytes},
+                                      {"float_seconds", report.float_seconds},
+                                      {"float_times", to_json(report.float_times)},
+                                      {"times", to_json(report.times())},
+                                      {"peak_bytes", report.peak_bytes},
+                                      {"results", results}};
     return json.dump(2) + "\n";
 }
 
@@ -202,8 +205,8 @@ std::string to_svg(run_report const& report) {
         auto const& r = report.results[static_cast<std::size_t>(s)];
         auto const* const color = colors[static_cast<std::size_t>(s) % colors.size()];
         int const legend = 30 + 18 * s;
-        svg << "<rect x=\"10\" y=\"" << legend << "\" width=\"12\" height=\"12\" fill=\"" << color << "\"/><text x=\"28\" y=\""
-            << legend + 10 << "\">" << escaped(r.spec) << "</text>\n";
+        svg << "<rect x=\"10\" y=\"" << legend << "\" width=\"12\" height=\"12\" fill=\"" << color
+            << "\"/><text x=\"28\" y=\"" << legend + 10 << "\">" << escaped(r.spec) << "</text>\n";
         for (std::size_t i = 0; i < r.layers.size(); ++i) {
             int const y = top + static_cast<int>(i) * (series * bar + gap) + s * bar;
             double const width = largest > 0 ? plot * r.layers[i].error / largest : 0;
@@ -211,9 +214,9 @@ std::string to_svg(run_report const& report) {
                 svg << "<text x=\"" << names - 6 << "\" y=\"" << y + series * bar / 2 + 4 << "\" text-anchor=\"end\">"
                     << escaped(r.layers[i].name) << "</text>\n";
             }
-            svg << "<rect x=\"" << names << "\" y=\"" << y << "\" width=\"" << fixed(width, 1) << "\" height=\"" << bar - 1
-                << "\" fill=\"" << color << "\"/><text x=\"" << fixed(names + width + 4, 1) << "\" y=\"" << y + 10
-                << "\" font-size=\"9\">" << fixed(100 * r.layers[i].error, 3) << "</text>\n";
+            svg << "<rect x=\"" << names << "\" y=\"" << y << "\" width=\"" << fixed(width, 1) << "\" height=\""
+                << bar - 1 << "\" fill=\"" << color << "\"/><text x=\"" << fixed(names + width + 4, 1) << "\" y=\""
+                << y + 10 << "\" font-size=\"9\">" << fixed(100 * r.layers[i].error, 3) << "</text>\n";
         }
     }
     svg << "</svg>\n";

@@ -398,10 +398,10 @@ template <Grid G> packed_matrix bytes_packed(G const& grid, scale_format format)
 
 TEST(add_packed, scales_of_8_bits_are_read_back) {
     std::vector<packed_matrix> matrices;
-    for (scale_format const format :
-         {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 1.0F / 2688),
-          scale_format(scale_kind::ue4m3, 0.3F), scale_format(scale_kind::ue4m3),
-          scale_format(scale_kind::ue4m3, unit_limits::lowest), scale_format(scale_kind::ue4m3, unit_limits::highest)}) {
+    for (scale_format const format : {scale_format(scale_kind::e8m0), scale_format(scale_kind::ue4m3, 1.0F / 2688),
+                                      scale_format(scale_kind::ue4m3, 0.3F), scale_format(scale_kind::ue4m3),
+                                      scale_format(scale_kind::ue4m3, unit_limits::lowest),
+                                      scale_format(scale_kind::ue4m3, unit_limits::highest)}) {
         matrices.push_back(bytes_packed(e2m1{}, format));
         matrices.push_back(bytes_packed(int_grid<3>{}, format));
     }

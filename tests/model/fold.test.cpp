@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/fold.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -16,6 +14,7 @@
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/io/tokens.hpp"
+#include "detent/model/fold.hpp"
 #include "detent/model/load.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "random_decoder.hpp"
@@ -138,7 +137,8 @@ TEST_P(fold_in, wrong_scales_are_named_and_change_nothing) {
         index_t const channels = channels_of(b, site);
         float_vector not_positive = float_vector::Constant(channels, 2);
         not_positive(5) = 0;
-        for (float_vector const& wrong : {float_vector(float_vector::Constant(channels + 1, 2)), float_vector(), not_positive}) {
+        for (float_vector const& wrong :
+             {float_vector(float_vector::Constant(channels + 1, 2)), float_vector(), not_positive}) {
             try {
                 fold(b, site, wrong);
                 FAIL() << int(site);
@@ -178,7 +178,8 @@ TEST(fold, does_not_pass_a_gelu) {
         block b = test::random_decoder(test::opt_json()).blocks[1];
         b.activation = activation;
         EXPECT_FALSE(can_fold(b, fold_site::mlp_hidden));
-        EXPECT_NE(message_of(b, fold_site::mlp_hidden, float_vector::Ones(20)).find("'layers.1.fc1'"), std::string::npos);
+        EXPECT_NE(message_of(b, fold_site::mlp_hidden, float_vector::Ones(20)).find("'layers.1.fc1'"),
+                  std::string::npos);
         EXPECT_TRUE(can_fold(b, fold_site::attention_input));
         EXPECT_TRUE(can_fold(b, fold_site::attention_context));
         EXPECT_TRUE(can_fold(b, fold_site::mlp_input));

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/nn/norm.hpp"
-
 #include <cmath>
 
 #include <gtest/gtest.h>
 
+#include "detent/nn/norm.hpp"
 #include "finite_differences.hpp"
 #include "random_matrix.hpp"
 
 namespace detent {
 
+using test::matrix64;
 using test::random_matrix;
 using test::random_vector;
-using test::matrix64;
 using test::vector64;
 
 TEST(norm, rms_norm_matches_its_formula) {
@@ -103,8 +102,8 @@ TEST(norm, rms_norm_gradients) {
         test::expect_gradient(vector64(weight_gradient - start), weight, loss);
 
         float_vector weight_gradient32 = start.cast<float>();
-        test::expect_near(nn::rms_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
-                                                g.cast<float>(), &weight_gradient32),
+        test::expect_near(nn::rms_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F, g.cast<float>(),
+                                                &weight_gradient32),
                           x_gradient, 2e-6);
         test::expect_near(weight_gradient32, weight_gradient, 1e-6);
     }
@@ -128,8 +127,8 @@ TEST(norm, layer_norm_gradients) {
         test::expect_gradient(vector64(bias_gradient - start), bias, loss);
 
         float_vector weight_gradient32 = start.cast<float>(), bias_gradient32 = weight_gradient32;
-        test::expect_near(nn::layer_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F,
-                                                  g.cast<float>(), &weight_gradient32, &bias_gradient32),
+        test::expect_near(nn::layer_norm_backward(matrix(x.cast<float>()), weight.cast<float>(), 0.1F, g.cast<float>(),
+                                                  &weight_gradient32, &bias_gradient32),
                           x_gradient, 5e-6);
         test::expect_near(weight_gradient32, weight_gradient, 2e-6);
         test::expect_near(bias_gradient32, bias_gradient, 1e-6);
@@ -140,7 +139,8 @@ TEST(norm, no_tokens_add_no_gradients) {
     matrix const none(0, 5);
     float_vector weight_gradient = float_vector::Ones(5), bias_gradient = float_vector::Ones(5);
     EXPECT_EQ(nn::rms_norm_backward(none, float_vector::Ones(5), 1e-5F, none, &weight_gradient), none);
-    EXPECT_EQ(nn::layer_norm_backward(none, float_vector::Ones(5), 1e-5F, none, &weight_gradient, &bias_gradient), none);
+    EXPECT_EQ(nn::layer_norm_backward(none, float_vector::Ones(5), 1e-5F, none, &weight_gradient, &bias_gradient),
+              none);
     EXPECT_EQ(weight_gradient, float_vector::Ones(5));
     EXPECT_EQ(bias_gradient, float_vector::Ones(5));
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/transform/channel_scale.hpp"
-
 #include <cmath>
 #include <limits>
 #include <random>
@@ -10,6 +8,7 @@
 
 #include "detent/nn/linear.hpp"
 #include "detent/nn/norm.hpp"
+#include "detent/transform/channel_scale.hpp"
 
 namespace detent {
 namespace {
@@ -22,7 +21,8 @@ matrix random_matrix(index_t rows, index_t cols, unsigned seed) {
 
 /// Powers of two from 2^-4 to 2^4.
 float_vector powers_of_two(index_t count) {
-    return float_vector::NullaryExpr(count, [](index_t i) { return std::ldexp(1.0F, static_cast<int>(i * 5 % 9) - 4); });
+    return float_vector::NullaryExpr(count,
+                                     [](index_t i) { return std::ldexp(1.0F, static_cast<int>(i * 5 % 9) - 4); });
 }
 
 /// From 0.1 to 10.

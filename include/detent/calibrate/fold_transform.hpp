@@ -83,7 +83,8 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
                 weights.bottomRows(w.rows()) = w;
                 rows += w.rows();
             }
-            float_vector found = factors_of(transform.fit(weights, inputs[static_cast<std::size_t>(site)]), weights.cols());
+            float_vector found =
+                factors_of(transform.fit(weights, inputs[static_cast<std::size_t>(site)]), weights.cols());
             factors[static_cast<std::size_t>(site)] =
                 site == fold_site::attention_context ? shared_by_heads(std::move(found), b.heads) : std::move(found);
         }

@@ -68,8 +68,9 @@ inline equivalent_transform<float> first_transform(dense_block<float> const& b, 
             }
         }
         auto const activations = r.high.cwiseMax(-r.low).array().max(least);
-        return float_vector((activations.pow(static_cast<float>(how.alpha)) /
-                       weights.array().pow(static_cast<float>(1 - how.alpha))).max(least));
+        return float_vector(
+            (activations.pow(static_cast<float>(how.alpha)) / weights.array().pow(static_cast<float>(1 - how.alpha)))
+                .max(least));
     };
     auto const shifts = [&](reach const& r, dense_norm<float> const& norm) {
         return rounds_activations && norm.bias.size() > 0 ? float_vector(0.5F * (r.low + r.high)) : float_vector{};
@@ -121,15 +122,15 @@ inline learned learn(learned_block<float> const& b, block_parameters<float> para
     std::size_t const transforms = parameters.transform_parts().size();
     for (auto const part : all_parts(parameters)) {
         bool const clips = optimizers.size() >= transforms;
-        optimizers.emplace_back(part.size(), nn::adamw_options{.learning_rate = clips ? how.clip_rate
-                                                                                      : how.transform_rate});
+        optimizers.emplace_back(part.size(),
+                                nn::adamw_options{.learning_rate = clips ? how.clip_rate : how.transform_rate});
     }
     learned result{std::move(parameters), {}};
     for (index_t epoch = 0; epoch < how.epochs; ++epoch) {
         double sum = 0;
         for (index_t s = 0; s < rows.sequences; ++s) {
-            advance(report, "learn", static_cast<double>(epoch * rows.sequences + s) /
-                                         static_cast<double>(how.epochs * rows.sequences));
+            advance(report, "learn",
+                    static_cast<double>(epoch * rows.sequences + s) / static_cast<double>(how.epochs * rows.sequences));
             result.parameters.transform.keep_invertible();
             std::vector<matrix_view> wanted;
             for (matrix const& target : targets) {
@@ -184,7 +185,7 @@ public:
         auto original = dense<float>(b);
         original.heads.probability_bits = how_.probability_bits;
         learning_options const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
-                                            original.attention_norm.bias.size() > 0);
+                                                    original.attention_norm.bias.size() > 0);
         block_rounding<float> rounding;
         if (activations_) {
             rounding = {fake_quantizer<float>(*activations_, 0),
@@ -206,9 +207,7 @@ public:
             targets.push_back(b.forward(x, rows, executor_));
         }
         learned_block<float> const learner(original, weights_, rounding);
-        auto const learn_it = [&] {
-            return learn(learner, first, how, x, targets, rows, executor_, progress_);
-        };
+        auto const learn_it = [&] { return learn(learner, first, how, x, targets, rows, executor_, progress_); };
         learned found = directory_.empty() ? learn_it() : kept(how, original, x, targets, first, learn_it);
         losses_.push_back(std::move(found.losses));
         auto const made = found.parameters.transform.apply(original);
@@ -246,8 +245,8 @@ public:
 private:
     /// What was learned before from all this, or else is now.
     template <class Learn>
-    learned kept(learning_options const& how, dense_block<float> const& b, matrix_view x, std::span<matrix const> targets,
-                 block_parameters<float> first, Learn const& learn_it) const {
+    learned kept(learning_options const& how, dense_block<float> const& b, matrix_view x,
+                 std::span<matrix const> targets, block_parameters<float> first, Learn const& learn_it) const {
         fingerprint of;
         double const numbers[]{double(how.clip),
                                double(how.transform),
@@ -285,7 +284,7 @@ private:
     std::optional<any_grid> activations_;
     executor_ref executor_;
     progress progress_;
-    std::filesystem::path directory_; // or none
+    std::filesystem::path directory_;                    // or none
     std::array<fake_quantizer<float>::tiles, 7> scales_; // by role, and the inputs of the layer
     std::array<index_t, 7> columns_ = {};
     std::vector<std::vector<double>> losses_;

@@ -19,8 +19,9 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Quantizes whole decoders as a specification says: what `named_quantizer` does for one layer, and what a specification
-/// says of a model: a budget of weak columns, learning block by block, folding, embeddings and output head.
+/// Quantizes whole decoders as a specification says: what `named_quantizer` does for one layer, and what a
+/// specification says of a model: a budget of weak columns, learning block by block, folding, embeddings and output
+/// head.
 class named_decoder_quantizer {
 public:
     /// Checks the specification against `model` before any work. @throws error when it is impossible.
@@ -69,8 +70,7 @@ private:
     block_learner make_learner() const {
         block_learner learner(spec_.learning,
                               fake_quantizer<float>(find_grid(spec_.grid), spec_.granularity.cols, spec_.format),
-                              spec_.input.grid.name.empty() ? std::nullopt
-                                                            : std::optional(find_grid(spec_.input.grid)),
+                              spec_.input.grid.name.empty() ? std::nullopt : std::optional(find_grid(spec_.input.grid)),
                               executor_, progress_);
         if (!text_.learned.empty()) {
             learner.keep_in(text_.learned);

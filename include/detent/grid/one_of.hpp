@@ -13,8 +13,7 @@ namespace detent::inline DETENT_ABI {
 /// A choice among grids of equal bits without zero points, the usual one first: `searched` chooses by the error of the
 /// layer's output (LLM-FP4, section 4.1). Which one it was is known at run time, from the table of the packed matrix.
 template <Grid First, Grid... Others>
-    requires(!AffineGrid<First> && ((First::bits == Others::bits && !AffineGrid<Others>) && ...))
-struct one_of {
+requires(!AffineGrid<First> && ((First::bits == Others::bits && !AffineGrid<Others>)&&...)) struct one_of {
     static constexpr int bits = First::bits;
 
     std::tuple<First, Others...> grids = {};

@@ -36,8 +36,8 @@ struct activation_rounding {
     index_t width = 0; ///< consecutive features that share a scale, 0 for all of a token; the last may be fewer
     /// How dynamic scales are stored, as E8M0 for MXFP4 and MXFP8 and as E4M3 for NVFP4.
     scale_kind kind = scale_kind::f32;
-    /// The unit of dynamic E4M3 scales, within `unit_limits`, the same for all tokens. Without one, each token has its own:
-    /// that with which its largest number has the largest scale.
+    /// The unit of dynamic E4M3 scales, within `unit_limits`, the same for all tokens. Without one, each token has its
+    /// own: that with which its largest number has the largest scale.
     std::optional<float> unit = {};
     std::vector<tile_scale> fixed = {};   ///< one for each group of features; empty for dynamic
     std::vector<std::int8_t> shifts = {}; ///< of each feature, 0 to 15, beside static scales; empty for none

@@ -225,8 +225,8 @@ inline void check(spec const& s) {
 /// bits. It is a value; copies are cheap.
 class named_quantizer {
 public:
-    /// Weak columns for a number of bits are counted for each matrix alone; `plan_weak_columns` in `model` does it for a
-    /// whole model. @throws error when the specification names something impossible.
+    /// Weak columns for a number of bits are counted for each matrix alone; `plan_weak_columns` in `model` does it for
+    /// a whole model. @throws error when the specification names something impossible.
     explicit named_quantizer(spec s) : spec_(std::make_shared<spec const>(std::move(s))) { check(*spec_); }
 
     spec const& description() const { return *spec_; }
@@ -249,8 +249,8 @@ public:
                 .rounded = how && !how->fixed && !mapped ? std::optional(how->dynamic()) : std::nullopt};
     }
 
-    /// The packed weights for `w` (out, in) and what is known about their inputs. @throws error when that is not enough,
-    /// or the weights are not finite.
+    /// The packed weights for `w` (out, in) and what is known about their inputs. @throws error when that is not
+    /// enough, or the weights are not finite.
     quantization operator()(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
         if (spec_->weak.bits > 0) {
             return counted(w)(w, known, executor);
@@ -327,7 +327,7 @@ inline quantization quantize(matrix_view w, spec const& s, executor_ref executor
 /// The powers of two by which the features of inputs `x` (token, in) are to be multiplied, in the search of `s`, for
 /// all `weights` (out, in) that read them.
 inline float_vector shared_shifts(std::span<matrix const* const> weights, matrix_view x, spec const& s,
-                            executor_ref executor = {}) {
+                                  executor_ref executor = {}) {
     index_t rows = 0;
     for (matrix const* w : weights) {
         rows += w->rows();

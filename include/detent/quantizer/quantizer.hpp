@@ -33,12 +33,8 @@ template <class R, class G> inline constexpr bool serves = RangeFor<R, G>;
 template <class R, class... Gs> inline constexpr bool serves<R, one_of<Gs...>> = (RangeFor<R, Gs> && ...);
 
 /// The range that a quantizer has where none is named.
-template <GridOrChoice G> struct usual_range {
-    using type = absmax_range;
-};
-template <Grid G> struct usual_range<G> {
-    using type = default_range<G>;
-};
+template <GridOrChoice G> struct usual_range { using type = absmax_range; };
+template <Grid G> struct usual_range<G> { using type = default_range<G>; };
 
 /// The problem of rounding `w` (out, in) to a grid, or to one of several.
 template <Grid G, Granularity P, RangeFor<G> R>
@@ -52,8 +48,8 @@ open_format make_problem(matrix_view w, one_of<Gs...> const& choice, P const& gr
     std::vector<std::unique_ptr<problem const>> formats;
     std::apply(
         [&](auto const&... grid) {
-            (formats.push_back(std::make_unique<problem_of<Gs, P, R>>(grid, granularity, range,
-                                                                      with_unit(grid, w, format))),
+            (formats.push_back(
+                 std::make_unique<problem_of<Gs, P, R>>(grid, granularity, range, with_unit(grid, w, format))),
              ...);
         },
         choice.grids);
@@ -87,9 +83,9 @@ struct quantizer {
     Activations activations = {};
     scale_format format = {}; ///< of scales; its unit, where it has one, is that of the weights
 
-    /// The packed weights for `w` (out, in) and what is known about their inputs. Layers that read the same inputs share
-    /// the factor that `known` keeps. @throws error when a weight is not finite, or the evidence does not fit `w` or is
-    /// not enough.
+    /// The packed weights for `w` (out, in) and what is known about their inputs. Layers that read the same inputs
+    /// share the factor that `known` keeps. @throws error when a weight is not finite, or the evidence does not fit `w`
+    /// or is not enough.
     result operator()(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
         return solved(w, [&](problem const& p) {
             if constexpr (rounds_inputs) {
@@ -111,15 +107,13 @@ struct quantizer {
 
     /// The same from a Hessian that was factored as the solver says, `factor(h, q.solver.factoring())`.
     result operator()(matrix_view w, hessian_factor const& known, executor_ref executor = {}) const
-        requires(SecondOrderSolver<S> && !rounds_inputs)
-    {
+        requires(SecondOrderSolver<S> && !rounds_inputs) {
         return solved(w, [&](problem const& p) { return solver.solve(w, known, p, executor); });
     }
 
     /// The same for a solver that needs nothing but the weights.
-    result operator()(matrix_view w, executor_ref executor = {}) const
-        requires std::same_as<typename S::evidence, no_evidence>
-    {
+    result operator()(matrix_view w,
+                      executor_ref executor = {}) const requires std::same_as<typename S::evidence, no_evidence> {
         return (*this)(w, layer_inputs{}, executor);
     }
 

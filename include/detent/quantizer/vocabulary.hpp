@@ -47,8 +47,8 @@ inline constexpr need own_ranges{[](spec const& s) { return s.range == spec::ran
 inline constexpr need precise_scales{
     [](spec const& s) { return s.format.kind != scale_kind::e8m0 && s.format.kind != scale_kind::ue4m3; },
     "needs scales of 16 bits or more"};
-inline constexpr std::array<need, 7> needs_of_learning{rows_or_groups, inputs_by_tokens, precise_scales, no_search,
-                                                       own_ranges,     unmapped_inputs};
+inline constexpr std::array<need, 7> needs_of_learning{rows_or_groups, inputs_by_tokens, precise_scales,
+                                                       no_search,      own_ranges,       unmapped_inputs};
 
 inline constexpr std::array grids{
     word{.name = "int",
@@ -149,8 +149,9 @@ inline constexpr std::array ranges{
          .sets = [](spec& s) { s.range = spec::range_kind::minmax; },
          .once = {"range"}},
     word{.name = "absmax",
-         .help = "as far as the largest magnitude on both sides, which is the default of the other grids but `int1:sym`, "
-                 "which gets least squares",
+         .help =
+             "as far as the largest magnitude on both sides, which is the default of the other grids but `int1:sym`, "
+             "which gets least squares",
          .sets = [](spec& s) { s.range = spec::range_kind::absmax; },
          .once = {"range"}},
     word{.name = "mse",
@@ -382,8 +383,9 @@ inline constexpr std::array searches{
                         "needs inputs with one range, such as a=fp4, without @token or @g32"}},
          .otherwise = {"range of inputs", [](spec& s) { s.input.dynamic = false; }}},
     word{.name = "fold",
-         .help = "what `fpq`, `smooth` or `shifts` does to inputs is shared by the layers that read the same and folded "
-                 "into norms and weights before them where that is possible",
+         .help =
+             "what `fpq`, `smooth` or `shifts` does to inputs is shared by the layers that read the same and folded "
+             "into norms and weights before them where that is possible",
          .sets = [](spec& s) { s.input.folded = true; },
          .needs = {scaled_inputs}},
     word{.name = "paper",

@@ -139,9 +139,12 @@ struct named_format {
 };
 
 inline constexpr std::array named_formats{
-    named_format::of<mxfp4>("mxfp4", "e2m1"),           named_format::of<mxfp6_e2m3>("mxfp6-e2m3", "e2m3"),
-    named_format::of<mxfp6_e3m2>("mxfp6-e3m2", "e3m2"), named_format::of<mxfp8_e4m3>("mxfp8", "ocp-e4m3"),
-    named_format::of<mxfp8_e5m2>("mxfp8-e5m2", "ocp-e5m2"), named_format::of<nvfp4>("nvfp4", "e2m1"),
+    named_format::of<mxfp4>("mxfp4", "e2m1"),
+    named_format::of<mxfp6_e2m3>("mxfp6-e2m3", "e2m3"),
+    named_format::of<mxfp6_e3m2>("mxfp6-e3m2", "e3m2"),
+    named_format::of<mxfp8_e4m3>("mxfp8", "ocp-e4m3"),
+    named_format::of<mxfp8_e5m2>("mxfp8-e5m2", "ocp-e5m2"),
+    named_format::of<nvfp4>("nvfp4", "e2m1"),
 };
 
 /// Quantizes weights to the block format of that name.

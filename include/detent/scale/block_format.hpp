@@ -8,8 +8,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// A number format that goes by one name: a grid, `Width` consecutive inputs that share a scale, and how that is stored.
-/// `quantizer_of` and `activations_of` make quantizers of it.
+/// A number format that goes by one name: a grid, `Width` consecutive inputs that share a scale, and how that is
+/// stored. `quantizer_of` and `activations_of` make quantizers of it.
 template <Grid G, index_t Width, scale_kind Scale> struct block_format {
     using grid = G;
     using granularity = per_group<Width>;

@@ -11,10 +11,10 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Scales that are given: learned, searched, or those of another matrix. Each tile gets the one of its place in the whole
-/// matrix, also from solvers that take columns away.
+/// Scales that are given: learned, searched, or those of another matrix. Each tile gets the one of its place in the
+/// whole matrix, also from solvers that take columns away.
 struct given_range {
-    scale_store scales; ///< (row of tiles, tile)
+    scale_store scales;    ///< (row of tiles, tile)
     extents tile = {1, 1}; ///< of the matrix they are for, the granularity of the quantizer
 
     /// The scale of the tile that begins there. @throws error when there is none, or it is not positive and finite.

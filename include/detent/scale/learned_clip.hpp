@@ -39,8 +39,8 @@ template <class Scalar> struct range_slopes {
     Scalar clip_low = 0;
 };
 
-/// For a range from `kept_low` times the smallest number, `least`, to `kept_high` times the largest, `most`. A grid with
-/// zero points spans that; any other twice the farther of both ends from 0.
+/// For a range from `kept_low` times the smallest number, `least`, to `kept_high` times the largest, `most`. A grid
+/// with zero points spans that; any other twice the farther of both ends from 0.
 template <class Scalar>
 range_slopes<Scalar> slopes_of_range(Scalar per_width, Scalar least, Scalar most, Scalar kept_low, Scalar kept_high,
                                      bool has_zero) {

@@ -16,8 +16,8 @@ namespace detent::inline DETENT_ABI {
 struct least_squares_range {
     /// The scale of `tile`, stored as `format`.
     template <SignedGrid G>
-        requires(G::bits == 1)
-    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
+    requires(G::bits == 1) tile_scale fit(G const& grid, matrix_view tile, scale_format format)
+    const {
         double const scale = best(numbers_of(grid), tile);
         auto const stored = [&](double s) { return store(format, static_cast<float>(s)); };
         auto const distance = [&](float s) { return std::abs(scale - double{s}); };

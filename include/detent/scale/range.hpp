@@ -22,16 +22,16 @@ struct tile_place {
 /// A range that looks at where a tile lies too, for instance scales that are given. Solvers then leave every column in
 /// the tile that the granularity puts it into.
 template <class R, class G>
-concept PlacedRangeFor =
-    Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile, tile_place place) {
-        { range.fit(grid, tile, scale_format{}, place) } -> std::same_as<tile_scale>;
-    };
+concept PlacedRangeFor = Grid<G> && std::regular<R> &&
+    requires(R const range, G const grid, matrix_view tile, tile_place place) {
+    { range.fit(grid, tile, scale_format{}, place) } -> std::same_as<tile_scale>;
+};
 
 /// A range looks at the weights of a tile and answers with a scale, rounded to the format it will be stored in, for a
 /// grid it can serve.
 template <class R, class G>
-concept RangeFor =
-    PlacedRangeFor<R, G> || (Grid<G> && std::regular<R> && requires(R const range, G const grid, matrix_view tile) {
+concept RangeFor = PlacedRangeFor<R, G> ||
+    (Grid<G>&& std::regular<R>&& requires(R const range, G const grid, matrix_view tile) {
         { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
     });
 
@@ -60,9 +60,9 @@ struct interval {
 /// The lowest and the highest number of a grid.
 template <Grid G> constexpr interval numbers_of(G const& grid) { return {grid.lowest(), grid.highest()}; }
 
-/// `format` for the scales of the weights `w` on `grid`, which may be an `any_grid`: where it has a unit, that of NVFP4,
-/// with which an interval around 0 that holds all weights has the largest scale there is; amax / (6 * 448) for E2M1.
-/// A solver that moves weights beyond their largest has them clipped.
+/// `format` for the scales of the weights `w` on `grid`, which may be an `any_grid`: where it has a unit, that of
+/// NVFP4, with which an interval around 0 that holds all weights has the largest scale there is; amax / (6 * 448) for
+/// E2M1. A solver that moves weights beyond their largest has them clipped.
 template <class G> scale_format with_unit(G const& grid, matrix_view w, scale_format format) {
     if (format.has_unit() && w.size() > 0) {
         interval const numbers = numbers_of(grid);
@@ -105,7 +105,7 @@ inline tile_scale lay_over(interval numbers, bool has_zero, interval range, scal
 /// A grid that can be laid over an interval symmetric around 0. One bit with a zero point cannot: its numbers would be
 /// 0 and one of the ends.
 template <class G>
-concept SymmetricallyLaid = SignedGrid<G> || (AffineGrid<G> && G::bits > 1);
+concept SymmetricallyLaid = SignedGrid<G> ||(AffineGrid<G>&& G::bits > 1);
 
 /// Lays a grid over an interval symmetric around 0: s = 2 m / (highest - lowest), and for an affine grid the zero point
 /// in the middle of the codes.

@@ -17,8 +17,8 @@ public:
 
     any_solver() : any_solver(rtn{}) {}
     template <Solver S>
-        requires(!std::same_as<S, any_solver>)
-    explicit any_solver(S solver) : solver_(std::make_shared<holder<S>>(std::move(solver))) {}
+    requires(!std::same_as<S, any_solver>) explicit any_solver(S solver)
+        : solver_(std::make_shared<holder<S>>(std::move(solver))) {}
 
     /// As that solver, with what of the evidence it asks for; second-order solvers share the factor `known` keeps.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {

@@ -27,8 +27,8 @@ struct clip_learning {
     friend constexpr bool operator==(clip_learning, clip_learning) = default;
 };
 
-/// Learns the clips of the rows [first, first + rows of `w`), whole tiles, and keeps the scales of the best step of each
-/// row of tiles. Rounding counts as adding a constant (the straight-through estimator), so that the gradient of
+/// Learns the clips of the rows [first, first + rows of `w`), whole tiles, and keeps the scales of the best step of
+/// each row of tiles. Rounding counts as adding a constant (the straight-through estimator), so that the gradient of
 /// tr(D H D^T) with respect to the rounded weights is 2 D H.
 class clip_learner {
 public:
@@ -77,11 +77,10 @@ private:
         return w_.block(row, col, std::min(s_.tile.rows, w_.rows() - row), s_.first_of_tile(j + 1) - col);
     }
 
-    interval ends(index_t i, index_t j) const {
-        return ends_[static_cast<std::size_t>(i * s_.scales.tiles.cols + j)];
-    }
+    interval ends(index_t i, index_t j) const { return ends_[static_cast<std::size_t>(i * s_.scales.tiles.cols + j)]; }
 
-    /// Rounds with these clips; calls `improved(row of tiles)` where the loss is the least so far, and keeps the scales.
+    /// Rounds with these clips; calls `improved(row of tiles)` where the loss is the least so far, and keeps the
+    /// scales.
     template <class F> void evaluate(learned_clip<float> const& clip, F const& improved) {
         auto const& all = scales_of(clip);
         errors_.resize(w_.rows(), w_.cols());
@@ -108,8 +107,7 @@ private:
             if (loss < best_(i)) {
                 best_(i) = loss;
                 for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
-                    s_.scales.set(first_tile_ + i, j,
-                                  all[static_cast<std::size_t>(i * s_.scales.tiles.cols + j)]);
+                    s_.scales.set(first_tile_ + i, j, all[static_cast<std::size_t>(i * s_.scales.tiles.cols + j)]);
                 }
                 improved(i);
             }
@@ -160,11 +158,11 @@ private:
                         by_scale += static_cast<double>(g(row, col) * (inside ? 0 : v) + g(row, col) * error(row, col));
                     }
                 }
-                auto const per_width =
-                    static_cast<float>(2 * by_scale / std::max(unit_(i), 1e-300) / static_cast<double>(s.scale * steps));
+                auto const per_width = static_cast<float>(2 * by_scale / std::max(unit_(i), 1e-300) /
+                                                          static_cast<double>(s.scale * steps));
                 auto const [low, high] = ends(i, j);
-                auto const of_clip = slopes_of_range(per_width, low, high, clip_.kept_low(i, j), clip_.kept_high(i, j),
-                                                     p_.has_zero());
+                auto const of_clip =
+                    slopes_of_range(per_width, low, high, clip_.kept_low(i, j), clip_.kept_high(i, j), p_.has_zero());
                 slopes.low(i, j) = of_clip.clip_low;
                 slopes.high(i, j) = of_clip.clip_high;
             }
@@ -199,9 +197,9 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 }
 
 /// Learns how far the range of each tile of `w` (out, in) is clipped so that rounding to nearest loses least at the
-/// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with both
-/// triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error when
-/// scales are given, or a weight is not finite.
+/// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with
+/// both triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
+/// when scales are given, or a weight is not finite.
 inline solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how,
                             executor_ref executor = {}) {
     if (p.placed()) {

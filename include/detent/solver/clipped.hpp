@@ -12,11 +12,11 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Learnable weight clipping on one matrix (OmniQuant, Shao et al., section 3.2): learns how far the range of every tile
-/// is clipped by the error of the layer's output, then leaves the codes to `inner` with the scales given. The smallest
-/// and the largest weight of a tile make the range that is clipped. Clips are learned for rounding to nearest; another
-/// solver can make up for errors in its own way, so it solves the problem without clips too, and each row of tiles gets
-/// the better answer.
+/// Learnable weight clipping on one matrix (OmniQuant, Shao et al., section 3.2): learns how far the range of every
+/// tile is clipped by the error of the layer's output, then leaves the codes to `inner` with the scales given. The
+/// smallest and the largest weight of a tile make the range that is clipped. Clips are learned for rounding to nearest;
+/// another solver can make up for errors in its own way, so it solves the problem without clips too, and each row of
+/// tiles gets the better answer.
 template <Solver Inner = rtn> struct clipped {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "clips are those of the mapped matrix: write transformed<T, clipped<Inner>>");
@@ -35,7 +35,8 @@ template <Solver Inner = rtn> struct clipped {
         expect_features(h.features(), w);
         if constexpr (CorrectingSolver<Inner>) {
             return after_correction().solve(correct(w, known, executor),
-                                            known.factor(factoring_of(inner.after_correction()), executor), p, executor);
+                                            known.factor(factoring_of(inner.after_correction()), executor), p,
+                                            executor);
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
@@ -44,16 +45,11 @@ template <Solver Inner = rtn> struct clipped {
     }
 
     /// How `inner` factors the Hessian.
-    factor_options factoring() const
-        requires SecondOrderSolver<Inner>
-    {
-        return inner.factoring();
-    }
+    factor_options factoring() const requires SecondOrderSolver<Inner> { return inner.factoring(); }
 
     /// The same as above from the Hessian factored so, which layers that read the same inputs can share.
-    solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const
-        requires SecondOrderSolver<Inner>
-    {
+    solution solve(matrix_view w, hessian_factor const& f, problem const& p,
+                   executor_ref executor = {}) const requires SecondOrderSolver<Inner> {
         if (f.r.size() == 0) { // it will say why
             return inner.solve(w, f, p, executor);
         }
@@ -61,14 +57,11 @@ template <Solver Inner = rtn> struct clipped {
     }
 
     /// The weights that `inner` corrects, and what rounds them then.
-    matrix correct(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const
-        requires CorrectingSolver<Inner>
-    {
+    matrix correct(matrix_view w, layer_inputs const& known,
+                   executor_ref executor = {}) const requires CorrectingSolver<Inner> {
         return inner.correct(w, known, executor);
     }
-    auto after_correction() const
-        requires CorrectingSolver<Inner>
-    {
+    auto after_correction() const requires CorrectingSolver<Inner> {
         auto rounding = inner.after_correction();
         return clipped<decltype(rounding)>{std::move(rounding), learning};
     }

@@ -13,8 +13,8 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
-#include "detent/nn/products.hpp"
 #include "detent/evidence/layer_inputs.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -149,8 +149,8 @@ private:
         }
     }
 
-    matrix vectors_; // (n, rank); their outer products add up to the form without the rest
-    float_vector rest_;    // what they leave of the diagonal
+    matrix vectors_;    // (n, rank); their outer products add up to the form without the rest
+    float_vector rest_; // what they leave of the diagonal
 };
 
 /// Rows d at which a form is evaluated many at a time.
@@ -217,8 +217,8 @@ public:
     matrix gradient(matrix_view w) const {
         matrix l = matrix::Zero(w.rows(), w.cols());
         if (c.size() > 0) {
-            nn::products<float>::add(w.rows(), w.cols(), w.cols(), -1, nn::strided(w), {c.data(), w.cols()},
-                                     l.data(), w.cols());
+            nn::products<float>::add(w.rows(), w.cols(), w.cols(), -1, nn::strided(w), {c.data(), w.cols()}, l.data(),
+                                     w.cols());
         }
         return l;
     }
@@ -297,7 +297,8 @@ private:
                 for (index_t row = 0; row < w_.rows(); ++row) {
                     for (index_t tile = 0; tile < columns; ++tile) {
                         index_t const col = s_.first_of_tile(tile);
-                        round(row, col, s_.first_of_tile(tile + 1) - col, scale_of(row, tile), errors_.row(row).data() + col);
+                        round(row, col, s_.first_of_tile(tile + 1) - col, scale_of(row, tile),
+                              errors_.row(row).data() + col);
                     }
                 }
             }
@@ -305,7 +306,7 @@ private:
             for (index_t tile = 0; tile < columns; ++tile) {
                 sum += run(tile, only_rough);
             }
-            if (columns > 1) { // each tile saw others that have changed since
+            if (columns > 1) {             // each tile saw others that have changed since
                 matrix at = 2 * gradient_; // plus H d
                 nn::products<float>::add(w_.rows(), w_.cols(), w_.cols(), 1, {errors_.data(), w_.cols()},
                                          {error_.h.data(), w_.cols()}, at.data(), w_.cols());

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "detent/core/half.hpp"
-#include "detent/solver/asymmetric.hpp"
 #include "detent/evidence/factor.hpp"
+#include "detent/solver/asymmetric.hpp"
 #include "detent/solver/gptq.hpp"
 #include "detent/solver/solver.hpp"
 
@@ -109,8 +109,8 @@ template <Solver Inner = gptq<>> struct owq {
     /// inputs, the grid has no 0, or a weak column does not fit `format`.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
         if constexpr (CorrectingSolver<Inner>) {
-            return owq<decltype(inner.after_correction())>{
-                inner.after_correction(), columns, chosen_by, compensate, format}
+            return owq<decltype(inner.after_correction())>{inner.after_correction(), columns, chosen_by, compensate,
+                                                           format}
                 .solve(inner.correct(w, known, executor), known.hessian(), p, executor);
         } else {
             return solve_split(w, known, p, executor);
@@ -266,7 +266,8 @@ private:
         }
         for (index_t i = 0; i < whole.scales.tiles.rows; ++i) {
             for (index_t j = 0; j < whole.scales.tiles.cols; ++j) {
-                bool const all_weak = j >= solved.scales.tiles.cols || solved.first_of_tile(j) == solved.first_of_tile(j + 1);
+                bool const all_weak =
+                    j >= solved.scales.tiles.cols || solved.first_of_tile(j) == solved.first_of_tile(j + 1);
                 whole.scales.set(i, j, all_weak ? tile_scale{store(solved.scales.format, 1)} : solved.scales.at(i, j));
             }
         }

@@ -22,7 +22,8 @@ template <Solver Inner = rtn> struct rounding_inputs {
     Inner inner = {};
     input_rounding how = {};
 
-    /// Codes and scales for `w` (out, in). @throws error as `inner`, and when inputs that are needed have not been kept.
+    /// Codes and scales for `w` (out, in). @throws error as `inner`, and when inputs that are needed have not been
+    /// kept.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
         if (!how.fixed) {
             solution s = solve_with(inner, w, known, p, executor);

@@ -25,9 +25,9 @@ template <Solver Inner = rtn> struct searched {
     using evidence = layer_inputs;
 
     Inner inner = {};
-    range_candidates candidates = {};                 ///< the published exponent biases among them
-    output_metric metric = output_metric::squares;    ///< another one needs the inputs, kept
-    index_t finalists = output_search{}.finalists;    ///< see `output_search`; for squares
+    range_candidates candidates = {};              ///< the published exponent biases among them
+    output_metric metric = output_metric::squares; ///< another one needs the inputs, kept
+    index_t finalists = output_search{}.finalists; ///< see `output_search`; for squares
     bool shifted = false; ///< shift the features of static inputs by powers of two (pre-shifted exponent bias)
     int rounds = joint_search{}.rounds; ///< how often static inputs are chosen anew at most
 
@@ -36,12 +36,12 @@ template <Solver Inner = rtn> struct searched {
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
         auto const formats = p.formats();
         expect_features(known.features(), w);
-        return finish(w, known, formats,
-                      metric == output_metric::squares
-                          ? choose_format(w, known, formats, {candidates, finalists}, executor)
-                          : choose_format(w, known.kept(), known.kept(), formats, metric_search{metric, candidates},
-                                          executor),
-                      executor);
+        return finish(
+            w, known, formats,
+            metric == output_metric::squares
+                ? choose_format(w, known, formats, {candidates, finalists}, executor)
+                : choose_format(w, known.kept(), known.kept(), formats, metric_search{metric, candidates}, executor),
+            executor);
     }
 
     /// The same together with one range for the inputs, which must have been kept, on one of `grids`.

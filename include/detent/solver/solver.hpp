@@ -25,8 +25,8 @@ concept Solver = std::regular<S> && requires(S const solver, matrix_view w, type
 /// descending order of activation. Layers that read the same inputs can then share the factor, and `owq` can solve for
 /// the columns that are left with a part of it; the order of a factor may be any order of the columns.
 template <class S>
-concept SecondOrderSolver = Solver<S> && requires(S const solver, matrix_view w, hessian_factor const& factor,
-                                                  problem const& p, executor_ref executor) {
+concept SecondOrderSolver = Solver<S> &&
+    requires(S const solver, matrix_view w, hessian_factor const& factor, problem const& p, executor_ref executor) {
     { solver.factoring() } -> std::same_as<factor_options>;
     { solver.solve(w, factor, p, executor) } -> std::same_as<solution>;
 };
@@ -34,17 +34,18 @@ concept SecondOrderSolver = Solver<S> && requires(S const solver, matrix_view w,
 /// A solver that first moves the weights towards the float model's output, and then rounds them with a second-order
 /// solver.
 template <class S>
-concept CorrectingSolver =
-    Solver<S> && requires(S const solver, matrix_view w, layer_inputs const& known, executor_ref executor) {
-        { solver.correct(w, known, executor) } -> std::same_as<matrix>;
-        requires SecondOrderSolver<decltype(solver.after_correction())>;
-    };
+concept CorrectingSolver = Solver<S> &&
+    requires(S const solver, matrix_view w, layer_inputs const& known, executor_ref executor) {
+    { solver.correct(w, known, executor) } -> std::same_as<matrix>;
+    requires SecondOrderSolver<decltype(solver.after_correction())>;
+};
 
 /// What a solver does besides choosing codes, for those that wrap others.
 enum class wrapping { weak_columns, clip, search, map };
 
 /// Whether a solver, or any that it wraps, does that.
-template <wrapping What, class S> inline constexpr bool wraps = [] {
+template <wrapping What, class S>
+inline constexpr bool wraps = [] {
     bool found = false;
     if constexpr (requires { S::wraps; }) {
         found = S::wraps == What;
@@ -69,7 +70,8 @@ template <Solver S> factor_options factoring_of(S const& solver) {
 }
 
 /// Whether a solver, or the one that it wraps, corrects weights towards the float model's output.
-template <Solver S> inline constexpr bool corrects = [] {
+template <Solver S>
+inline constexpr bool corrects = [] {
     if constexpr (requires(S s) { s.inner; }) {
         return corrects<decltype(S::inner)>;
     } else {
@@ -109,8 +111,8 @@ solution solve_with(S const& solver, matrix_view w, layer_inputs const& known, p
 
 /// The same where only a Hessian is known.
 template <Solver S>
-    requires(!std::same_as<typename S::evidence, layer_inputs>)
-solution solve_with(S const& solver, matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) {
+requires(!std::same_as<typename S::evidence, layer_inputs>) solution
+    solve_with(S const& solver, matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) {
     if constexpr (std::same_as<typename S::evidence, no_evidence>) {
         return solver.solve(w, no_evidence{}, p, executor);
     } else {

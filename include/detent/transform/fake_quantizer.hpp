@@ -111,9 +111,9 @@ public:
                     Scalar const per_width = scale_gradient / (s * steps);
                     std::int32_t const lowest = how.lowest(row, tile), highest = how.highest(row, tile);
                     Scalar const least = x(row, lowest), most = x(row, highest);
-                    auto const slopes = slopes_of_range(per_width, least, most,
-                                                        clip ? clip->kept_low(row, tile) : Scalar(1),
-                                                        clip ? clip->kept_high(row, tile) : Scalar(1), grid_.has_zero());
+                    auto const slopes =
+                        slopes_of_range(per_width, least, most, clip ? clip->kept_low(row, tile) : Scalar(1),
+                                        clip ? clip->kept_high(row, tile) : Scalar(1), grid_.has_zero());
                     g(row, highest) += slopes.highest;
                     g(row, lowest) += slopes.lowest;
                     if (clip) {
