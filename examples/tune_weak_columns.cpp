@@ -148,13 +148,7 @@ void run(options const& o, executor_ref executor) {
 
     decoder quantized = load_decoder(o.model);
     quantizer<int_grid<3>, per_channel, owq<>, truncated_range> const q{.solver = {.columns = o.columns}};
-    quantize_decoder(
-        quantized, {.tokens = calibration_text, .windows = 64},
-        [&](matrix const& w, layer_inputs const& inputs, linear_role) -> quantization {
-            auto const packed = q(w, inputs, executor);
-            return {packed.packed(), packed.report()};
-        },
-        executor);
+    quantize_decoder(quantized, q, {.tokens = calibration_text, .windows = 64}, executor);
     outcome const weak = tune(quantized, text, o, o.weak_rate, executor);
 
     decoder model = load_decoder(o.model);

@@ -110,8 +110,7 @@ reference_row reference_obq(Eigen::VectorXd w, Eigen::MatrixXd h, std::vector<ti
 }
 
 /// Codes and loss are those of the published algorithm, and the loss is that of the codes.
-template <Grid G>
-void expect_published_obq(G const& grid, problem const& p, matrix const& w, hessian const& h, obq const& solver) {
+void expect_published_obq(problem const& p, matrix const& w, hessian const& h, obq const& solver) {
     solution const s = solver.solve(w, h, p);
     ASSERT_EQ(s.shape, shape_of(w));
     EXPECT_TRUE(s.map.empty());
@@ -160,12 +159,12 @@ template <Grid G, class Range> void expect_published_obq(G const& grid, Range co
                              << shape.rows << " x " << shape.cols << ", tile " << granularity.rows << " x "
                              << granularity.cols << ", outliers " << outliers << ", delay " << delay);
                 obq const solver{.outliers_first = outliers, .delay = delay};
-                expect_published_obq(grid, p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
+                expect_published_obq(p, random_matrix(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
             }
             if (dequantize(pack(rtn{}.solve(matrix::Zero(1, 1), {}, p)))(0, 0) == 0) {
                 obq const solver{.outliers_first = outliers, .keep_zeros = true, .delay = 8};
-                expect_published_obq(grid, p, half_zero(shape.rows, shape.cols, ++seed), h, solver);
+                expect_published_obq(p, half_zero(shape.rows, shape.cols, ++seed), h, solver);
                 ASSERT_FALSE(testing::Test::HasFatalFailure());
             }
         }
@@ -196,7 +195,7 @@ TEST(obq, is_the_published_algorithm_for_more_inputs_than_a_panel_has) {
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     hessian const h = hessian::of(correlated_inputs(400, 203, 1));
     for (index_t const delay : {1, 17, 64, 300}) {
-        expect_published_obq(int_grid<3>{}, p, random_matrix(2, 203, 2), h, {.delay = delay});
+        expect_published_obq(p, random_matrix(2, 203, 2), h, {.delay = delay});
     }
 }
 
@@ -205,7 +204,7 @@ TEST(obq, is_the_published_algorithm_for_the_smallest_weights) {
         hessian const h = hessian::of(correlated_inputs(3 * shape.cols + 7, shape.cols, 1));
         for (per_tile const granularity : {per_tile{1, 0}, {1, 2}, {0, 0}}) {
             problem_of const p{int_grid<4>{}, granularity, minmax_range{}};
-            expect_published_obq(int_grid<4>{}, p, random_matrix(shape.rows, shape.cols, 3), h, {});
+            expect_published_obq(p, random_matrix(shape.rows, shape.cols, 3), h, {});
         }
     }
 }
@@ -230,9 +229,13 @@ TEST(obq, equal_costs_take_the_first_input) {
     matrix const x = (matrix(2, 2) << 2, 1, 1, 2).finished();
     hessian const h = hessian::of(x);
     struct whole final : problem {
-        whole() : problem(int_grid<4>{}, float_format::f32) {}
+        whole() : problem({.format = float_format::f32, .has_zero = true, .numbers = {0, 15}, .table = all()}) {}
+        static std::vector<float> all() {
+            auto const table = table_of(int_grid<4>{});
+            return {table.begin(), table.end()};
+        }
         extents tile(extents shape) const override { return {1, shape.cols}; }
-        tile_scale fit(matrix_view, index_t, index_t) const override { return {1, 0}; }
+        tile_scale fit(matrix_view, tile_place) const override { return {1, 0}; }
         void round(index_t n, float const* weights, float const*, float const*, code* codes,
                    float* numbers) const override {
             for (index_t i = 0; i < n; ++i) {

@@ -22,7 +22,13 @@ public:
         : grid_(grid), granularity_(granularity), packed_(pack(s)), report_(s.report) {
         constexpr index_t cols = cols_in_type<P>;
         bool const whole_rows = s.tile.cols >= s.shape.cols;
-        if (!whole_rows && cols != dynamic && (cols == 0 || s.tile.cols % cols != 0)) {
+        bool fits = true;
+        if constexpr (cols == 0) {
+            fits = whole_rows;
+        } else if constexpr (cols != dynamic) {
+            fits = whole_rows || s.tile.cols % cols == 0;
+        }
+        if (!fits) {
             throw error("solution", "has tiles that are not those of the granularity");
         }
         if (s.shape.size() > 0 && s.scales.zeros.empty() == AffineGrid<G>) {
