@@ -117,7 +117,7 @@ void print(run_report const& report) {
             }
             if (layer.solve.dead_columns > 0) {
                 std::cout << r.spec << ", " << layer.name << ": " << layer.solve.dead_columns
-                          << " inputs were always zero; their weights became 0\n";
+                          << " inputs were always zero; their weights are rounded to nearest\n";
             }
             if (layer.solve.weak_missing > 0) {
                 std::cout << r.spec << ", " << layer.name << ": " << layer.solve.weak_missing
