@@ -120,10 +120,10 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
                 for (index_t j = 0; j < w.cols(); ++j) {
                     index_t const tile = j / s.weights.width(w.cols());
                     std::vector<code> codes(1);
-                    EXPECT_GE(how.zero(i, tile), low);
-                    EXPECT_LE(how.zero(i, tile), high);
-                    s.weights.grid().round(1, &w(i, j), {how.scale(i, tile), how.zero(i, tile)}, codes.data(),
-                                           &w(i, j));
+                    tile_scale const shared = how.scales.at(i, tile);
+                    EXPECT_GE(shared.zero, low);
+                    EXPECT_LE(shared.zero, high);
+                    s.weights.grid().round(1, &w(i, j), shared, codes.data(), &w(i, j));
                 }
             }
             if (s.activations) {
@@ -143,7 +143,7 @@ TEST_P(learning_of, gives_the_same_bits_for_any_number_of_threads) {
         how.epochs = 2;
         block_learner learner(how, s.weights, s.activations, executor);
         learner(b, hidden_states(1), hidden_states(2), {.sequences = sequences});
-        return std::pair{std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scale};
+        return std::pair{std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scales.scales};
     };
     serial one;
     thread_team three(3);
@@ -155,13 +155,13 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
     auto const directory = std::filesystem::path(testing::TempDir()) / "detent_learned" / s.name;
     std::filesystem::remove_all(directory);
     auto const run = [&](learning_options const& how, progress report, unsigned seed = 1) {
-        std::vector<matrix> all;
+        std::vector<std::pair<matrix, std::vector<float>>> all;
         block_learner learner(how, s.weights, s.activations, {}, std::move(report));
         learner.keep_in(directory);
         for (int i = 0; i < 2; ++i) { // two blocks
             block b = test::random_decoder(s.model).blocks[0];
             learner(b, hidden_states(seed), hidden_states(2), {.sequences = sequences});
-            all.insert(all.end(), {std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scale});
+            all.emplace_back(std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scales.scales);
         }
         EXPECT_EQ(std::ssize(learner.losses()[1]), how.epochs);
         return all;
@@ -178,7 +178,7 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
     std::filesystem::remove_all(directory);
     EXPECT_EQ(run(how, {}), resumed);
 
-    learning other = how;
+    learning_options other = how;
     other.clip_rate *= 2;
     EXPECT_THROW(run(other, {}), error);
     EXPECT_THROW(run(how, {}, 7), error);
