@@ -189,14 +189,14 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
 }
 
 TEST(learn, what_was_published_depends_on_bits_and_norms) {
-    learning const asked{.published = true};
+    learning_options const asked{.published = true};
     EXPECT_EQ(asked.for_model(3, 16, false), (learning{.clip = true}));
     EXPECT_EQ(asked.for_model(2, 16, false), (learning{.clip = true, .auxiliary = true, .epochs = 40}));
     EXPECT_EQ(asked.for_model(6, 6, false), (learning{.clip = true, .transform = true}));
     EXPECT_EQ(asked.for_model(4, 4, false), (learning{.clip = true, .transform = true, .auxiliary = true}));
     EXPECT_EQ(asked.for_model(3, 16, true), (learning{.clip = true, .transform = true}));
     EXPECT_EQ(asked.for_model(4, 4, true), (learning{.clip = true, .transform = true, .alpha = 0.75}));
-    learning const shorter{.published = true, .epochs = 5};
+    learning_options const shorter{.published = true, .epochs = 5};
     EXPECT_EQ(shorter.for_model(2, 16, true), (learning{.clip = true, .transform = true, .epochs = 5}));
     EXPECT_EQ((learning{.clip = true}.for_model(2, 4, true)), (learning{.clip = true}));
 }
@@ -206,7 +206,7 @@ TEST(learn, a_transform_reaches_from_up_to_down_where_it_is_asked_to) {
     matrix const x = hidden_states(1);
     auto const numbers = dense<float>(b);
     EXPECT_EQ(first_transform(numbers, x, {.sequences = sequences}, {.transform = true}, true).hidden_scale.size(), 0);
-    learning const how{.transform = true, .hidden = true, .epochs = 2};
+    learning_options const how{.transform = true, .hidden = true, .epochs = 2};
     auto const first = first_transform(numbers, x, {.sequences = sequences}, how, true);
     EXPECT_EQ(first.hidden_scale.size(), numbers[linear_role::up].weight.rows());
     matrix const expected = b.forward(x, {.sequences = sequences});
