@@ -61,7 +61,7 @@ TEST(word, reads_grids) {
     for (auto const* const text : {"", "sym", "int9", "int", "fp5", "e4m4", "nf4sym", "gptq"}) {
         EXPECT_FALSE(read_grid(text, grid)) << text;
     }
-    for (block_format const& f : block_formats) {
+    for (named_format const& f : named_formats) {
         spec s;
         EXPECT_TRUE(read_block_format(s, f.name)) << f.name;
         EXPECT_EQ(s.grid.name, f.grid);
