@@ -64,7 +64,7 @@ tile_scale dynamic_scale(any_grid const& grid, activation_rounding const& how, m
         float const half = 0.5F * (grid.numbers().high - grid.numbers().low);
         format.unit = std::clamp((largest > 0 ? largest : 1) / (half * 448), unit_limits::lowest, unit_limits::highest);
     }
-    interval const range = low == 0 && high == 0 ? interval{-1, 1} : interval{low, high};
+    interval const range = low == 0 && high == 0 && contains_zero(grid) ? interval{-1, 1} : interval{low, high};
     return lay_over(grid.numbers(), grid.has_zero(), range, format);
 }
 
