@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/catalogue.hpp"
+#include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "solver/correlated_inputs.hpp"
 

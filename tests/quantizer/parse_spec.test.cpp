@@ -280,14 +280,14 @@ TEST(parse_spec, searches) {
 TEST(parse_spec, blocks_can_be_learned) {
     EXPECT_FALSE(spec::parse("int4:gptq").learning);
     spec const s = spec::parse("int4:g64:a=int4:let:lwc:aug:epochs=40:alpha=0.75:gptq");
-    EXPECT_EQ(s.learning, (learning{.clip = true, .transform = true, .auxiliary = true, .epochs = 40, .alpha = 0.75}));
+    EXPECT_EQ(s.learning, (learning_options{.clip = true, .transform = true, .auxiliary = true, .epochs = 40, .alpha = 0.75}));
     EXPECT_EQ(s.solver, spec::solver_kind::gptq);
-    EXPECT_EQ(spec::parse("int3:lwc").learning, (learning{.clip = true}));
+    EXPECT_EQ(spec::parse("int3:lwc").learning, (learning_options{.clip = true}));
     EXPECT_FALSE(spec::parse("int3:let").learning.clip);
-    EXPECT_EQ(spec::parse("int4:let=down:lwc").learning, (learning{.clip = true, .transform = true, .hidden = true}));
-    EXPECT_EQ(spec::parse("int4:let:p=8").learning, (learning{.transform = true, .probability_bits = 8}));
-    EXPECT_EQ(spec::parse("int4:omniquant").learning, (learning{.published = true}));
-    EXPECT_EQ(spec::parse("int4:omniquant:epochs=5:gptq").learning, (learning{.published = true, .epochs = 5}));
+    EXPECT_EQ(spec::parse("int4:let=down:lwc").learning, (learning_options{.clip = true, .transform = true, .hidden = true}));
+    EXPECT_EQ(spec::parse("int4:let:p=8").learning, (learning_options{.transform = true, .probability_bits = 8}));
+    EXPECT_EQ(spec::parse("int4:omniquant").learning, (learning_options{.published = true}));
+    EXPECT_EQ(spec::parse("int4:omniquant:epochs=5:gptq").learning, (learning_options{.published = true, .epochs = 5}));
 }
 
 TEST(parse_spec, what_it_does_not_understand_is_named) {

@@ -13,6 +13,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/solver/clipped.hpp"

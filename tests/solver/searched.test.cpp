@@ -13,6 +13,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/evidence_needs.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/solver/gptq.hpp"
