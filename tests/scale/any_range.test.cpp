@@ -39,7 +39,7 @@ TEST(any_range, is_empty_where_the_grid_itself_says_the_same) {
     auto const same = [&](auto grid, auto range) {
         bool const empty = any_range(grid, range).empty();
         if (empty) {
-            EXPECT_EQ(any_grid(grid).lay(interval::of(tile)), range.fit(grid, tile, float_format::f32));
+            EXPECT_EQ(any_grid(grid).lay(interval::of(grid, tile)), range.fit(grid, tile, float_format::f32));
         }
         return empty;
     };

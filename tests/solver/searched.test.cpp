@@ -15,6 +15,7 @@
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/evidence_needs.hpp"
+#include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/solver/gptq.hpp"
 #include "detent/solver/owq.hpp"
