@@ -190,15 +190,15 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
 
 TEST(learn, what_was_published_depends_on_bits_and_norms) {
     learning_options const asked{.published = true};
-    EXPECT_EQ(asked.for_model(3, 16, false), (learning{.clip = true}));
-    EXPECT_EQ(asked.for_model(2, 16, false), (learning{.clip = true, .auxiliary = true, .epochs = 40}));
-    EXPECT_EQ(asked.for_model(6, 6, false), (learning{.clip = true, .transform = true}));
-    EXPECT_EQ(asked.for_model(4, 4, false), (learning{.clip = true, .transform = true, .auxiliary = true}));
-    EXPECT_EQ(asked.for_model(3, 16, true), (learning{.clip = true, .transform = true}));
-    EXPECT_EQ(asked.for_model(4, 4, true), (learning{.clip = true, .transform = true, .alpha = 0.75}));
+    EXPECT_EQ(asked.for_model(3, 16, false), (learning_options{.clip = true}));
+    EXPECT_EQ(asked.for_model(2, 16, false), (learning_options{.clip = true, .auxiliary = true, .epochs = 40}));
+    EXPECT_EQ(asked.for_model(6, 6, false), (learning_options{.clip = true, .transform = true}));
+    EXPECT_EQ(asked.for_model(4, 4, false), (learning_options{.clip = true, .transform = true, .auxiliary = true}));
+    EXPECT_EQ(asked.for_model(3, 16, true), (learning_options{.clip = true, .transform = true}));
+    EXPECT_EQ(asked.for_model(4, 4, true), (learning_options{.clip = true, .transform = true, .alpha = 0.75}));
     learning_options const shorter{.published = true, .epochs = 5};
-    EXPECT_EQ(shorter.for_model(2, 16, true), (learning{.clip = true, .transform = true, .epochs = 5}));
-    EXPECT_EQ((learning{.clip = true}.for_model(2, 4, true)), (learning{.clip = true}));
+    EXPECT_EQ(shorter.for_model(2, 16, true), (learning_options{.clip = true, .transform = true, .epochs = 5}));
+    EXPECT_EQ((learning_options{.clip = true}.for_model(2, 4, true)), (learning_options{.clip = true}));
 }
 
 TEST(learn, a_transform_reaches_from_up_to_down_where_it_is_asked_to) {
