@@ -31,6 +31,9 @@ RANKS = {
     "calibrate": (9, "runs data through a model and tunes it block by block"),
 }
 
+# What chooses codes knows nothing of products and files, whatever the ranks say.
+WALLS = {room: {"kernel", "io"} for room in ("transform", "solver")}
+
 # Rooms that have no place in the umbrella header.
 NOT_IN_UMBRELLA = {"io", "model", "calibrate"}
 
@@ -125,6 +128,8 @@ class Checker:
         elif room is None:
             if other in NOT_IN_UMBRELLA:
                 self.report(path, number, f"{other} is not in the umbrella")
+        elif other in WALLS.get(room, ()):
+            self.report(path, number, f"{room} may not include {other}: there is a wall between them")
         elif other != room and RANKS[other][0] >= RANKS[room][0]:
             self.report(path, number, f"{room} (rank {RANKS[room][0]}) may not include {other} (rank {RANKS[other][0]})")
         if target == EIGEN_DOOR and room in NO_EIGEN:

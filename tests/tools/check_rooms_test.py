@@ -68,11 +68,13 @@ class CheckRooms(unittest.TestCase):
 
     def test_higher_rank(self):
         self.rejects(header("grid/a.hpp", '#include "detent/solver/rtn.hpp"'),
-                     "include/detent/grid/a.hpp:5: grid (rank 1) may not include solver (rank 4)")
+                     "include/detent/grid/a.hpp:5: grid (rank 1) may not include solver (rank 6)")
 
     def test_equal_rank(self):
         self.rejects(header("solver/a.hpp", '#include "detent/kernel/gemv.hpp"'),
-                     "include/detent/solver/a.hpp:5: solver (rank 4) may not include kernel (rank 4)")
+                     "include/detent/solver/a.hpp:5: solver may not include kernel: there is a wall between them")
+        self.rejects(header("evidence/a.hpp", '#include "detent/kernel/gemv.hpp"'),
+                     "include/detent/evidence/a.hpp:5: evidence (rank 4) may not include kernel (rank 4)")
 
     def test_own_room(self):
         self.accepts(header("solver/a.hpp", '#include "detent/solver/b.hpp"'))
