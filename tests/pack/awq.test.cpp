@@ -7,6 +7,7 @@
 #include "detent/io/safetensors.hpp"
 #include "detent/pack/awq.hpp"
 #include "pack/packings.hpp"
+#include "pack/real_file.hpp"
 
 namespace {
 
@@ -37,26 +38,9 @@ TEST(awq_packing, known_words) {
 }
 
 TEST(awq_packing, a_real_file_is_unpacked_and_packed_to_the_same_bytes) {
-    std::filesystem::path const path = DETENT_SHARED_DIR "/clients/foreign/awq/model.safetensors";
-    if (!std::filesystem::exists(path)) {
-        GTEST_SKIP() << "there is no " << path;
-    }
-    io::checkpoint const file(path);
-    int tensors = 0;
-    for (std::string const& name : file.names()) {
-        auto const& t = file.at(name);
-        if (name.ends_with(".qweight")) {
-            extents const shape{t.shape[1] * 8, t.shape[0]};
-            ASSERT_EQ(awq_packing::bytes(shape), std::ssize(t.bytes));
-            std::vector<code> codes(static_cast<std::size_t>(shape.size()));
-            awq_packing::unpack(t.bytes.data(), shape, codes.data());
-            std::vector<std::uint8_t> bytes(t.bytes.size());
-            awq_packing::pack(codes.data(), shape, bytes.data());
-            EXPECT_TRUE(std::ranges::equal(bytes, t.bytes)) << name;
-            ++tensors;
-        }
-    }
-    EXPECT_GT(tensors, 0);
+    test::expect_bytes_of_real_file<awq_packing>("awq", [](io::tensor_view const& t) {
+        return extents{t.shape[1] * 8, t.shape[0]};
+    });
 }
 
 } // namespace

@@ -7,6 +7,7 @@
 #include "detent/io/safetensors.hpp"
 #include "detent/pack/gptq.hpp"
 #include "pack/packings.hpp"
+#include "pack/real_file.hpp"
 
 namespace {
 
@@ -70,26 +71,9 @@ TEST(gptq_packing, known_bytes_of_4_bits) {
 }
 
 TEST(gptq_packing, a_real_file_is_unpacked_and_packed_to_the_same_bytes) {
-    std::filesystem::path const path = DETENT_SHARED_DIR "/clients/foreign/gptq-v1-asym/model.safetensors";
-    if (!std::filesystem::exists(path)) {
-        GTEST_SKIP() << "there is no " << path;
-    }
-    io::checkpoint const file(path);
-    int tensors = 0;
-    for (std::string const& name : file.names()) {
-        auto const& t = file.at(name);
-        if (name.ends_with(".qweight")) {
-            extents const shape{t.shape[1], t.shape[0] * 8};
-            ASSERT_EQ(gptq_packing<4>::bytes(shape), std::ssize(t.bytes));
-            std::vector<code> codes(static_cast<std::size_t>(shape.size()));
-            gptq_packing<4>::unpack(t.bytes.data(), shape, codes.data());
-            std::vector<std::uint8_t> bytes(t.bytes.size());
-            gptq_packing<4>::pack(codes.data(), shape, bytes.data());
-            EXPECT_TRUE(std::ranges::equal(bytes, t.bytes)) << name;
-            ++tensors;
-        }
-    }
-    EXPECT_GT(tensors, 0);
+    test::expect_bytes_of_real_file<gptq_packing<4>>("gptq-v1-asym", [](io::tensor_view const& t) {
+        return extents{t.shape[1], t.shape[0] * 8};
+    });
 }
 
 } // namespace

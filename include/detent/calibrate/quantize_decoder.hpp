@@ -16,10 +16,10 @@
 #include "detent/core/error.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/quantizer/layer_quantizer.hpp"
-#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -33,7 +33,7 @@ struct calibration {
     bool float_inputs = false;   ///< inputs of every layer are those of the float model (LLM-FP4), not quantized ones
     bool keep_inputs = false;    ///< layers are shown all inputs, not only their Hessian (`layer_inputs::kept`)
     std::filesystem::path learned = {}; ///< directory that keeps what is learned of each block (`block_learner`)
-    bool head = false;           ///< quantize the output head too; where embeddings are tied it gets a copy of its own
+    bool head = false; ///< quantize the output head too; where embeddings are tied it gets a copy of its own
     /// Chooses by what the features of an input are multiplied, given all weights that read it and all its values
     /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
     /// (`fold_obstacle`). Needs float inputs, and all of them kept.
@@ -287,8 +287,8 @@ inline std::vector<layer_report> quantize_decoder(decoder& model, quantize_layer
     return decoder_quantizer(model, text, quantize, executor, report).run();
 }
 
-/// The same with a quantizer for all layers, composed at compile time or named by a specification: shows it what it
-/// needs, besides what `text` says.
+/// Quantizes `model` in place with one quantizer for all layers, composed at compile time or named by a specification:
+/// shows it what it needs, besides what `text` says.
 template <LayerQuantizer Q>
 std::vector<layer_report> quantize_decoder(decoder& model, Q const& q, calibration text, executor_ref executor = {},
                                            progress const& report = {}) {

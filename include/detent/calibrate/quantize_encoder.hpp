@@ -13,9 +13,9 @@
 #include "detent/core/error.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "detent/model/encoder.hpp"
 #include "detent/quantizer/layer_quantizer.hpp"
-#include "detent/evidence/layer_inputs.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -120,7 +120,8 @@ inline std::vector<layer_report> quantize_encoder(std::span<block> blocks, quant
     return reports;
 }
 
-/// The same with a quantizer for all layers, composed at compile time or named by a specification.
+/// Quantizes the blocks of an encoder with one quantizer for all layers, composed at compile time or named by a
+/// specification.
 template <LayerQuantizer Q>
 std::vector<layer_report> quantize_encoder(std::span<block> blocks, Q const& q, encoder_calibration shown,
                                            executor_ref executor = {}, progress const& report = {}) {

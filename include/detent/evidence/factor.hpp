@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "detent/core/contract.hpp"
-#include "detent/matrix/solution.hpp"
 #include "detent/evidence/hessian.hpp"
+#include "detent/matrix/solution.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -109,8 +109,9 @@ inline basic_vector<double> finite_diagonal(hessian const& h) {
 }
 
 /// Orders, damps and factors `h`; `order` names every input once. The diagonal elements of dead inputs become 1 before
-/// their mean is taken (GPTQ's reference), so that their weights are rounded to nearest and change no others. Where the factorization fails, `damping` grows tenfold up to 1; where that
-/// fails too or `h` has seen nothing, the answer says so.
+/// their mean is taken (GPTQ's reference), so that their weights are rounded to nearest and change no others. Where the
+/// factorization fails, `damping` grows tenfold up to 1; where that fails too or `h` has seen nothing, the answer says
+/// so.
 ///
 /// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
 /// @throws error when `h` is not finite.
@@ -165,7 +166,7 @@ inline std::vector<std::int32_t> order_of(basic_vector<double> const& values, bo
     return order;
 }
 
-/// The same as `options` say.
+/// Orders, damps and factors `h` as `options` say.
 inline hessian_factor factor(hessian const& h, factor_options options = {}, executor_ref executor = {}) {
     return factor(h, options.damping, order_of(finite_diagonal(h), options.by_activation), executor);
 }

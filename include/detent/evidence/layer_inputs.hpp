@@ -97,7 +97,7 @@ public:
     /// Empty where only a Hessian is known.
     float_vector const& largest() const { return largest_; }
 
-    /// The same about only these inputs, ascending.
+    /// What is known about only these inputs, ascending.
     layer_inputs restricted_to(std::vector<std::int32_t> const& inputs) const {
         layer_inputs part;
         part.hessian_ = hessian_.restricted_to(inputs);
@@ -117,7 +117,7 @@ public:
         mapped_ = {};
     }
 
-    /// The same about mapped inputs M x, kept until another map is asked for: H' = M H M^T, C' = M C M^T, the kept
+    /// What is known about mapped inputs M x, kept until another map is asked for: H' = M H M^T, C' = M C M^T, the kept
     /// inputs mapped. Where blocks mix inputs, the largest values are those of the kept inputs if all were kept, and
     /// else not known.
     layer_inputs const& mapped(input_map const& map, executor_ref executor = {}) const {
@@ -210,7 +210,7 @@ private:
 
     detent::hessian hessian_;
     matrix kept_;                 // (token, in)
-    float_vector largest_;              // (in)
+    float_vector largest_;        // (in)
     basic_matrix<double> sum_;    // (in, in), sum (x~ - x) x^T; empty without the float model
     detent::hessian differences_; // of x~ - x
     mutable hessian_factor factor_;

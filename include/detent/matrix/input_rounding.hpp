@@ -29,8 +29,8 @@ struct input_rounding {
         return activation_quantizer(grid(), {.width = width, .kind = format.kind, .range = range});
     }
 
-    /// The same with the unit that all of `x` (token, in) has, where scales have one (the static global scale of
-    /// NVFP4's activations). @throws error when there is no input or one is not finite.
+    /// With scales for each token and the unit that all of `x` (token, in) has, where scales have one (the static
+    /// global scale of NVFP4's activations). @throws error when there is no input or one is not finite.
     activation_quantizer dynamic(matrix_view x) const {
         expect_finite(x);
         activation_rounding how{.width = width, .kind = format.kind, .range = range};

@@ -38,7 +38,8 @@ template <Grid G, Granularity P = per_token, class Range = default_range<G>> str
     /// Whether scales are static, found from inputs that are seen before: always where tokens share them.
     bool fixed = std::same_as<P, per_tensor>;
 
-    /// The same with the grid known only at run time; it has the name that specifications call it, if they have one.
+    /// This policy with its grid known only at run time; the grid has the name that specifications call it, if they
+    /// have one.
     /// @throws error when tokens share dynamic scales, or some tokens do and others do not.
     input_rounding rounding() const {
         constexpr index_t many = index_t{1} << 40; // more than any tile has, and so all there are

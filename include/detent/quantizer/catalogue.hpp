@@ -159,7 +159,7 @@ inline power_of_two shifts_of(spec const& s) {
     return {split ? std::min(15, (1 << split->exponent_bits) - 1) : power_of_two{}.most};
 }
 
-/// The same for rounded inputs, searched and mapped.
+/// `solver` with what `s` puts around it: a search, rounded inputs and maps.
 inline any_solver wrapped(any_solver solver, spec const& s) {
     auto const with_inputs = [&](auto const& inner) {
         auto const how = rounding_of(s);
@@ -231,7 +231,7 @@ public:
 
     spec const& description() const { return *spec_; }
 
-    /// The same with scales that are given for the tiles of one matrix.
+    /// This quantizer with scales that are given for the tiles of one matrix.
     named_quantizer with_scales(given_range scales) const {
         named_quantizer q = *this;
         q.given_ = std::make_shared<given_range const>(std::move(scales));
@@ -316,7 +316,7 @@ private:
 inline quantization quantize(matrix_view w, layer_inputs const& known, spec const& s, executor_ref executor = {}) {
     return named_quantizer(s)(w, known, executor);
 }
-/// The same where no more than the Hessian of the inputs is known, or nothing.
+/// Quantizes `w` (out, in) as `s` says where no more than the Hessian of the inputs is known, or nothing.
 inline quantization quantize(matrix_view w, hessian const& known, spec const& s, executor_ref executor = {}) {
     return named_quantizer(s)(w, layer_inputs(known), executor);
 }

@@ -96,7 +96,7 @@ struct quantizer {
         });
     }
 
-    /// The same where no more than the Hessian of the inputs is known.
+    /// The packed weights for `w` where no more than the Hessian of the inputs is known.
     result operator()(matrix_view w, hessian const& known, executor_ref executor = {}) const {
         if constexpr (std::same_as<evidence, layer_inputs>) {
             return (*this)(w, layer_inputs(known), executor);
@@ -105,13 +105,14 @@ struct quantizer {
         }
     }
 
-    /// The same from a Hessian that was factored as the solver says, `factor(h, q.solver.factoring())`.
+    /// The packed weights for `w` from a Hessian that was factored as the solver says, `factor(h,
+    /// q.solver.factoring())`.
     result operator()(matrix_view w, hessian_factor const& known, executor_ref executor = {}) const
         requires(SecondOrderSolver<S> && !rounds_inputs) {
         return solved(w, [&](problem const& p) { return solver.solve(w, known, p, executor); });
     }
 
-    /// The same for a solver that needs nothing but the weights.
+    /// The packed weights for `w` by a solver that needs nothing but the weights.
     result operator()(matrix_view w,
                       executor_ref executor = {}) const requires std::same_as<typename S::evidence, no_evidence> {
         return (*this)(w, layer_inputs{}, executor);

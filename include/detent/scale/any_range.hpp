@@ -12,17 +12,6 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Calls `fit` of a range, which may look at where the tile lies.
-template <Grid G, RangeFor<G> R>
-tile_scale fit_at(R const& range, G const& grid, matrix_view tile, scale_format format,
-                  [[maybe_unused]] tile_place place) {
-    if constexpr (PlacedRangeFor<R, G>) {
-        return range.fit(grid, tile, format, place);
-    } else {
-        return range.fit(grid, tile, format);
-    }
-}
-
 /// A range known only at run time, for one grid. It is empty where `any_grid::lay` over the smallest and the largest
 /// number says the same: for `minmax_range` and a grid with zero points, and for `absmax_range` and a grid without.
 /// Copies share what they hold; const uses may happen at once in several threads.

@@ -35,6 +35,17 @@ concept RangeFor = PlacedRangeFor<R, G> ||
         { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
     });
 
+/// Calls `fit` of a range, which may look at where the tile lies.
+template <Grid G, RangeFor<G> R>
+tile_scale fit_at(R const& range, G const& grid, matrix_view tile, scale_format format,
+                  [[maybe_unused]] tile_place place) {
+    if constexpr (PlacedRangeFor<R, G>) {
+        return range.fit(grid, tile, format, place);
+    } else {
+        return range.fit(grid, tile, format);
+    }
+}
+
 /// The interval of weights that a tile's codes shall span; it contains 0.
 struct interval {
     float low = 0;

@@ -114,12 +114,6 @@ private:
         }
     }
 
-    /// What `interval::of` says of a tile of zeros.
-    interval interval_of_zeros() const {
-        bool const contains_zero = p_.has_zero() || std::ranges::count(p_.table(), 0.0F) > 0;
-        return contains_zero ? interval{-1, 1} : interval{0, 0};
-    }
-
     std::vector<tile_scale> const& scales_of(learned_clip<float> const& clip) {
         scales_.clear();
         for (index_t i = 0; i < tile_rows_; ++i) {
@@ -127,7 +121,7 @@ private:
                 interval const whole = ends(i, j);
                 bool const empty = whole.low == 0 && whole.high == 0;
                 interval const kept =
-                    empty ? interval_of_zeros()
+                    empty ? interval::of(p_, tile(i, j))
                           : interval{whole.low * clip.kept_low(i, j), whole.high * clip.kept_high(i, j)};
                 scales_.push_back(lay_over(p_.numbers(), p_.has_zero(), kept, p_.format()));
             }

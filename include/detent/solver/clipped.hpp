@@ -47,7 +47,8 @@ template <Solver Inner = rtn> struct clipped {
     /// How `inner` factors the Hessian.
     factor_options factoring() const requires SecondOrderSolver<Inner> { return inner.factoring(); }
 
-    /// The same as above from the Hessian factored so, which layers that read the same inputs can share.
+    /// Codes and scales for `w` from the Hessian factored as `factoring` says, which layers that read the same inputs
+    /// can share.
     solution solve(matrix_view w, hessian_factor const& f, problem const& p,
                    executor_ref executor = {}) const requires SecondOrderSolver<Inner> {
         if (f.r.size() == 0) { // it will say why
@@ -73,20 +74,13 @@ private:
     template <class Evidence>
     solution solve_both(matrix_view w, Evidence const& known, basic_matrix<double> const& h, problem const& p,
                         executor_ref executor) const {
-        auto const solve_inner = [&](problem const& q) {
-            if constexpr (std::same_as<Evidence, hessian_factor>) {
-                return inner.solve(w, known, q, executor);
-            } else {
-                return solve_with(inner, w, known, q, executor);
-            }
-        };
         matrix const symmetric = symmetric_floats(h); // (in, in)
         solution const learned = learn_clips(w, symmetric, p, learning, executor);
-        solution with = solve_inner(with_scales(p, learned));
+        solution with = solve_with(inner, w, known, with_scales(p, learned), executor);
         if constexpr (std::same_as<Inner, rtn>) { // learning has compared with the whole range
             return with;
         } else {
-            solution without = solve_inner(p);
+            solution without = solve_with(inner, w, known, p, executor);
             auto const losses = row_losses(w, with, symmetric, executor);
             auto const losses_without = row_losses(w, without, symmetric, executor);
             return better_rows(std::move(with), losses, std::move(without), losses_without);

@@ -46,7 +46,8 @@ template <class Scalar = double> struct gptq {
     /// How `solve` factors the Hessian.
     factor_options factoring() const { return {damping, activation_order}; }
 
-    /// The same as above from the Hessian factored so, which layers that read the same inputs can share.
+    /// Codes and scales for `w` from the Hessian factored as `factoring` says, which layers that read the same inputs
+    /// can share.
     solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const {
         expect_features(std::ssize(f.order), w);
         solution s = p.begin(w);
@@ -83,13 +84,12 @@ template <class Scalar = double> struct gptq {
             index_t const rows = last - first;
             float_vector scales(rows);
             float_vector zeros(rows);
-            index_t tile_col = -1; // of `scales` and `zeros`
+            index_t tile_col = -1;                                                     // of `scales` and `zeros`
             Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> codes(rows, w.cols()); // in the order of the sweep
             auto const fit = [&](index_t begin, index_t, matrix const& group) {
                 for (index_t row = 0; row < rows; row += s.tile.rows) {
                     s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
-                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)),
-                                       {first + row, begin}));
+                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)), {first + row, begin}));
                 }
             };
             auto const round = [&](index_t j, float const* t, float* q) {
@@ -121,9 +121,7 @@ template <class Scalar = double> struct gptq {
     friend constexpr bool operator==(gptq const&, gptq const&) = default;
 
 private:
-    static basic_matrix<double> const& in_scalar(basic_matrix<double> const& r)
-        requires std::same_as<Scalar, double>
-    {
+    static basic_matrix<double> const& in_scalar(basic_matrix<double> const& r) requires std::same_as<Scalar, double> {
         return r;
     }
     static basic_matrix<Scalar> in_scalar(basic_matrix<double> const& r) { return r.template cast<Scalar>(); }

@@ -67,9 +67,9 @@ inline format_choice choose_format(matrix_view w, layer_inputs const& known, std
     return std::move(*best);
 }
 
-/// The same by another metric: some hundreds of the inputs `x` (token, in), which are rounded to `rounded` before they
-/// meet the weights, pass through the layer. @throws error as `metric_search`, when there is no format or no input, and
-/// when an input is not finite.
+/// Chooses among `formats` as the other, by another metric: some hundreds of the inputs `x` (token, in), which are
+/// rounded to `rounded` before they meet the weights, pass through the layer. @throws error as `metric_search`, when
+/// there is no format or no input, and when an input is not finite.
 inline format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded,
                                    std::span<problem const* const> formats, metric_search const& search,
                                    executor_ref executor = {}) {

@@ -48,7 +48,7 @@ struct obq {
     /// How `solve` factors the Hessian: inputs in their natural order.
     factor_options factoring() const { return {damping, false}; }
 
-    /// The same as above from the Hessian factored so.
+    /// Codes and scales for `w` from the Hessian factored as `factoring` says.
     solution solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor = {}) const {
         expect_features(std::ssize(f.order), w);
         DETENT_EXPECTS(std::ranges::is_sorted(f.order));
@@ -66,7 +66,7 @@ struct obq {
         if (keep_zeros) {
             expect_zeros(w, s, p);
         }
-        basic_matrix<double> const inverse = inverse_from_factor(f.r, executor);        // (in, in), lower triangle
+        basic_matrix<double> const inverse = inverse_from_factor(f.r, executor);       // (in, in), lower triangle
         basic_vector<double> const least = f.r.rowwise().squaredNorm().cwiseInverse(); // (in), 1 / H_jj
         f.r.resize(0, 0);
 

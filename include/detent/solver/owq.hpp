@@ -142,11 +142,11 @@ private:
             throw error("weak columns", std::to_string(columns) + " of " + std::to_string(w.cols()) +
                                             " inputs are asked for; at least one must be left to quantize");
         }
-        static_cast<void>(p.begin(w)); // complains of weights that are not finite
+        problem::expect_weights(w);
         if (columns == 0) {
             return solve_with(inner, w, known, p, executor);
         }
-        if (!p.has_zero() && std::ranges::count(p.table(), 0.0F) == 0) {
+        if (!contains_zero(p)) {
             throw error("weak columns", "need a grid that has 0");
         }
         split const parts = split_by(finite_diagonal(h), sensitivities(w, h, p, chosen_by, executor));

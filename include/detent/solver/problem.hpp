@@ -50,7 +50,7 @@ public:
     /// that. Only this where there is no choice.
     virtual std::vector<problem const*> formats() const { return {this}; }
 
-    /// The same problem with the unit of scales that these weights ask for; null where scales have none.
+    /// This problem with the unit of scales that these weights ask for; null where scales have none.
     virtual std::unique_ptr<problem const> with_unit_of(matrix_view) const { return {}; }
 
     /// Whether scales depend on where a tile lies: every column then has to stay in its tile.
@@ -73,6 +73,24 @@ public:
 
     /// The scale that spans `ratio` times what `s` does, as it will be stored.
     tile_scale widened(tile_scale s, float ratio) const { return {store(format(), s.scale * ratio), s.zero}; }
+
+    /// @throws error when there are no weights `w` (out, in) or one is not finite.
+    static void expect_weights(matrix_view w) {
+        if (w.size() == 0) {
+            throw error("weights", "are empty");
+        }
+        for (index_t r = 0; r < w.rows(); ++r) {
+            if ((0 * w.row(r)).sum() == 0) { // which no number that is not finite leaves 0
+                continue;
+            }
+            for (index_t c = 0; c < w.cols(); ++c) {
+                if (!std::isfinite(w(r, c))) {
+                    throw error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
+                                               " is not finite");
+                }
+            }
+        }
+    }
 
     /// A solution for `w` (out, in) of which only codes and scales are missing. @throws error when there are none or
     /// one is not finite.
@@ -124,25 +142,13 @@ protected:
     problem& operator=(problem const&) = default;
 
 private:
-    static void expect_weights(matrix_view w) {
-        if (w.size() == 0) {
-            throw error("weights", "are empty");
-        }
-        for (index_t r = 0; r < w.rows(); ++r) {
-            if ((0 * w.row(r)).sum() == 0) { // which no number that is not finite leaves 0
-                continue;
-            }
-            for (index_t c = 0; c < w.cols(); ++c) {
-                if (!std::isfinite(w(r, c))) {
-                    throw error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
-                                               " is not finite");
-                }
-            }
-        }
-    }
-
     about about_;
 };
+
+/// Whether 0 is a number of the grid of a problem.
+inline bool contains_zero(problem const& p) {
+    return p.has_zero() || std::ranges::find(p.table(), 0.0F) != p.table().end();
+}
 
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
@@ -152,12 +158,8 @@ public:
 
     extents tile(extents shape) const override { return granularity_.tile(shape); }
 
-    tile_scale fit(matrix_view weights, [[maybe_unused]] tile_place place) const override {
-        if constexpr (PlacedRangeFor<R, G>) {
-            return range_.fit(grid_, weights, format(), place);
-        } else {
-            return range_.fit(grid_, weights, format());
-        }
+    tile_scale fit(matrix_view weights, tile_place place) const override {
+        return fit_at(range_, grid_, weights, format(), place);
     }
 
     void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,

@@ -44,7 +44,8 @@ template <Solver Inner = rtn> struct searched {
             executor);
     }
 
-    /// The same together with one range for the inputs, which must have been kept, on one of `grids`.
+    /// Codes, scales and format for `w`, chosen in turns with one range for the inputs, which must have been kept, on
+    /// one of `grids`.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, std::span<any_grid const> grids,
                    executor_ref executor = {}) const {
         auto const formats = p.formats();

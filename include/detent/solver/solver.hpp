@@ -94,29 +94,19 @@ template <Solver S> bool passes_inputs(S const& solver) {
 template <Solver Inner>
 using evidence_around = std::conditional_t<std::same_as<typename Inner::evidence, layer_inputs>, layer_inputs, hessian>;
 
-/// `solver.solve` with what of the evidence it asks for; second-order solvers share the factor that `known` keeps.
-template <Solver S>
-solution solve_with(S const& solver, matrix_view w, layer_inputs const& known, problem const& p,
+/// `solver.solve` with what of the evidence it asks for, given `layer_inputs`, a `hessian` or a `hessian_factor`;
+/// second-order solvers share the factor that `layer_inputs` keep.
+template <Solver S, class Evidence>
+solution solve_with(S const& solver, matrix_view w, Evidence const& known, problem const& p,
                     executor_ref executor = {}) {
-    if constexpr (SecondOrderSolver<S>) {
-        expect_features(known.features(), w);
-        static_cast<void>(p.begin(w)); // complains of the weights before the work
-        return solver.solve(w, known.factor(solver.factoring(), executor), p, executor);
-    } else if constexpr (std::same_as<typename S::evidence, no_evidence>) {
-        return solver.solve(w, no_evidence{}, p, executor);
-    } else {
-        return solver.solve(w, known, p, executor);
-    }
-}
-
-/// The same where only a Hessian is known.
-template <Solver S>
-requires(!std::same_as<typename S::evidence, layer_inputs>) solution
-    solve_with(S const& solver, matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) {
     if constexpr (std::same_as<typename S::evidence, no_evidence>) {
         return solver.solve(w, no_evidence{}, p, executor);
+    } else if constexpr (SecondOrderSolver<S> && std::same_as<Evidence, layer_inputs>) {
+        expect_features(known.features(), w);
+        problem::expect_weights(w); // before the work
+        return solver.solve(w, known.factor(solver.factoring(), executor), p, executor);
     } else {
-        return solver.solve(w, h, p, executor);
+        return solver.solve(w, known, p, executor);
     }
 }
 

@@ -28,7 +28,7 @@ template <Transform T, Solver Inner = rtn> struct transformed {
         if (p.placed()) {
             throw error("transform", "scales that depend on their place cannot follow weights that are mapped");
         }
-        static_cast<void>(p.begin(w)); // complains of weights that are not finite
+        problem::expect_weights(w);
         input_map map = transform.fit(w, known);
         matrix const mapped = map.of_weights(w, executor); // (out, in)
         auto const refitted = p.with_unit_of(mapped);
