@@ -3,6 +3,8 @@
 #pragma once
 
 // The one door to Eigen: rooms that compute on matrices include this, the others keep Eigen out.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -28,8 +30,7 @@ using matrix = basic_matrix<float>;
 using float_vector = basic_vector<float>;
 
 /// A read-only matrix or a block of one, by reference.
-template <class Scalar>
-using basic_matrix_view = Eigen::Ref<basic_matrix<Scalar> const, 0, Eigen::OuterStride<>>;
+template <class Scalar> using basic_matrix_view = Eigen::Ref<basic_matrix<Scalar> const, 0, Eigen::OuterStride<>>;
 /// A writable matrix or a block of one, by reference.
 template <class Scalar> using basic_matrix_ref = Eigen::Ref<basic_matrix<Scalar>, 0, Eigen::OuterStride<>>;
 
@@ -50,6 +51,74 @@ inline matrix take_columns(matrix_view m, std::vector<std::int32_t> const& order
         }
     }
     return taken;
+}
+
+// The functions below are loops where Eigen has expressions: headers that everybody includes must compile fast, and
+// every expression is some ten classes to a compiler.
+
+/// The entries of `m` as doubles.
+inline basic_matrix<double> to_double(matrix_view m) {
+    basic_matrix<double> wide(m.rows(), m.cols());
+    for (index_t row = 0; row < m.rows(); ++row) {
+        float const* const from = m.data() + row * m.outerStride();
+        std::copy_n(from, m.cols(), wide.data() + row * m.cols());
+    }
+    return wide;
+}
+
+/// `factor` times the entries of `m`, rounded to floats.
+inline matrix to_float(basic_matrix_view<double> m, double factor = 1) {
+    matrix narrow(m.rows(), m.cols());
+    for (index_t row = 0; row < m.rows(); ++row) {
+        double const* const from = m.data() + row * m.outerStride();
+        float* const to = narrow.data() + row * m.cols();
+        for (index_t col = 0; col < m.cols(); ++col) {
+            to[col] = static_cast<float>(factor * from[col]);
+        }
+    }
+    return narrow;
+}
+
+/// Whether `n` numbers are neither infinite nor NaN.
+template <class Scalar> bool all_finite(Scalar const* x, index_t n) {
+    return std::all_of(x, x + n, [](Scalar v) { return std::isfinite(v); });
+}
+/// Whether no entry is infinite or NaN.
+inline bool all_finite(matrix_view m) {
+    for (index_t row = 0; row < m.rows(); ++row) {
+        if (!all_finite(m.data() + row * m.outerStride(), m.cols())) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/// Copies what is above the diagonal of a square matrix to below it.
+template <class Scalar> void mirror_upper(basic_matrix<Scalar>& m) {
+    index_t const n = m.rows();
+    constexpr index_t block = 32; // a transposition meets few cache lines at a time
+    for (index_t top = 0; top < n; top += block) {
+        for (index_t left = 0; left <= top; left += block) {
+            for (index_t row = top; row < std::min(top + block, n); ++row) {
+                for (index_t col = left; col < std::min(left + block, row); ++col) {
+                    m.data()[row * n + col] = m.data()[col * n + row];
+                }
+            }
+        }
+    }
+}
+
+/// The largest absolute value of each column; 0 where there are no rows.
+inline float_vector largest_of_columns(matrix_view m) {
+    float_vector largest(m.cols());
+    std::fill_n(largest.data(), m.cols(), 0.0F);
+    for (index_t row = 0; row < m.rows(); ++row) {
+        float const* const x = m.data() + row * m.outerStride();
+        for (index_t col = 0; col < m.cols(); ++col) {
+            largest.data()[col] = std::max(largest.data()[col], std::abs(x[col]));
+        }
+    }
+    return largest;
 }
 
 /// The shape of any Eigen expression.
