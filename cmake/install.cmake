@@ -5,12 +5,12 @@ include(GNUInstallDirs)
 
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/detent)
 
-install(TARGETS detent EXPORT detentTargets FILE_SET HEADERS)
+install(TARGETS detent EXPORT detentTargets FILE_SET HEADERS FILE_SET definitions)
 install(EXPORT detentTargets NAMESPACE detent:: DESTINATION ${package_dir})
 
 # A component of its own: who does not ask for it needs no JSON library.
 if(DETENT_MODEL)
-    install(TARGETS detent_model EXPORT detent_modelTargets FILE_SET HEADERS)
+    install(TARGETS detent_model EXPORT detent_modelTargets FILE_SET HEADERS FILE_SET definitions)
     install(EXPORT detent_modelTargets NAMESPACE detent:: DESTINATION ${package_dir})
 endif()
 
@@ -18,6 +18,11 @@ endif()
 if(DETENT_KERNELS)
     install(TARGETS detent_kernels EXPORT detent_kernelsTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
     install(EXPORT detent_kernelsTargets NAMESPACE detent:: DESTINATION ${package_dir})
+endif()
+
+if(DETENT_COMPILED)
+    install(TARGETS detent_compiled EXPORT detent_compiledTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    install(EXPORT detent_compiledTargets NAMESPACE detent:: DESTINATION ${package_dir})
 endif()
 
 configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INSTALL_DESTINATION ${package_dir})

@@ -156,7 +156,7 @@ class Checker:
                                     f"no Eigen in {room}, but it comes through {' > '.join(way)}")
 
     def check(self):
-        for path in sorted(self.include.rglob("*.hpp")):
+        for path in sorted(self.include.rglob("*.[hi]pp")):
             text = path.read_text(encoding="utf-8")
             lines = code_lines(text)
             self.check_spdx(path, text)
@@ -164,7 +164,7 @@ class Checker:
             self.check_header(path, text, lines)
         self.check_way_to_eigen()
         # The consumers stand for other projects, which include as they like.
-        for folder in ("tests", "benchmarks", "examples", "tools", "cmake"):
+        for folder in ("tests", "benchmarks", "examples", "src", "tools", "cmake"):
             for path in sorted((self.root / folder).rglob("*")):
                 if path.suffix in (".cpp", ".hpp", ".py", ".sh", ".cmake") or path.name == "CMakeLists.txt":
                     text = path.read_text(encoding="utf-8")

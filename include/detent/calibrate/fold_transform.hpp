@@ -9,26 +9,18 @@
 #include <variant>
 #include <vector>
 
+#include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/error.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/transform/channel_scale.hpp"
 #include "detent/transform/transform.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// The factors of a map that only multiplies inputs. @throws error when it does anything else.
-inline float_vector factors_of(input_map const& map, index_t features) {
-    float_vector factors = float_vector::Ones(features);
-    for (auto const& step : map.steps()) {
-        auto const* const d = std::get_if<diagonal>(&step);
-        if (d == nullptr) {
-            throw error("transform", "cannot be folded: it does more than multiply every channel");
-        }
-        factors.array() *= Eigen::Map<float_vector const>(d->factors.data(), features).array();
-    }
-    return factors;
-}
+float_vector factors_of(input_map const& map, index_t features);
 
 /// Folds what `transform` does to the inputs of linear layers into the norms and weights before them, at every site of
 /// every block where that is possible (`fold_obstacle`), so that the model computes what it did and needs no maps
@@ -97,3 +89,7 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
 }
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/calibrate/fold_transform.ipp" // IWYU pragma: export
+#endif

@@ -2,47 +2,26 @@
 
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <span>
-#include <string>
 
-#include "detent/core/error.hpp"
+#include "detent/core/executor.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/model/decoder.hpp"
-#include "detent/nn/softmax.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// How many windows to run at a time: enough tokens for large products, few enough to keep activations and logits of
 /// `features` floats a token within about 64 MiB.
-inline index_t windows_at_once(index_t window, index_t features) {
-    index_t const tokens = std::min<index_t>(8192, (index_t{1} << 24) / features);
-    return std::max<index_t>(1, tokens / window);
-}
+index_t windows_at_once(index_t window, index_t features);
 
 /// The perplexity of `model` on consecutive windows of `window` tokens, the rest dropped: exp of the mean over windows
 /// of the mean cross entropy of the window - 1 tokens after the first. No context is carried between windows.
 /// @throws error when there is not one window, or a token or window does not fit the model.
-inline double perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
-                         executor_ref executor = {}, progress const& report = {}) {
-    index_t const windows = window > 1 ? std::ssize(tokens) / window : 0;
-    if (windows == 0) {
-        throw error("evaluation text", "has " + std::to_string(tokens.size()) + " tokens, which is no window of " +
-                                           std::to_string(window));
-    }
-    auto const& c = model.configuration;
-    index_t const batch = windows_at_once(window, std::max(c.vocabulary, c.intermediate));
-    double loss = 0;
-    for (index_t first = 0; first < windows; first += batch) {
-        advance(report, "perplexity", static_cast<double>(first) / static_cast<double>(windows));
-        index_t const count = std::min(batch, windows - first);
-        auto const ids =
-            tokens.subspan(static_cast<std::size_t>(first * window), static_cast<std::size_t>(count * window));
-        loss += nn::next_token_loss(model.forward(ids, count, executor), ids, count, executor);
-    }
-    advance(report, "perplexity", 1);
-    return std::exp(loss / static_cast<double>(windows * (window - 1)));
-}
+double perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
+                  executor_ref executor = {}, progress const& report = {});
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/calibrate/perplexity.ipp" // IWYU pragma: export
+#endif

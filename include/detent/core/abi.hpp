@@ -71,8 +71,15 @@
 #define DETENT_ABI_KERNELS inlined
 #endif
 
-#define DETENT_ABI_JOIN(set, bytes, threads, products, kernels)                                                      \
-    abi_##set##_##bytes##_##threads##_##products##_##kernels
+#define DETENT_ABI_JOIN(set, bytes, threads, products, kernels) abi_##set##_##bytes##_##threads##_##products##_##kernels
 #define DETENT_ABI_NAME(set, bytes, threads, products, kernels) DETENT_ABI_JOIN(set, bytes, threads, products, kernels)
-#define DETENT_ABI                                                                                                   \
+#define DETENT_ABI                                                                                                     \
     DETENT_ABI_NAME(DETENT_ABI_SET, DETENT_ABI_BYTES, DETENT_ABI_THREADS, DETENT_ABI_PRODUCTS, DETENT_ABI_KERNELS)
+
+// Functions declared in a header and defined in the file of the same name that ends in .ipp are inline, or with the
+// target detent::compiled, its own.
+#if defined(DETENT_COMPILED)
+#define DETENT_INLINE
+#else
+#define DETENT_INLINE inline
+#endif

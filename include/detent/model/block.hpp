@@ -2,13 +2,10 @@
 
 #pragma once
 
-#include <cmath>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
@@ -38,7 +35,7 @@ struct block {
     linear_layer key;
     linear_layer value;
     linear_layer output;
-    norm_layer mlp_norm; ///< likewise
+    norm_layer mlp_norm;              ///< likewise
     std::optional<linear_layer> gate; ///< SwiGLU only
     linear_layer up;
     linear_layer down;
@@ -51,42 +48,13 @@ struct block {
     std::optional<activation_quantizer> head_input = {};
 
     linear_layer& linear(linear_role role) { return const_cast<linear_layer&>(std::as_const(*this).linear(role)); }
-    linear_layer const& linear(linear_role role) const {
-        switch (role) {
-        case linear_role::query:
-            return query;
-        case linear_role::key:
-            return key;
-        case linear_role::value:
-            return value;
-        case linear_role::output:
-            return output;
-        case linear_role::gate:
-            DETENT_EXPECTS(gate.has_value());
-            return *gate;
-        case linear_role::up:
-            return up;
-        case linear_role::down:
-        case linear_role::head:
-            break;
-        }
-        DETENT_EXPECTS(role == linear_role::down);
-        return down;
-    }
+    linear_layer const& linear(linear_role role) const;
 
     /// The linear layers in the order they run; those of one group read the same input.
-    std::vector<std::vector<linear_role>> groups() const {
-        using role = linear_role;
-        return {{role::query, role::key, role::value},
-                {role::output},
-                gate ? std::vector{role::gate, role::up} : std::vector{role::up},
-                {role::down}};
-    }
+    std::vector<std::vector<linear_role>> groups() const;
 
     /// The input of query, key and value.
-    matrix attention_input(matrix_view x, executor_ref executor = {}) const {
-        return branch_input(x, attention_norm, executor);
-    }
+    matrix attention_input(matrix_view x, executor_ref executor = {}) const;
 
     /// Queries, keys and values, (token, heads * head_dim) and (token, kv_heads * head_dim).
     struct projections {
@@ -97,22 +65,7 @@ struct block {
 
     /// What query, key and value make of their input, queries and keys rotated where the model does that, and all of
     /// them rounded where attention reads rounded ones.
-    projections project(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {}) const {
-        projections p{query.forward(attention_input, executor), key.forward(attention_input, executor),
-                      value.forward(attention_input, executor)};
-        if (rope) {
-            rope->apply(p.q, rows, executor);
-            rope->apply(p.k, rows, executor);
-        }
-        if (head_input) {
-            for (matrix* const x : {&p.q, &p.k, &p.v}) {
-                // (token and head, feature)
-                Eigen::Map<matrix> parts(x->data(), x->size() / heads.head_dim, heads.head_dim);
-                parts = head_input->round(parts, executor);
-            }
-        }
-        return p;
-    }
+    projections project(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {}) const;
 
     /// What the products of queries and keys are multiplied by.
     float attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(heads.head_dim)); }
@@ -120,60 +73,33 @@ struct block {
     /// The input of the output projection: attention over the tokens that `rows` describes or, with a cache and a
     /// causal mask, over one sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.
     matrix attention_context(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {},
-                             kv_layer* cache = nullptr) const {
-        auto const [q, k, v] = project(attention_input, rows, executor);
-        if (cache == nullptr) {
-            DETENT_EXPECTS(rows.start == 0);
-            return nn::attention(q, k, v, heads, rows, attention_scale(), mask, executor);
-        }
-        DETENT_EXPECTS(mask == nn::attention_mask::causal && rows.sequences == 1 && rows.start == cache->size());
-        cache->append(k, v);
-        return nn::attention(q, cache->keys(), cache->values(), heads, rows, attention_scale(), mask, executor);
-    }
+                             kv_layer* cache = nullptr) const;
 
     /// Ends the branch of attention, given the input of the output projection: `x` was the hidden state before the
     /// block and becomes that between the two branches.
-    void add_attention(matrix_ref x, matrix_view context, executor_ref executor = {}) const {
-        add_branch(x, output.forward(context, executor), attention_norm, executor);
-    }
+    void add_attention(matrix_ref x, matrix_view context, executor_ref executor = {}) const;
 
     /// The input of gate and up.
     matrix mlp_input(matrix_view x, executor_ref executor = {}) const { return branch_input(x, mlp_norm, executor); }
 
     /// The input of down.
-    matrix mlp_hidden(matrix_view mlp_input, executor_ref executor = {}) const {
-        if (gate) {
-            return nn::swiglu(gate->forward(mlp_input, executor), up.forward(mlp_input, executor), executor);
-        }
-        return nn::activate(activation, up.forward(mlp_input, executor), executor);
-    }
+    matrix mlp_hidden(matrix_view mlp_input, executor_ref executor = {}) const;
 
     /// Ends the branch of the feed-forward network, given the input of down: `x` was the hidden state between the two
     /// branches and becomes that after the block.
-    void add_mlp(matrix_ref x, matrix_view hidden, executor_ref executor = {}) const {
-        add_branch(x, down.forward(hidden, executor), mlp_norm, executor);
-    }
+    void add_mlp(matrix_ref x, matrix_view hidden, executor_ref executor = {}) const;
 
     /// The hidden state after the block, given that before it; see `attention_context` for `rows` and `cache`.
-    matrix forward(matrix x, nn::token_rows rows, executor_ref executor = {}, kv_layer* cache = nullptr) const {
-        add_attention(x, attention_context(attention_input(x, executor), rows, executor, cache), executor);
-        add_mlp(x, mlp_hidden(mlp_input(x, executor), executor), executor);
-        return x;
-    }
+    matrix forward(matrix x, nn::token_rows rows, executor_ref executor = {}, kv_layer* cache = nullptr) const;
 
 private:
-    matrix branch_input(matrix_view x, norm_layer const& norm, executor_ref executor) const {
-        return norms == norm_placement::before ? norm.forward(x, executor) : matrix(x);
-    }
+    matrix branch_input(matrix_view x, norm_layer const& norm, executor_ref executor) const;
 
-    void add_branch(matrix_ref x, matrix const& branch, norm_layer const& norm, executor_ref executor) const {
-        executor.for_pieces(x.rows(), nn::rows_per_piece, [&](index_t begin, index_t end) {
-            x.middleRows(begin, end - begin) += branch.middleRows(begin, end - begin);
-        });
-        if (norms == norm_placement::after) {
-            x = norm.forward(x, executor);
-        }
-    }
+    void add_branch(matrix_ref x, matrix const& branch, norm_layer const& norm, executor_ref executor) const;
 };
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/block.ipp" // IWYU pragma: export
+#endif

@@ -33,61 +33,18 @@ struct decoder {
 
     /// The hidden state before the first block, (token, hidden), of sequences stacked as `rows` says.
     /// Throws `error` when a token is outside the vocabulary or a sequence too long for the model.
-    matrix embed(std::span<nn::token_id const> tokens, nn::token_rows rows) const {
-        auto const count = static_cast<index_t>(tokens.size());
-        index_t const length = rows.length(count);
-        if (rows.start + length > configuration.max_positions) {
-            throw error("sequence of " + std::to_string(rows.start + length) + " tokens",
-                        "is longer than the " + std::to_string(configuration.max_positions) + " the model can take");
-        }
-        matrix x(count, configuration.hidden); // (token, hidden)
-        for (index_t t = 0; t < count; ++t) {
-            index_t const id = tokens[static_cast<std::size_t>(t)];
-            if (id < 0 || id >= configuration.vocabulary) {
-                throw error("token " + std::to_string(t), "has id " + std::to_string(id) +
-                                                              ", outside the vocabulary of " +
-                                                              std::to_string(configuration.vocabulary));
-            }
-            x.row(t) = embeddings.weight_row(id);
-            if (position_embeddings.size() > 0) {
-                x.row(t) += position_embeddings.row(rows.start + t % length + 2);
-            }
-        }
-        return x;
-    }
+    matrix embed(std::span<nn::token_id const> tokens, nn::token_rows rows) const;
 
     /// The logits, (token, vocabulary), of hidden states after the last block, (token, hidden).
-    matrix logits(matrix_view hidden, executor_ref executor = {}) const {
-        matrix const x = final_norm.forward(hidden, executor); // (token, hidden)
-        return (lm_head ? *lm_head : embeddings).forward(x, executor);
-    }
+    matrix logits(matrix_view hidden, executor_ref executor = {}) const;
 
     /// The logits, (token, vocabulary), of `sequences` token sequences of equal length, one after the other in
     /// `tokens`. Throws like `embed`.
-    matrix forward(std::span<nn::token_id const> tokens, index_t sequences = 1, executor_ref executor = {}) const {
-        nn::token_rows const rows{.sequences = sequences};
-        matrix x = embed(tokens, rows);
-        for (auto const& b : blocks) {
-            x = b.forward(std::move(x), rows, executor);
-        }
-        return logits(x, executor);
-    }
+    matrix forward(std::span<nn::token_id const> tokens, index_t sequences = 1, executor_ref executor = {}) const;
 
     /// The logits, (1, vocabulary), after the last of the `tokens` that continue the sequence in `cache`; the cache
     /// then holds them too. Throws like `embed`, and where the cache has no room.
-    matrix forward(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const {
-        DETENT_EXPECTS(!tokens.empty());
-        nn::token_rows const rows{.start = cache.size()};
-        if (cache.size() + std::ssize(tokens) > cache.capacity()) {
-            throw error("sequence of " + std::to_string(cache.size() + std::ssize(tokens)) + " tokens",
-                        "is longer than the " + std::to_string(cache.capacity()) + " the cache has room for");
-        }
-        matrix x = embed(tokens, rows);
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            x = blocks[i].forward(std::move(x), rows, executor, &cache.layer(static_cast<index_t>(i)));
-        }
-        return logits(x.bottomRows(1), executor);
-    }
+    matrix forward(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const;
 };
 
 /// Where the weights of a decoder come from; both throw `error` when there is no such tensor or its shape is another.
@@ -160,3 +117,7 @@ decoder assemble_decoder(model_configuration const& configuration, std::string c
 }
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/decoder.ipp" // IWYU pragma: export
+#endif

@@ -2,14 +2,11 @@
 
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <random>
 #include <span>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/function_ref.hpp"
@@ -28,35 +25,10 @@ struct sampling {
 /// Draws tokens from logits; the sequence of draws depends on the seed only.
 class sampler {
 public:
-    explicit sampler(sampling options) : options_(options), random_(options.seed) {
-        DETENT_EXPECTS(options.temperature >= 0.0F);
-    }
+    explicit sampler(sampling options);
 
     /// The next token given `logits`, (1, vocabulary). Of equally likely tokens greedy choice takes the lowest id.
-    nn::token_id operator()(matrix_view logits) {
-        DETENT_EXPECTS(logits.rows() == 1 && logits.cols() > 0);
-        index_t best = 0;
-        float const highest = logits.row(0).maxCoeff(&best);
-        if (options_.temperature == 0.0F) {
-            return static_cast<nn::token_id>(best);
-        }
-        auto const weight = [&](index_t id) {
-            return std::exp(static_cast<double>(logits(0, id) - highest) / static_cast<double>(options_.temperature));
-        };
-        double total = 0;
-        for (index_t id = 0; id < logits.cols(); ++id) {
-            total += weight(id);
-        }
-        // Not a standard distribution: each standard library computes those in its own way.
-        double left = static_cast<double>(random_() >> 11) * 0x1p-53 * total;
-        for (index_t id = 0; id < logits.cols(); ++id) {
-            left -= weight(id);
-            if (left < 0) {
-                return static_cast<nn::token_id>(id);
-            }
-        }
-        return static_cast<nn::token_id>(best); // rounding left a rest of the total
-    }
+    nn::token_id operator()(matrix_view logits);
 
 private:
     sampling options_;
@@ -66,29 +38,12 @@ private:
 /// Continues `prompt`, which is not empty, by up to `max_tokens` tokens and answers them. Each new token goes to
 /// `on_token`, which says whether to continue. Ends early after an end-of-text token and at the model's longest
 /// sequence. Throws `error` when the prompt is too long or holds tokens outside the vocabulary.
-inline std::vector<nn::token_id> generate(
+std::vector<nn::token_id> generate(
     decoder const& model, std::span<nn::token_id const> prompt, index_t max_tokens, sampling options = {},
-    function_ref<bool(nn::token_id)> on_token = [](nn::token_id) { return true; }, executor_ref executor = {}) {
-    DETENT_EXPECTS(!prompt.empty() && max_tokens >= 0);
-    std::vector<nn::token_id> generated;
-    if (max_tokens == 0) {
-        return generated;
-    }
-    // The last token is answered, not read, so it needs no room.
-    kv_cache cache(model.configuration,
-                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions));
-    sampler next(options);
-    matrix logits = model.forward(prompt, cache, executor); // (1, vocabulary)
-    for (;;) {
-        generated.push_back(next(logits));
-        nn::token_id const& token = generated.back();
-        bool const end_of_text = std::ranges::count(model.configuration.end_of_text, index_t{token}) > 0;
-        if (!on_token(token) || end_of_text || std::ssize(generated) == max_tokens ||
-            cache.size() == cache.capacity()) {
-            return generated;
-        }
-        logits = model.forward({&token, 1}, cache, executor);
-    }
-}
+    function_ref<bool(nn::token_id)> on_token = [](nn::token_id) { return true; }, executor_ref executor = {});
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/generate.ipp" // IWYU pragma: export
+#endif

@@ -23,12 +23,7 @@ public:
     index_t capacity() const { return keys_.rows(); }
 
     /// Adds the keys and values of the next tokens, (token, kv_heads * head_dim) each.
-    void append(matrix_view keys, matrix_view values) {
-        DETENT_EXPECTS(size_ + keys.rows() <= capacity());
-        keys_.middleRows(size_, keys.rows()) = keys;
-        values_.middleRows(size_, values.rows()) = values;
-        size_ += keys.rows();
-    }
+    void append(matrix_view keys, matrix_view values);
 
     /// Forgets all but the first `size` tokens.
     void truncate(index_t size) { size_ = std::min(size_, size); }
@@ -46,9 +41,7 @@ private:
 class kv_cache {
 public:
     /// Room for `capacity` tokens.
-    kv_cache(model_configuration const& configuration, index_t capacity)
-        : layers_(static_cast<std::size_t>(configuration.layers),
-                  kv_layer(capacity, configuration.heads.kv_heads * configuration.heads.head_dim)) {}
+    kv_cache(model_configuration const& configuration, index_t capacity);
 
     /// Tokens seen.
     index_t size() const { return layers_.front().size(); }
@@ -56,14 +49,14 @@ public:
     kv_layer& layer(index_t block) { return layers_[static_cast<std::size_t>(block)]; }
 
     /// Forgets all but the first `size` tokens.
-    void truncate(index_t size) {
-        for (auto& layer : layers_) {
-            layer.truncate(size);
-        }
-    }
+    void truncate(index_t size);
 
 private:
     std::vector<kv_layer> layers_;
 };
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/kv_cache.ipp" // IWYU pragma: export
+#endif

@@ -6,14 +6,10 @@
 #include <string>
 #include <variant>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
-#include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/packed_matrix.hpp"
-#include "detent/nn/linear.hpp"
-#include "detent/quantizer/product.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -21,66 +17,30 @@ namespace detent::inline DETENT_ABI {
 struct linear_layer {
     std::string name;                           ///< of the module in the checkpoint, without `.weight`
     std::variant<matrix, packed_matrix> weight; ///< (out, in)
-    float_vector bias;                                ///< one entry per output, or none
+    float_vector bias;                          ///< one entry per output, or none
     /// Rounds what the layer reads, mapped where a packed weight maps it; none where that stays as it is.
     std::optional<activation_quantizer> input = {};
 
     /// (out, in).
-    extents shape() const {
-        if (auto const* packed = std::get_if<packed_matrix>(&weight)) {
-            return packed->shape();
-        }
-        return shape_of(std::get<matrix>(weight));
-    }
+    extents shape() const;
 
     /// Row `i` of the weight (in).
-    Eigen::RowVectorXf weight_row(index_t i) const {
-        if (auto const* dense = std::get_if<matrix>(&weight)) {
-            return dense->row(i);
-        }
-        return dequantize_row(std::get<packed_matrix>(weight), i);
-    }
+    Eigen::RowVectorXf weight_row(index_t i) const;
 
     /// (token, in) to (token, out). Where the input is quantized, a packed weight meets its codes.
-    matrix forward(matrix_view x, executor_ref executor = {}) const {
-        if (input) {
-            return forward_quantized(x, executor);
-        }
-        if (auto const* dense = std::get_if<matrix>(&weight)) {
-            return nn::linear(x, *dense, bias, executor);
-        }
-        return forward_packed(x, executor);
-    }
+    matrix forward(matrix_view x, executor_ref executor = {}) const;
 
     /// The gradient with respect to the input, (token, in), given that with respect to the result, (token, out).
-    matrix input_gradient(matrix_view g, executor_ref executor = {}) const {
-        if (auto const* dense = std::get_if<matrix>(&weight)) {
-            return nn::linear_input_gradient(g, *dense, executor);
-        }
-        auto const& packed = std::get<packed_matrix>(weight);
-        matrix x(g.rows(), packed.shape().cols); // (token, in)
-        multiply_transposed(packed, g, x, executor);
-        return x;
-    }
+    matrix input_gradient(matrix_view g, executor_ref executor = {}) const;
 
 private:
-    matrix forward_quantized(matrix_view x, executor_ref executor) const {
-        if (auto const* dense = std::get_if<matrix>(&weight)) {
-            return nn::linear(input->round(x, executor), *dense, bias, executor);
-        }
-        return forward_packed(x, executor);
-    }
+    matrix forward_quantized(matrix_view x, executor_ref executor) const;
 
-    matrix forward_packed(matrix_view x, executor_ref executor) const {
-        auto const& packed = std::get<packed_matrix>(weight);
-        DETENT_EXPECTS(bias.size() == packed.shape().rows || bias.size() == 0);
-        matrix y(x.rows(), packed.shape().rows); // (token, out)
-        input ? multiply(packed, *input, x, y, executor) : multiply(packed, x, y, executor);
-        if (bias.size() > 0) {
-            y.rowwise() += bias.transpose();
-        }
-        return y;
-    }
+    matrix forward_packed(matrix_view x, executor_ref executor) const;
 };
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/linear_layer.ipp" // IWYU pragma: export
+#endif

@@ -2,14 +2,11 @@
 
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "detent/core/error.hpp"
 #include "detent/model/block.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/solver/weak_budget.hpp"
@@ -25,46 +22,13 @@ using weak_plan = std::map<linear_role, index_t>;
 /// The plan that `s` asks for, for codes of `bits`. For bits on average, feed-forward layers get a smaller share of
 /// their inputs than attention's: 0.25 of it in OPT and 0.375 with a gate, as published. @throws error as
 /// `weak_budget`, where the block has no layer that `s` names, and where a layer has too few inputs.
-inline weak_plan plan_weak_columns(block const& b, spec const& s, int bits) {
-    auto const& weak = s.weak;
-    std::vector<linear_role> roles;
-    std::vector<weak_share> shares;
-    for (auto const& group : b.groups()) {
-        for (linear_role const role : group) {
-            bool const here = weak.layers.empty() || std::ranges::find(weak.layers, name_of(role)) != weak.layers.end();
-            double const ratio = role <= linear_role::output ? 1 : b.gate ? 0.375 : 0.25;
-            roles.push_back(role);
-            shares.push_back({b.linear(role).shape(), here && weak.wanted ? ratio : 0});
-        }
-    }
-    for (auto const& name : weak.layers) {
-        if (std::ranges::find(roles, name, [](linear_role r) { return name_of(r); }) == roles.end()) {
-            throw error("specification '" + s.text + "'",
-                        "asks for weak columns in '" + name + "', which this model's blocks do not have");
-        }
-    }
-    std::vector<index_t> counts;
-    if (weak.bits > 0) {
-        counts = weak_budget(bits, weak.bits, shares, weak.rule);
-    }
-    weak_plan plan;
-    for (std::size_t i = 0; i < roles.size(); ++i) {
-        plan[roles[i]] = weak.bits > 0 ? counts[i] : shares[i].ratio > 0 ? weak.columns : 0;
-        if (plan[roles[i]] >= shares[i].shape.cols) {
-            throw error("specification '" + s.text + "'",
-                        std::to_string(weak.columns) + " weak columns of the " + std::to_string(shares[i].shape.cols) +
-                            " inputs of '" + std::string(name_of(roles[i])) + "' leave none to quantize");
-        }
-    }
-    return plan;
-}
+weak_plan plan_weak_columns(block const& b, spec const& s, int bits);
 
 /// `s` for a layer with the number of weak columns that the plan gives it.
-inline spec with_plan(spec s, weak_plan const& plan, linear_role role) {
-    auto const planned = plan.find(role);
-    s.weak.columns = planned == plan.end() ? 0 : planned->second; // the output head has none
-    s.weak.bits = 0;
-    return s;
-}
+spec with_plan(spec s, weak_plan const& plan, linear_role role);
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/weak_plan.ipp" // IWYU pragma: export
+#endif

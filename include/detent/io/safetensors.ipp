@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
+#include "detent/core/half.hpp"
+#include "detent/core/index.hpp"
+#include "detent/io/atomic_file.hpp"
+#include "detent/io/json.hpp"
+#include "detent/io/mapped_file.hpp"
+#include "detent/io/safetensors.hpp"
+
+namespace detent::inline DETENT_ABI::io {
+
+DETENT_INLINE index_t tensor_view::size() const {
+    index_t count = 1;
+    for (index_t const extent : shape) {
+        count *= extent;
+    }
+    return count;
+}
+
+DETENT_INLINE index_t byte_size(dtype type, std::span<index_t const> shape, std::string const& subject) {
+    index_t bits = bit_size(type);
+    bool empty = false;
+    for (index_t const extent : shape) {
+        if (extent < 0) {
+            throw error(subject, "has the negative extent " + std::to_string(extent));
+        }
+        empty = empty || extent == 0;
+        if (extent != 0 && __builtin_mul_overflow(bits, extent, &bits)) {
+            throw error(subject, "is too large: its number of bits does not fit 63 bits");
+        }
+    }
+    if (!empty && bits % 8 != 0) {
+        throw error(subject, "does not fill whole bytes with elements of type " + std::string(name(type)));
+    }
+    return empty ? 0 : bits / 8;
+}
+
+/// Converts elements stored as `Stored` to float; unlike a cast pointer, memcpy reads them at any alignment.
+template <typename Stored> void copy_as_floats(std::span<std::uint8_t const> bytes, float* out) {
+    std::size_t const count = bytes.size() / sizeof(Stored);
+    for (std::size_t i = 0; i < count; ++i) {
+        Stored value;
+        std::memcpy(&value, bytes.data() + i * sizeof(Stored), sizeof(Stored));
+        out[i] = static_cast<float>(value);
+    }
+}
+
+DETENT_INLINE void copy_to_floats(tensor_view const& tensor, std::string const& name, float* out) {
+    DETENT_EXPECTS(tensor.size() * bit_size(tensor.type) == static_cast<index_t>(tensor.bytes.size()) * 8);
+    switch (tensor.type) {
+    case dtype::f32:
+        return copy_as_floats<float>(tensor.bytes, out);
+    case dtype::f16:
+        return copy_as_floats<half>(tensor.bytes, out);
+    case dtype::bf16:
+        return copy_as_floats<bfloat16>(tensor.bytes, out);
+    case dtype::f64:
+        return copy_as_floats<double>(tensor.bytes, out);
+    default:
+        throw error("tensor '" + printable(name) + "'",
+                    "has type " + std::string(io::name(tensor.type)) + "; expected F32, F16, BF16 or F64");
+    }
+}
+
+DETENT_INLINE std::vector<float> to_floats(tensor_view const& tensor, std::string const& name) {
+    std::vector<float> result(static_cast<std::size_t>(tensor.size()));
+    copy_to_floats(tensor, name, result.data());
+    return result;
+}
+
+DETENT_INLINE std::string subject_of(std::filesystem::path const& path, std::string_view tensor,
+                                     std::string_view field) {
+    std::string subject = path.string() + ", tensor '" + printable(tensor) + "'";
+    return field.empty() ? subject : subject + ", field '" + std::string(field) + "'";
+}
+
+DETENT_INLINE safetensors_file::safetensors_file(std::filesystem::path const& path) : file_(path) {
+    auto const bytes = file_.bytes();
+    if (bytes.size() < sizeof(std::uint64_t)) {
+        throw error(path.string(), "is not a safetensors file: it has only " + std::to_string(bytes.size()) +
+                                       " bytes, fewer than the 8 of the header length");
+    }
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    auto const rest = bytes.subspan(sizeof length);
+    if (length > max_header_bytes) {
+        throw error(path.string(), "is not a safetensors file: the header length " + std::to_string(length) +
+                                       " exceeds the limit of " + std::to_string(max_header_bytes) + " bytes");
+    }
+    if (length > rest.size()) {
+        throw error(path.string(), "is truncated: the header length is " + std::to_string(length) + " but only " +
+                                       std::to_string(rest.size()) + " bytes follow");
+    }
+    std::string_view const text(reinterpret_cast<char const*>(rest.data()), static_cast<std::size_t>(length));
+    if (!text.starts_with('{')) {
+        throw error(path.string() + ", header", "does not start with '{'");
+    }
+    auto const header = parse_json(text, path.string() + ", header");
+    auto const data = rest.subspan(text.size());
+    for (auto const& [key, value] : header.items()) {
+        if (key == "__metadata__") {
+            read_metadata(value);
+        } else {
+            tensors_.emplace(key, read_tensor(key, value, data));
+        }
+    }
+    check_layout(data);
+}
+
+DETENT_INLINE std::vector<std::string> safetensors_file::names() const {
+    std::vector<std::string> result;
+    for (auto const& [name, tensor] : tensors_) {
+        result.push_back(name);
+    }
+    return result;
+}
+
+DETENT_INLINE tensor_view const& safetensors_file::at(std::string_view name) const {
+    auto const found = tensors_.find(name);
+    if (found == tensors_.end()) {
+        throw error(subject_of(path(), name), "is missing");
+    }
+    return found->second;
+}
+
+DETENT_INLINE void safetensors_file::read_metadata(nlohmann::json const& value) {
+    std::string const subject = path().string() + ", field '__metadata__'";
+    if (!value.is_object()) {
+        throw error(subject, "is not an object");
+    }
+    for (auto const& [key, text] : value.items()) {
+        if (!text.is_string()) {
+            throw error(subject, "the value of '" + printable(key) + "' is not a string");
+        }
+        metadata_.emplace(key, text.get<std::string>());
+    }
+}
+
+DETENT_INLINE tensor_view safetensors_file::read_tensor(std::string const& name, nlohmann::json const& value,
+                                                        std::span<std::uint8_t const> data) const {
+    if (!value.is_object()) {
+        throw error(subject_of(path(), name), "is not described by an object");
+    }
+    auto const field = [&](char const* key) -> nlohmann::json const& {
+        auto const found = value.find(key);
+        if (found == value.end()) {
+            throw error(subject_of(path(), name, key), "is missing");
+        }
+        return *found;
+    };
+    auto const integers = [&](char const* key) {
+        auto const& list = field(key);
+        if (!list.is_array()) {
+            throw error(subject_of(path(), name, key), "is not a list");
+        }
+        std::vector<index_t> result;
+        for (auto const& item : list) {
+            constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
+            if (!item.is_number_unsigned() || item.get<std::uint64_t>() > largest) {
+                throw error(subject_of(path(), name, key),
+                            "element " + std::to_string(result.size()) + " is not an integer in [0, 2^63)");
+            }
+            result.push_back(item.get<index_t>());
+        }
+        return result;
+    };
+
+    auto const& type_name = field("dtype");
+    if (!type_name.is_string()) {
+        throw error(subject_of(path(), name, "dtype"), "is not a string");
+    }
+    auto const type = parse_dtype(type_name.get_ref<std::string const&>());
+    if (!type) {
+        throw error(subject_of(path(), name, "dtype"),
+                    "unknown type '" + printable(type_name.get_ref<std::string const&>()) + "'");
+    }
+    auto shape = integers("shape");
+    index_t const needed = byte_size(*type, shape, subject_of(path(), name, "shape"));
+
+    auto const offsets = integers("data_offsets");
+    std::string const subject = subject_of(path(), name, "data_offsets");
+    if (offsets.size() != 2) {
+        throw error(subject, "has " + std::to_string(offsets.size()) + " elements instead of 2");
+    }
+    index_t const begin = offsets[0];
+    index_t const end = offsets[1];
+    std::string const range = "[" + std::to_string(begin) + ", " + std::to_string(end) + ")";
+    if (begin > end) {
+        throw error(subject, range + " ends before it begins");
+    }
+    if (end - begin != needed) {
+        throw error(subject, range + " holds " + std::to_string(end - begin) + " bytes, but dtype and shape need " +
+                                 std::to_string(needed));
+    }
+    if (end > std::ssize(data)) {
+        throw error(subject, range + " lies beyond the " + std::to_string(data.size()) +
+                                 " bytes of data: the file is truncated or the offsets are wrong");
+    }
+    return {*type, std::move(shape), data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(needed))};
+}
+
+DETENT_INLINE void safetensors_file::check_layout(std::span<std::uint8_t const> data) const {
+    struct range {
+        index_t begin;
+        index_t end;
+        std::string const* name;
+    };
+    std::vector<range> ranges;
+    for (auto const& [name, tensor] : tensors_) {
+        index_t const begin = tensor.bytes.data() - data.data();
+        ranges.push_back({begin, begin + std::ssize(tensor.bytes), &name});
+    }
+    std::ranges::sort(ranges, {}, [](range const& r) { return std::pair(r.begin, r.end); });
+    index_t expected = 0;
+    for (auto const& r : ranges) {
+        if (r.begin != expected) {
+            throw error(subject_of(path(), *r.name, "data_offsets"),
+                        "begins at " + std::to_string(r.begin) + ", which leaves a hole or an overlap: expected " +
+                            std::to_string(expected));
+        }
+        expected = r.end;
+    }
+    if (expected != std::ssize(data)) {
+        throw error(path().string(), "has " + std::to_string(std::ssize(data) - expected) +
+                                         " bytes after the last tensor that belong to none");
+    }
+}
+
+DETENT_INLINE checkpoint::checkpoint(std::filesystem::path path) : path_(std::move(path)) {
+    std::error_code ignored; // a path that cannot be examined fails below, when it is opened
+    if (!std::filesystem::is_directory(path_, ignored)) {
+        open_file(path_);
+    } else if (std::filesystem::exists(path_ / "model.safetensors", ignored)) {
+        open_file(path_ / "model.safetensors");
+    } else if (std::filesystem::exists(path_ / "model.safetensors.index.json", ignored)) {
+        open_shards(path_ / "model.safetensors.index.json");
+    } else {
+        throw error(path_.string(), "holds neither model.safetensors nor model.safetensors.index.json");
+    }
+}
+
+DETENT_INLINE std::vector<std::string> checkpoint::names() const {
+    std::vector<std::string> result;
+    for (auto const& [name, tensor] : tensors_) {
+        result.push_back(name);
+    }
+    return result;
+}
+
+DETENT_INLINE tensor_view const& checkpoint::at(std::string_view name) const {
+    auto const found = tensors_.find(name);
+    if (found == tensors_.end()) {
+        throw error(subject_of(path_, name), "is missing");
+    }
+    return *found->second;
+}
+
+DETENT_INLINE void checkpoint::open_file(std::filesystem::path const& path) {
+    auto const& file = files_.emplace_back(path);
+    for (auto const& name : file.names()) {
+        tensors_.emplace(name, &file.at(name));
+    }
+}
+
+DETENT_INLINE void checkpoint::open_shards(std::filesystem::path const& index_path) {
+    auto const listing = read_json(index_path);
+    auto const weight_map = listing.find("weight_map");
+    if (weight_map == listing.end() || !weight_map->is_object()) {
+        throw error(index_path.string() + ", field 'weight_map'", "is missing or not an object");
+    }
+    std::map<std::string, std::size_t> opened; // file name -> position in files_
+    for (auto const& [name, value] : weight_map->items()) {
+        std::string const subject = subject_of(index_path, name, "weight_map");
+        if (!value.is_string()) {
+            throw error(subject, "is not a string");
+        }
+        auto const& file_name = value.get_ref<std::string const&>();
+        if (file_name.empty() || file_name == "." || file_name == ".." ||
+            file_name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
+            throw error(subject, "'" + printable(file_name) + "' is not a plain file name");
+        }
+        auto const [shard, is_new] = opened.emplace(file_name, files_.size());
+        if (is_new) {
+            files_.emplace_back(path_ / file_name);
+        }
+        auto const& file = files_[shard->second];
+        if (!file.contains(name)) {
+            throw error(subject, "the file '" + printable(file_name) + "' does not contain this tensor");
+        }
+        tensors_.emplace(name, &file.at(name));
+    }
+}
+
+DETENT_INLINE void safetensors_writer::add(std::string const& name, dtype type, std::vector<index_t> shape,
+                                           std::span<std::uint8_t const> bytes) {
+    insert(name, {{type, std::move(shape), bytes}, {}});
+}
+
+DETENT_INLINE void safetensors_writer::add(std::string const& name, dtype type, std::vector<index_t> shape,
+                                           std::vector<std::uint8_t>&& bytes) {
+    auto owned = std::make_shared<std::vector<std::uint8_t> const>(std::move(bytes));
+    std::span<std::uint8_t const> const view(*owned);
+    insert(name, {{type, std::move(shape), view}, std::move(owned)});
+}
+
+DETENT_INLINE void safetensors_writer::save(std::filesystem::path const& path,
+                                            std::map<std::string, std::string> metadata) const {
+    std::vector<entry const*> all;
+    for (auto const& e : tensors_) {
+        all.push_back(&e);
+    }
+    atomic_file file(path);
+    write(file, std::move(all), std::move(metadata));
+    file.commit();
+}
+
+DETENT_INLINE void safetensors_writer::save_sharded(std::filesystem::path const& directory, index_t max_bytes_per_shard,
+                                                    std::map<std::string, std::string> const& metadata) const {
+    DETENT_EXPECTS(max_bytes_per_shard > 0);
+    std::error_code ignored;
+    if (std::filesystem::exists(directory / "model.safetensors", ignored)) {
+        throw error((directory / "model.safetensors").string(), "exists and would hide the sharded checkpoint");
+    }
+    std::vector<std::vector<entry const*>> shards(1);
+    index_t shard_size = 0;
+    index_t total_size = 0;
+    for (auto const& e : tensors_) {
+        index_t const size = std::ssize(e.second.view.bytes);
+        if (!shards.back().empty() && size > max_bytes_per_shard - shard_size) {
+            shards.emplace_back();
+            shard_size = 0;
+        }
+        shards.back().push_back(&e);
+        shard_size += size;
+        total_size += size;
+    }
+
+    std::vector<atomic_file> files;
+    auto weight_map = nlohmann::json::object();
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+        std::array<char, 80> file_name{};
+        std::snprintf(file_name.data(), file_name.size(), "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
+        for (auto const* e : shards[i]) {
+            weight_map[e->first] = file_name.data();
+        }
+        auto& file = files.emplace_back(directory / file_name.data());
+        write(file, shards[i], metadata);
+        file.close();
+    }
+    nlohmann::json const listing = {{"metadata", {{"total_size", total_size}}}, {"weight_map", weight_map}};
+    files.emplace_back(directory / "model.safetensors.index.json").write(listing.dump(2) + "\n");
+    files.back().close();
+    for (auto& file : files) {
+        file.commit();
+    }
+}
+
+DETENT_INLINE void safetensors_writer::insert(std::string const& name, stored_tensor tensor) {
+    std::string const subject = "tensor '" + printable(name) + "'";
+    if (name == "__metadata__") {
+        throw error(subject, "is a reserved name");
+    }
+    if (!is_utf8(name)) {
+        throw error(subject, "the name is not valid UTF-8");
+    }
+    index_t const needed = byte_size(tensor.view.type, tensor.view.shape, subject);
+    if (std::ssize(tensor.view.bytes) != needed) {
+        throw error(subject, "has " + std::to_string(tensor.view.bytes.size()) + " bytes, but dtype and shape need " +
+                                 std::to_string(needed));
+    }
+    if (!tensors_.emplace(name, std::move(tensor)).second) {
+        throw error(subject, "was added twice");
+    }
+}
+
+DETENT_INLINE bool safetensors_writer::is_utf8(std::string const& text) {
+    try {
+        static_cast<void>(nlohmann::json(text).dump());
+        return true;
+    } catch (nlohmann::json::exception const&) {
+        return false;
+    }
+}
+
+DETENT_INLINE void safetensors_writer::write(atomic_file& file, std::vector<entry const*> tensors,
+                                             std::map<std::string, std::string> metadata) {
+    std::ranges::sort(tensors, {}, [](entry const* e) {
+        return std::pair(-bit_size(e->second.view.type), std::string_view(e->first));
+    });
+    metadata["format"] = "pt";
+    for (auto const& [key, value] : metadata) {
+        if (!is_utf8(key) || !is_utf8(value)) {
+            throw error(file.path().string() + ", field '__metadata__'",
+                        "the entry '" + printable(key) + "' is not valid UTF-8");
+        }
+    }
+    nlohmann::json header = {{"__metadata__", metadata}};
+    index_t begin = 0;
+    for (auto const* e : tensors) {
+        auto const& view = e->second.view;
+        index_t const end = begin + std::ssize(view.bytes);
+        header[e->first] = {{"dtype", name(view.type)}, {"shape", view.shape}, {"data_offsets", {begin, end}}};
+        begin = end;
+    }
+    std::string text = header.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    if (text.size() > max_header_bytes) {
+        throw error(file.path().string(), "the header would have " + std::to_string(text.size()) +
+                                              " bytes; the limit is " + std::to_string(max_header_bytes));
+    }
+    std::uint64_t const length = text.size();
+    file.write(std::bit_cast<std::array<std::uint8_t, sizeof length>>(length));
+    file.write(text);
+    for (auto const* e : tensors) {
+        file.write(e->second.view.bytes);
+    }
+}
+
+} // namespace detent::inline DETENT_ABI::io

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "detent/quantizer/catalogue.ipp"
+#include "detent/quantizer/parse_spec.ipp"
+#include "detent/quantizer/vocabulary_text.ipp"

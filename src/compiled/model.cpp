@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "detent/model/backward.ipp"
+#include "detent/model/block.ipp"
+#include "detent/model/configuration.ipp"
+#include "detent/model/decoder.ipp"
+#include "detent/model/encoder.ipp"
+#include "detent/model/encoder_configuration.ipp"
+#include "detent/model/fold.ipp"
+#include "detent/model/generate.ipp"
+#include "detent/model/kv_cache.ipp"
+#include "detent/model/linear_layer.ipp"
+#include "detent/model/load.ipp"
+#include "detent/model/load_encoder.ipp"
+#include "detent/model/save.ipp"
+#include "detent/model/weak_plan.ipp"
