@@ -10,6 +10,8 @@
 //                             share of codes that agree
 // Rates are measured in turns with the solves.
 
+#include <Eigen/Cholesky>
+
 #include "detent/detent.hpp"
 #include "detent/solver/gptq.hpp"
 #include "interleaved.hpp"

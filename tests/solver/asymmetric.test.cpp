@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include <Eigen/Dense>
 #include <gtest/gtest.h>
 
 #include "detent/granularity/granularity.hpp"

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <Eigen/Dense>
 #include <gtest/gtest.h>
 
 #include "detent/grid/int_grid.hpp"

@@ -9,9 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
-#include <Eigen/LU>
 
 #include "detent/core/index.hpp"
 
@@ -56,15 +54,17 @@ inline matrix take_columns(matrix_view m, std::vector<std::int32_t> const& order
 // The functions below are loops where Eigen has expressions: headers that everybody includes must compile fast, and
 // every expression is some ten classes to a compiler.
 
-/// The entries of `m` as doubles.
-inline basic_matrix<double> to_double(matrix_view m) {
-    basic_matrix<double> wide(m.rows(), m.cols());
+/// The entries of `m` as numbers of the type `To`.
+template <class To> basic_matrix<To> converted(matrix_view m) {
+    basic_matrix<To> to(m.rows(), m.cols());
     for (index_t row = 0; row < m.rows(); ++row) {
         float const* const from = m.data() + row * m.outerStride();
-        std::copy_n(from, m.cols(), wide.data() + row * m.cols());
+        std::copy_n(from, m.cols(), to.data() + row * m.cols());
     }
-    return wide;
+    return to;
 }
+/// The entries of `m` as doubles.
+inline basic_matrix<double> to_double(matrix_view m) { return converted<double>(m); }
 
 /// `factor` times the entries of `m`, rounded to floats.
 inline matrix to_float(basic_matrix_view<double> m, double factor = 1) {
@@ -77,6 +77,19 @@ inline matrix to_float(basic_matrix_view<double> m, double factor = 1) {
         }
     }
     return narrow;
+}
+
+/// A matrix of zeros.
+template <class Scalar> basic_matrix<Scalar> zero_matrix(index_t rows, index_t cols) {
+    basic_matrix<Scalar> m(rows, cols);
+    std::fill_n(m.data(), m.size(), Scalar{0});
+    return m;
+}
+
+/// `count` rows of `m` from `first` on, by reference.
+inline matrix_view middle_rows(matrix_view m, index_t first, index_t count) {
+    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + first * m.outerStride(), count, m.cols(),
+                                                             Eigen::OuterStride<>(m.outerStride()));
 }
 
 /// Whether `n` numbers are neither infinite nor NaN.

@@ -7,12 +7,18 @@
 #include <cstdint>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "detent/core/contract.hpp"
 #include "detent/evidence/hessian.hpp"
 #include "detent/matrix/solution.hpp"
+#include "detent/nn/triangular.hpp"
+
+#if defined(EIGEN_USE_LAPACKE)
+#include <Eigen/Cholesky>
+#endif
 
 namespace detent::inline DETENT_ABI {
 
@@ -20,50 +26,41 @@ namespace detent::inline DETENT_ABI {
 /// returns true; false where `a` is not positive definite. This is an ordinary Cholesky factorization of `a` with its
 /// rows and columns reversed, done in place, a block of columns at a time from the last to the first; or by LAPACK
 /// where Eigen was told to use it.
-inline bool factor_reversed(basic_matrix<double>& a, [[maybe_unused]] executor_ref executor = {}) {
+template <class Scalar> bool factor_reversed(basic_matrix<Scalar>& a, [[maybe_unused]] executor_ref executor = {}) {
 #if defined(EIGEN_USE_LAPACKE)
-    basic_matrix<double> reversed = a.reverse(); // lower triangle
-    Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
+    basic_matrix<Scalar> reversed = a.reverse(); // lower triangle
+    Eigen::LLT<Eigen::Ref<basic_matrix<Scalar>>> const llt(reversed);
     if (llt.info() != Eigen::Success || !reversed.diagonal().allFinite()) {
         return false;
     }
-    a.reverse() = basic_matrix<double>(reversed.triangularView<Eigen::Lower>());
+    a.reverse() = basic_matrix<Scalar>(reversed.template triangularView<Eigen::Lower>());
     return true;
 #else
     constexpr index_t block = 128;
     index_t const n = a.rows();
-    index_t const stride = a.outerStride();
+    std::vector<Scalar> inverse(static_cast<std::size_t>(block * block)); // of the triangle of the block
     for (index_t begin = (n - 1) / block * block; begin >= 0; begin -= block) {
         index_t const end = std::min(begin + block, n);
         index_t const width = end - begin;
+        Scalar* const columns = a.data() + begin;
+        Scalar* const triangle = columns + begin * n;
         index_t const piece = std::clamp<index_t>(ceil_div(end, 2 * executor.workers()), 48, 384); // rows of a task
         // What the columns to the right account for: a -= R_(.,right) R_(block,right)^T.
         executor.for_pieces(end, piece, [&](index_t row, index_t last) {
-            nn::products<double>::add(last - row, width, n - end, -1, {a.data() + row * stride + end, stride},
-                                      simd::strided<double>{a.data() + begin * stride + end, stride}.transpose(),
-                                      &a(row, begin), stride);
+            nn::products<Scalar>::add(last - row, width, n - end, -1, {a.data() + row * n + end, n},
+                                      simd::strided<Scalar>{a.data() + begin * n + end, n}.transpose(),
+                                      columns + row * n, n);
         });
-        basic_matrix<double> reversed(width, width); // lower triangle
-        for (index_t i = 0; i < width; ++i) {
-            for (index_t j = 0; j <= i; ++j) {
-                reversed(i, j) = a(end - 1 - i, end - 1 - j);
-            }
-        }
-        Eigen::LLT<Eigen::Ref<basic_matrix<double>>> const llt(reversed);
-        if (llt.info() != Eigen::Success || !reversed.diagonal().allFinite()) {
+        if (!nn::factor_upper(width, triangle, n)) {
             return false;
         }
-        basic_matrix<double> const r = basic_matrix<double>(reversed.triangularView<Eigen::Lower>()).reverse();
-        basic_matrix<double> const inverse =
-            r.triangularView<Eigen::Upper>().solve(basic_matrix<double>::Identity(width, width));
-        a.block(begin, begin, width, width) = r;
-        a.block(begin, 0, width, begin).setZero();
+        nn::invert_upper(width, triangle, n, inverse.data(), width);
+        for (index_t row = begin; row < end; ++row) {
+            std::fill_n(a.data() + row * n, row, Scalar{0});
+        }
         executor.for_pieces(begin, piece, [&](index_t row, index_t last) {
-            auto above = a.block(row, begin, last - row, width);
-            basic_matrix<double> const rest = above;
-            above.setZero();
-            nn::products<double>::add(last - row, width, width, 1, {rest.data(), width},
-                                      simd::strided<double>{inverse.data(), width}.transpose(), &a(row, begin), stride);
+            nn::multiply_by(last - row, width, columns + row * n, n,
+                            simd::strided<Scalar>{inverse.data(), width}.transpose());
         });
     }
     return true;
@@ -79,9 +76,9 @@ struct factor_options {
 };
 
 /// A Hessian made ready for a sweep over its columns: ordered, damped and factored.
-struct hessian_factor {
+template <class Scalar = double> struct basic_hessian_factor {
     /// Upper triangular R with H + damping = R R^T, columns in the order of the sweep. Empty if no damping sufficed.
-    basic_matrix<double> r;
+    basic_matrix<Scalar> r;
     std::vector<std::int32_t> order; ///< column k of the sweep is input `order[k]`
     std::vector<bool> dead;          ///< by input: its diagonal element was exactly 0
     double damping = 0;              ///< relative to the mean diagonal element
@@ -92,14 +89,23 @@ struct hessian_factor {
     void describe(solve_report& report) const {
         report.damping = r.size() > 0 ? damping : 0;
         report.damping_raised = damping_raised;
-        report.dead_columns = r.size() > 0 ? std::ranges::count(dead, true) : 0;
+        report.dead_columns = 0;
+        for (bool const is_dead : dead) {
+            report.dead_columns += r.size() > 0 && is_dead ? 1 : 0;
+        }
         report.fallback = failure;
     }
 };
 
+/// The factor that solvers take, in double.
+using hessian_factor = basic_hessian_factor<>;
+
+// Functions that take a Hessian take what converts to one too; the factor has the type of its numbers.
+
 /// The diagonal of `h`. @throws error naming the input where it is not finite.
-inline basic_vector<double> finite_diagonal(hessian const& h) {
-    basic_vector<double> diagonal = h.diagonal();
+template <class Scalar = double>
+basic_vector<Scalar> finite_diagonal(std::type_identity_t<basic_hessian<Scalar>> const& h) {
+    basic_vector<Scalar> diagonal = h.diagonal();
     for (index_t j = 0; j < diagonal.size(); ++j) {
         if (!std::isfinite(diagonal(j))) {
             throw error("hessian", "input " + std::to_string(j) + " was not finite");
@@ -115,19 +121,22 @@ inline basic_vector<double> finite_diagonal(hessian const& h) {
 ///
 /// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
 /// @throws error when `h` is not finite.
-inline hessian_factor factor(hessian const& h, double damping, std::vector<std::int32_t> order,
-                             executor_ref executor = {}) {
+template <class Scalar = double>
+basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> const& h, double damping,
+                                    std::vector<std::int32_t> order, executor_ref executor = {}) {
     index_t const n = h.features();
     DETENT_EXPECTS(std::ssize(order) == n);
-    basic_vector<double> diagonal = finite_diagonal(h);
-    hessian_factor f;
+    basic_vector<Scalar> diagonal = finite_diagonal<Scalar>(h);
+    basic_hessian_factor<Scalar> f;
     f.order = std::move(order);
     f.dead.resize(static_cast<std::size_t>(n));
+    Scalar trace = 0;
     for (index_t j = 0; j < n; ++j) {
         if (diagonal(j) == 0) {
             f.dead[static_cast<std::size_t>(j)] = true;
             diagonal(j) = 1;
         }
+        trace += diagonal(j);
     }
     if (h.tokens() == 0 || n == 0) {
         f.failure = "no input was ever seen";
@@ -135,7 +144,7 @@ inline hessian_factor factor(hessian const& h, double damping, std::vector<std::
     }
     f.r.resize(n, n);
     for (f.damping = damping;; f.damping = std::clamp(10 * f.damping, 1e-3, 1.0), ++f.damping_raised) {
-        double const added = f.damping * diagonal.mean();
+        Scalar const added = static_cast<Scalar>(f.damping) * (trace / static_cast<Scalar>(n));
         executor.for_pieces(n, 64, [&](index_t begin, index_t end) {
             for (index_t i = begin; i < end; ++i) {
                 auto const a = f.order[static_cast<std::size_t>(i)];
@@ -157,33 +166,37 @@ inline hessian_factor factor(hessian const& h, double damping, std::vector<std::
 }
 
 /// The positions of `values` in their natural order, or by descending value where `descending`.
-inline std::vector<std::int32_t> order_of(basic_vector<double> const& values, bool descending) {
+template <class Scalar> std::vector<std::int32_t> order_of(basic_vector<Scalar> const& values, bool descending) {
     std::vector<std::int32_t> order(static_cast<std::size_t>(values.size()));
     std::iota(order.begin(), order.end(), 0);
     if (descending) {
-        std::ranges::stable_sort(order, [&](auto a, auto b) { return values(a) > values(b); });
+        std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return values(a) > values(b); });
     }
     return order;
 }
 
 /// Orders, damps and factors `h` as `options` say.
-inline hessian_factor factor(hessian const& h, factor_options options = {}, executor_ref executor = {}) {
-    return factor(h, options.damping, order_of(finite_diagonal(h), options.by_activation), executor);
+template <class Scalar = double>
+basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> const& h, factor_options options = {},
+                                    executor_ref executor = {}) {
+    auto order = order_of(finite_diagonal<Scalar>(h), options.by_activation);
+    return factor<Scalar>(h, options.damping, std::move(order), executor);
 }
 
 /// H + damping, up to its scale, from its factor: R R^T with inputs in their natural order, of which only the upper
 /// triangle is there. @throws error when there is no factor.
-inline basic_matrix<double> damped_hessian(hessian_factor const& f, executor_ref executor = {}) {
+template <class Scalar>
+basic_matrix<Scalar> damped_hessian(basic_hessian_factor<Scalar> const& f, executor_ref executor = {}) {
     index_t const n = f.r.rows();
     if (n == 0) {
         throw error("hessian", f.failure);
     }
-    basic_matrix<double> product = basic_matrix<double>::Zero(n, n); // in the order of the sweep
+    basic_matrix<Scalar> product = zero_matrix<Scalar>(n, n); // in the order of the sweep
     executor.for_pieces(n, 64, [&](index_t begin, index_t end) {
-        nn::products<double>::add(end - begin, n, n - begin, 1, {&f.r(begin, begin), n},
-                                  simd::strided<double>{f.r.data() + begin, n}.transpose(), &product(begin, 0), n);
+        nn::products<Scalar>::add(end - begin, n, n - begin, 1, {&f.r(begin, begin), n},
+                                  simd::strided<Scalar>{f.r.data() + begin, n}.transpose(), &product(begin, 0), n);
     });
-    basic_matrix<double> h = basic_matrix<double>::Zero(n, n);
+    basic_matrix<Scalar> h = zero_matrix<Scalar>(n, n);
     for (index_t i = 0; i < n; ++i) {
         for (index_t j = 0; j < n; ++j) {
             auto const [a, b] = std::minmax(f.order[static_cast<std::size_t>(i)], f.order[static_cast<std::size_t>(j)]);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,89 +17,43 @@
 #include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
 #include "detent/nn/products.hpp"
+#include "detent/simd/dot.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// Accumulates H = 2/n sum x x^T over the inputs x of a linear layer, the Hessian of its mean squared output error
-/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in double; only
-/// the upper triangle is kept, and the same bits come out for any executor.
-class hessian {
+/// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in `Scalar`;
+/// only the upper triangle is kept, and the same bits come out for any executor.
+template <class Scalar = double> class basic_hessian {
 public:
-    hessian() = default;
-    explicit hessian(index_t features) : sum_(basic_matrix<double>::Zero(features, features)) {}
+    basic_hessian() = default;
+    explicit basic_hessian(index_t features) : sum_(zero_matrix<Scalar>(features, features)) {}
 
     /// From what `sum()` and `tokens()` of another one said. @throws error when `sum` is not square or not finite, or
     /// `tokens` negative.
-    hessian(basic_matrix<double> sum, index_t tokens) : sum_(std::move(sum)), tokens_(tokens) {
-        if (sum_.rows() != sum_.cols()) {
-            throw error("hessian", "is not square but " + std::to_string(sum_.rows()) + " x " +
-                                       std::to_string(sum_.cols()));
-        }
-        if (tokens < 0) {
-            throw error("hessian", "has seen " + std::to_string(tokens) + " tokens");
-        }
-        clear_lower(0, features());
-        if (!sum_.allFinite()) {
-            throw error("hessian", "is not finite");
-        }
-    }
+    basic_hessian(basic_matrix<Scalar> sum, index_t tokens);
 
     /// The Hessian of `activations` (token, feature).
-    static hessian of(matrix_view activations, executor_ref executor = {}) {
-        hessian h(activations.cols());
+    static basic_hessian of(matrix_view activations, executor_ref executor = {}) {
+        basic_hessian h(activations.cols());
         h.add(activations, executor);
         return h;
     }
 
     /// Adds inputs (token, feature). @throws error when the number of features differs.
-    void add(matrix_view x, executor_ref executor = {}) {
-        if (x.cols() != features()) {
-            throw error("hessian", "expected inputs of " + std::to_string(features()) + " features, got " +
-                                       std::to_string(x.cols()));
-        }
-        if (x.rows() == 0) {
-            return;
-        }
-        simd::strided<float> const inputs{x.data(), x.outerStride()};
-        // A task is a square tile of the triangle; smaller where there are few.
-        index_t const width = std::clamp<index_t>(ceil_div(features(), 8), 64, 256);
-        index_t const tiles = ceil_div(features(), width);
-        executor.for_each(tiles * tiles, [&](index_t tile) {
-            index_t const row = tile / tiles * width;
-            index_t const col = tile % tiles * width;
-            if (row > col) {
-                return;
-            }
-            nn::products<float, double>::add(std::min(width, features() - row), std::min(width, features() - col),
-                                             x.rows(), 1, inputs.block(0, row).transpose(), inputs.block(0, col),
-                                             &sum_(row, col), sum_.outerStride(),
-                                             row == col ? simd::part::upper : simd::part::all);
-            if (row == col) {
-                clear_lower(row, std::min(row + width, features()));
-            }
-        });
-        tokens_ += x.rows();
-    }
+    void add(matrix_view x, executor_ref executor = {});
 
     /// Adds inputs (token, feature), row by row. @throws error when their number is no multiple of the features.
     void add(std::span<half const> x, executor_ref executor = {}) { add_halves(x, executor); }
     void add(std::span<bfloat16 const> x, executor_ref executor = {}) { add_halves(x, executor); }
 
     /// Adds what another Hessian has seen. @throws error when the number of features differs.
-    hessian& operator+=(hessian const& other) {
-        if (other.features() != features()) {
-            throw error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
-                                       std::to_string(other.features()));
-        }
-        sum_ += other.sum_;
-        tokens_ += other.tokens_;
-        return *this;
-    }
+    basic_hessian& operator+=(basic_hessian const& other);
 
     /// The Hessian of only these inputs, ascending.
-    hessian restricted_to(std::vector<std::int32_t> const& inputs) const {
-        DETENT_EXPECTS(std::ranges::is_sorted(inputs));
-        hessian part(std::ssize(inputs));
+    basic_hessian restricted_to(std::vector<std::int32_t> const& inputs) const {
+        DETENT_EXPECTS(std::is_sorted(inputs.begin(), inputs.end()));
+        basic_hessian part(std::ssize(inputs));
         for (index_t i = 0; i < part.features(); ++i) {
             for (index_t j = i; j < part.features(); ++j) {
                 part.sum_(i, j) = sum_(inputs[static_cast<std::size_t>(i)], inputs[static_cast<std::size_t>(j)]);
@@ -108,9 +64,11 @@ public:
     }
 
     /// Makes it `h` (in, in), of which the upper triangle is read; the number of tokens stays.
-    void replace_hessian(basic_matrix<double> h) {
+    void replace_hessian(basic_matrix<Scalar> h) {
         sum_ = std::move(h);
-        sum_ /= scale();
+        for (index_t k = 0; k < sum_.size(); ++k) {
+            sum_.data()[k] /= scale();
+        }
         clear_lower(0, features());
     }
 
@@ -118,35 +76,24 @@ public:
     /// How many inputs it has seen.
     index_t tokens() const { return tokens_; }
     /// sum x x^T (in, in), not scaled; zero below the diagonal.
-    basic_matrix<double> const& sum() const { return sum_; }
+    basic_matrix<Scalar> const& sum() const { return sum_; }
     /// What `sum()` is multiplied by to give H.
-    double scale() const { return tokens_ > 0 ? 2.0 / static_cast<double>(tokens_) : 0.0; }
+    Scalar scale() const { return tokens_ > 0 ? Scalar{2} / static_cast<Scalar>(tokens_) : Scalar{0}; }
 
     /// H at row `i`, column `j`.
-    double operator()(index_t i, index_t j) const { return scale() * (i <= j ? sum_(i, j) : sum_(j, i)); }
+    Scalar operator()(index_t i, index_t j) const { return scale() * (i <= j ? sum_(i, j) : sum_(j, i)); }
 
     /// The diagonal of H.
-    basic_vector<double> diagonal() const { return scale() * sum_.diagonal(); }
+    basic_vector<Scalar> diagonal() const {
+        basic_vector<Scalar> d(features());
+        for (index_t j = 0; j < features(); ++j) {
+            d(j) = scale() * sum_(j, j);
+        }
+        return d;
+    }
 
     /// 0.5 tr(D H D^T): the mean over the inputs of |D x|^2, for D (out, in).
-    double quadratic(matrix_view d, executor_ref executor = {}) const {
-        DETENT_EXPECTS(d.cols() == features());
-        constexpr index_t rows_per_task = 128;
-        constexpr index_t width = 256;
-        basic_vector<double> part = basic_vector<double>::Zero(ceil_div(d.rows(), rows_per_task));
-        executor.for_pieces(d.rows(), rows_per_task, [&](index_t begin, index_t end) {
-            basic_matrix<double> const rows = d.middleRows(begin, end - begin).cast<double>(); // (end - begin, in)
-            basic_matrix<double> product = basic_matrix<double>::Zero(rows.rows(), rows.cols()); // with the triangle
-            for (index_t col = 0; col < features(); col += width) {
-                index_t const last = std::min(col + width, features());
-                nn::products<double>::add(rows.rows(), last - col, last, 1, {rows.data(), rows.outerStride()},
-                                          {&sum_(0, col), sum_.outerStride()}, &product(0, col), product.outerStride());
-            }
-            part(begin / rows_per_task) =
-                2 * product.cwiseProduct(rows).sum() - (rows.cwiseAbs2() * sum_.diagonal()).sum();
-        });
-        return 0.5 * scale() * part.sum();
-    }
+    double quadratic(matrix_view d, executor_ref executor = {}) const;
 
 private:
     template <class Half> void add_halves(std::span<Half const> x, executor_ref executor) {
@@ -159,20 +106,114 @@ private:
         matrix run; // (token, feature)
         for (index_t t = 0; t < tokens; t += at_once) {
             run.resize(std::min(at_once, tokens - t), features());
-            auto const halves =
-                x.subspan(static_cast<std::size_t>(t * features()), static_cast<std::size_t>(run.size()));
-            std::ranges::transform(halves, run.data(), [](Half v) { return static_cast<float>(v); });
+            Half const* const halves = x.data() + t * features();
+            for (index_t k = 0; k < run.size(); ++k) {
+                run.data()[k] = static_cast<float>(halves[k]);
+            }
             add(run, executor);
         }
     }
 
+    /// Rows [begin, end) become 0 between column `begin` and the diagonal.
     void clear_lower(index_t begin, index_t end) {
-        sum_.block(begin, begin, end - begin, end - begin).triangularView<Eigen::StrictlyLower>().setZero();
+        for (index_t row = begin; row < end; ++row) {
+            std::fill_n(&sum_(row, begin), row - begin, Scalar{0});
+        }
     }
 
-    basic_matrix<double> sum_; // (in, in), upper triangular
+    basic_matrix<Scalar> sum_; // (in, in), upper triangular
     index_t tokens_ = 0;
 };
+
+/// The Hessian that solvers take, with sums in double.
+using hessian = basic_hessian<>;
+
+template <class Scalar>
+basic_hessian<Scalar>::basic_hessian(basic_matrix<Scalar> sum, index_t tokens) : sum_(std::move(sum)), tokens_(tokens) {
+    if (sum_.rows() != sum_.cols()) {
+        throw error("hessian",
+                    "is not square but " + std::to_string(sum_.rows()) + " x " + std::to_string(sum_.cols()));
+    }
+    if (tokens < 0) {
+        throw error("hessian", "has seen " + std::to_string(tokens) + " tokens");
+    }
+    clear_lower(0, features());
+    if (!all_finite(sum_.data(), sum_.size())) {
+        throw error("hessian", "is not finite");
+    }
+}
+
+template <class Scalar> void basic_hessian<Scalar>::add(matrix_view x, executor_ref executor) {
+    if (x.cols() != features()) {
+        throw error("hessian",
+                    "expected inputs of " + std::to_string(features()) + " features, got " + std::to_string(x.cols()));
+    }
+    if (x.rows() == 0) {
+        return;
+    }
+    simd::strided<float> const inputs{x.data(), x.outerStride()};
+    // A task is a square tile of the triangle; smaller where there are few.
+    index_t const width = std::clamp<index_t>(ceil_div(features(), 8), 64, 256);
+    index_t const tiles = ceil_div(features(), width);
+    executor.for_each(tiles * tiles, [&](index_t tile) {
+        index_t const row = tile / tiles * width;
+        index_t const col = tile % tiles * width;
+        if (row > col) {
+            return;
+        }
+        nn::products<float, Scalar>::add(std::min(width, features() - row), std::min(width, features() - col), x.rows(),
+                                         1, inputs.block(0, row).transpose(), inputs.block(0, col), &sum_(row, col),
+                                         sum_.outerStride(), row == col ? simd::part::upper : simd::part::all);
+        if (row == col) {
+            clear_lower(row, std::min(row + width, features()));
+        }
+    });
+    tokens_ += x.rows();
+}
+
+template <class Scalar> basic_hessian<Scalar>& basic_hessian<Scalar>::operator+=(basic_hessian const& other) {
+    if (other.features() != features()) {
+        throw error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
+                                   std::to_string(other.features()));
+    }
+    for (index_t k = 0; k < sum_.size(); ++k) {
+        sum_.data()[k] += other.sum_.data()[k];
+    }
+    tokens_ += other.tokens_;
+    return *this;
+}
+
+template <class Scalar> double basic_hessian<Scalar>::quadratic(matrix_view d, executor_ref executor) const {
+    DETENT_EXPECTS(d.cols() == features());
+    constexpr index_t rows_per_task = 128;
+    constexpr index_t width = 256;
+    index_t const in = features();
+    basic_vector<Scalar> half_diagonal(in);
+    for (index_t j = 0; j < in; ++j) {
+        half_diagonal(j) = sum_(j, j) / 2;
+    }
+    std::vector<double> part(static_cast<std::size_t>(ceil_div(d.rows(), rows_per_task)));
+    executor.for_pieces(d.rows(), rows_per_task, [&](index_t begin, index_t end) {
+        basic_matrix<Scalar> const rows = converted<Scalar>(middle_rows(d, begin, end - begin)); // (end - begin, in)
+        basic_matrix<Scalar> product = zero_matrix<Scalar>(end - begin, in);                     // with the triangle
+        for (index_t col = 0; col < in; col += width) {
+            index_t const last = std::min(col + width, in);
+            nn::products<Scalar>::add(end - begin, last - col, last, 1, {rows.data(), in}, {sum_.data() + col, in},
+                                      product.data() + col, in);
+        }
+        double sum = 0;
+        for (index_t row = 0; row < end - begin; ++row) {
+            Scalar const* const x = rows.data() + row * in;
+            Scalar* const y = product.data() + row * in;
+            for (index_t j = 0; j < in; ++j) { // what is beside the diagonal stands for both sides
+                y[j] -= x[j] * half_diagonal(j);
+            }
+            sum += static_cast<double>(simd::dot(x, y, in));
+        }
+        part[static_cast<std::size_t>(begin / rows_per_task)] = sum;
+    });
+    return static_cast<double>(scale()) * std::accumulate(part.begin(), part.end(), 0.0);
+}
 
 /// @throws error when a Hessian of so many features cannot be that of the inputs of `w` (out, in).
 inline void expect_features(index_t features, matrix_view w) {

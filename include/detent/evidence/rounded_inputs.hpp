@@ -10,8 +10,10 @@
 namespace detent::inline DETENT_ABI {
 
 /// What a layer knows of its inputs `x` (token, in) when they are rounded by `input`, and were not.
-inline layer_inputs rounded_inputs(matrix_view x, activation_quantizer const& input, executor_ref executor = {}) {
-    layer_inputs seen(x.cols());
+template <class Scalar = double>
+basic_layer_inputs<Scalar> rounded_inputs(matrix_view x, activation_quantizer const& input,
+                                          executor_ref executor = {}) {
+    basic_layer_inputs<Scalar> seen(x.cols());
     seen.add(input.round(x, executor), x, executor);
     return seen;
 }

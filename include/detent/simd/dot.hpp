@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include <xsimd/xsimd.hpp>
 
 #include "detent/core/index.hpp"
@@ -36,7 +38,7 @@ template <class T> T dot(T const* a, T const* b, index_t n) noexcept {
     return sum;
 }
 
-/// y += factor x, for `n` numbers.
+/// y += factor x, for `n` numbers. The bits of each do not depend on where it lies.
 template <class T> void add_multiple(T factor, T const* x, T* y, index_t n) noexcept {
     using batch = xsimd::batch<T>;
     constexpr auto lanes = static_cast<index_t>(batch::size);
@@ -45,8 +47,13 @@ template <class T> void add_multiple(T factor, T const* x, T* y, index_t n) noex
     for (; i + lanes <= n; i += lanes) {
         xsimd::fma(f, batch::load_unaligned(x + i), batch::load_unaligned(y + i)).store_unaligned(y + i);
     }
-    for (; i < n; ++i) {
-        y[i] += factor * x[i];
+    if (i < n) { // by the same instruction, which may round once where a product and a sum round twice
+        alignas(64) T from[batch::size] = {};
+        alignas(64) T to[batch::size] = {};
+        std::copy(x + i, x + n, from);
+        std::copy(y + i, y + n, to);
+        xsimd::fma(f, batch::load_aligned(from), batch::load_aligned(to)).store_aligned(to);
+        std::copy_n(to, n - i, y + i);
     }
 }
 

@@ -2,8 +2,11 @@
 
 #pragma once
 
-#include "detent/solver/gptq.hpp"
+#include <algorithm>
+
 #include "detent/evidence/layer_inputs.hpp"
+#include "detent/nn/triangular.hpp"
+#include "detent/solver/gptq.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -18,11 +21,12 @@ enum class correction {
 ///     W* = W + a W N R^-1 = W + a W C H^-1,
 /// the solution of min |W X~ - W* X|^2 + damping |W* - W|^2 for a = 1. Of a correction by later columns, only what is
 /// strictly above the diagonal of N counts.
-inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessian_factor const& f,
-                                double strength, correction kind, executor_ref executor = {}) {
+template <class Scalar>
+matrix corrected_weights(matrix_view w, basic_layer_inputs<Scalar> const& known, basic_hessian_factor<Scalar> const& f,
+                         double strength, correction kind, executor_ref executor = {}) {
     index_t const in = w.cols();
-    basic_matrix<double> const c = known.difference();
-    basic_matrix<double> n(in, in); // N, in the order of the sweep
+    basic_matrix<Scalar> const c = known.difference();
+    basic_matrix<Scalar> n(in, in); // N, in the order of the sweep
     constexpr index_t piece = 128;
     executor.for_pieces(in, piece, [&](index_t begin, index_t end) {
         for (index_t i = begin; i < end; ++i) {
@@ -30,22 +34,23 @@ inline matrix corrected_weights(matrix_view w, layer_inputs const& known, hessia
                 n(i, j) = c(f.order[static_cast<std::size_t>(i)], f.order[static_cast<std::size_t>(j)]);
             }
         }
-        auto rows = n.middleRows(begin, end - begin);
-        f.r.transpose().triangularView<Eigen::Lower>().solveInPlace<Eigen::OnTheRight>(rows);
+        nn::divide_by_transposed_upper(end - begin, in, &n(begin, 0), in, f.r.data(), in);
         for (index_t i = begin; i < end && kind == correction::later_columns; ++i) {
-            n.row(i).head(i + 1).setZero();
+            std::fill_n(&n(i, 0), i + 1, Scalar{0});
         }
     });
     matrix corrected = w; // (out, in)
     executor.for_pieces(w.rows(), piece, [&](index_t begin, index_t end) {
-        matrix const ordered = take_columns(w.middleRows(begin, end - begin), f.order);
-        basic_matrix<double> const rows = strength * ordered.cast<double>();      // (end - begin, in)
-        basic_matrix<double> moved = basic_matrix<double>::Zero(rows.rows(), in); // (end - begin, in)
-        nn::products<double>::add(rows.rows(), in, in, 1, {rows.data(), in}, {n.data(), in}, moved.data(), in);
-        f.r.triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(moved);
-        for (index_t j = 0; j < in; ++j) {
-            auto column = corrected.col(f.order[static_cast<std::size_t>(j)]);
-            column.segment(begin, end - begin) += moved.col(j).cast<float>();
+        index_t const rows = end - begin;
+        auto const ordered = converted<Scalar>(take_columns(middle_rows(w, begin, rows), f.order)); // (rows, in)
+        basic_matrix<Scalar> moved = zero_matrix<Scalar>(rows, in);
+        nn::products<Scalar>::add(rows, in, in, 1, {ordered.data(), in}, {n.data(), in}, moved.data(), in);
+        nn::divide_by_upper(rows, in, moved.data(), in, f.r.data(), in);
+        for (index_t row = 0; row < rows; ++row) {
+            for (index_t j = 0; j < in; ++j) {
+                corrected(begin + row, f.order[static_cast<std::size_t>(j)]) +=
+                    static_cast<float>(static_cast<Scalar>(strength) * moved(row, j));
+            }
         }
     });
     return corrected;
@@ -76,7 +81,7 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
             throw error("inputs", "of the float stream are needed too");
         }
         matrix const corrected = corrected_weights(w, known, f, strength, Kind, executor);
-        if (w.allFinite() && !corrected.allFinite()) {
+        if (all_finite(w) && !all_finite(corrected)) {
             throw error("corrected weights", "are not finite; a larger damping may help");
         }
         return corrected;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <iterator>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -38,85 +39,14 @@ template <class Scalar = double> struct gptq {
 
     /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
     /// the report says so. @throws error when a weight or `h` is not finite, or their sizes differ.
-    solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const {
-        expect_features(h.features(), w); // before the work
-        return solve(w, factor(h, factoring(), executor), p, executor);
-    }
+    solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const;
 
     /// How `solve` factors the Hessian.
     factor_options factoring() const { return {damping, activation_order}; }
 
     /// Codes and scales for `w` from the Hessian factored as `factoring` says, which layers that read the same inputs
     /// can share.
-    solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const {
-        expect_features(std::ssize(f.order), w);
-        solution s = p.begin(w);
-        if (f.r.size() == 0) {
-            s = rtn{}.solve(w, {}, p, executor);
-            f.describe(s.report);
-            return s;
-        }
-        f.describe(s.report);
-        bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups && !p.placed();
-        if (!fit_on_the_way) {
-            p.fit_all(w, s, executor);
-        } else if (activation_order) {
-            s.map = input_map(permutation{f.order}, w.cols());
-        }
-        auto const& r = in_scalar(f.r);
-
-        std::vector<std::int32_t> stored = f.order; // where each column of the sweep is stored
-        if (!s.map.empty()) {
-            std::iota(stored.begin(), stored.end(), 0);
-        }
-        // Pieces are large, since each reads the whole factor, and no power of 2, which caches take badly.
-        index_t const share = std::clamp<index_t>(ceil_div(w.rows(), executor.workers()), 16, 504);
-        index_t const piece = fit_on_the_way ? ceil_div(share, s.tile.rows) * s.tile.rows : share; // whole tiles to fit
-        basic_vector<double> losses(w.rows());
-        auto const make_sweep = [&] {
-            column_sweep<Scalar> sweep(r);
-            sweep.group = fit_on_the_way ? s.tile.cols : 0;
-            sweep.stale = stale_columns;
-            sweep.leaf = leaf;
-            return sweep;
-        };
-        executor.for_pieces(w.rows(), piece, make_sweep, [&](auto& sweep, index_t first, index_t last) {
-            index_t const rows = last - first;
-            float_vector scales(rows);
-            float_vector zeros(rows);
-            index_t tile_col = -1;                                                     // of `scales` and `zeros`
-            Eigen::Matrix<code, Eigen::Dynamic, Eigen::Dynamic> codes(rows, w.cols()); // in the order of the sweep
-            auto const fit = [&](index_t begin, index_t, matrix const& group) {
-                for (index_t row = 0; row < rows; row += s.tile.rows) {
-                    s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
-                                 p.fit(group.middleRows(row, std::min(s.tile.rows, rows - row)), {first + row, begin}));
-                }
-            };
-            auto const round = [&](index_t j, float const* t, float* q) {
-                if (index_t const now = s.tile_at(stored[static_cast<std::size_t>(j)]); now != tile_col) {
-                    tile_col = now;
-                    for (index_t row = 0; row < rows; ++row) {
-                        tile_scale const shared = s.scales.at((first + row) / s.tile.rows, tile_col);
-                        scales(row) = shared.scale;
-                        zeros(row) = shared.zero;
-                    }
-                }
-                p.round(rows, t, scales.data(), zeros.data(), codes.col(j).data(), q);
-            };
-            losses.segment(first, rows) = sweep.run(w.middleRows(first, rows), f.order, fit, round);
-            constexpr index_t block = 64; // columns at once: a transposition meets few cache lines at a time
-            for (index_t begin = 0; begin < w.cols(); begin += block) {
-                for (index_t row = 0; row < rows; ++row) {
-                    code* const target = &s.code_at(first + row, 0);
-                    for (index_t j = begin; j < std::min(begin + block, w.cols()); ++j) {
-                        target[stored[static_cast<std::size_t>(j)]] = codes(row, j);
-                    }
-                }
-            }
-        });
-        s.report.loss = losses.sum();
-        return s;
-    }
+    solution solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor = {}) const;
 
     friend constexpr bool operator==(gptq const&, gptq const&) = default;
 
@@ -124,7 +54,93 @@ private:
     static basic_matrix<double> const& in_scalar(basic_matrix<double> const& r) requires std::same_as<Scalar, double> {
         return r;
     }
-    static basic_matrix<Scalar> in_scalar(basic_matrix<double> const& r) { return r.template cast<Scalar>(); }
+    static basic_matrix<Scalar> in_scalar(basic_matrix<double> const& r) { return to_float(r); }
+
+    /// Writes the `codes` of columns one after the other to so many `rows` of `s` from `first` on, where column j of
+    /// them is `stored[j]`.
+    static void store(std::vector<code> const& codes, index_t rows, std::vector<std::int32_t> const& stored,
+                      index_t first, solution& s) {
+        constexpr index_t block = 64; // columns at once: a transposition meets few cache lines at a time
+        index_t const in = std::ssize(stored);
+        for (index_t begin = 0; begin < in; begin += block) {
+            for (index_t row = 0; row < rows; ++row) {
+                code* const target = &s.code_at(first + row, 0);
+                for (index_t j = begin; j < std::min(begin + block, in); ++j) {
+                    target[stored[static_cast<std::size_t>(j)]] = codes[static_cast<std::size_t>(j * rows + row)];
+                }
+            }
+        }
+    }
 };
+
+template <class Scalar>
+solution gptq<Scalar>::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
+    expect_features(h.features(), w); // before the work
+    return solve(w, factor(h, factoring(), executor), p, executor);
+}
+
+template <class Scalar>
+solution gptq<Scalar>::solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor) const {
+    expect_features(std::ssize(f.order), w);
+    solution s = p.begin(w);
+    if (f.r.size() == 0) {
+        s = rtn{}.solve(w, {}, p, executor);
+        f.describe(s.report);
+        return s;
+    }
+    f.describe(s.report);
+    bool const fit_on_the_way = s.tile.cols < w.cols() && !static_groups && !p.placed();
+    if (!fit_on_the_way) {
+        p.fit_all(w, s, executor);
+    } else if (activation_order) {
+        s.map = input_map(permutation{f.order}, w.cols());
+    }
+    auto const& r = in_scalar(f.r);
+
+    std::vector<std::int32_t> stored = f.order; // where each column of the sweep is stored
+    if (!s.map.empty()) {
+        std::iota(stored.begin(), stored.end(), 0);
+    }
+    // Pieces are large, since each reads the whole factor, and no power of 2, which caches take badly.
+    index_t const share = std::clamp<index_t>(ceil_div(w.rows(), executor.workers()), 16, 504);
+    index_t const piece = fit_on_the_way ? ceil_div(share, s.tile.rows) * s.tile.rows : share; // whole tiles to fit
+    std::vector<double> losses(static_cast<std::size_t>(w.rows()));
+    auto const make_sweep = [&] {
+        column_sweep<Scalar> sweep(r);
+        sweep.group = fit_on_the_way ? s.tile.cols : 0;
+        sweep.stale = stale_columns;
+        sweep.leaf = leaf;
+        return sweep;
+    };
+    executor.for_pieces(w.rows(), piece, make_sweep, [&](auto& sweep, index_t first, index_t last) {
+        index_t const rows = last - first;
+        float_vector scales(rows);
+        float_vector zeros(rows);
+        index_t tile_col = -1;                                              // of `scales` and `zeros`
+        std::vector<code> codes(static_cast<std::size_t>(w.cols() * rows)); // by columns, in the order of the sweep
+        auto const fit = [&](index_t begin, index_t, matrix const& group) {
+            for (index_t row = 0; row < rows; row += s.tile.rows) {
+                s.scales.set((first + row) / s.tile.rows, begin / s.tile.cols,
+                             p.fit(middle_rows(group, row, std::min(s.tile.rows, rows - row)), {first + row, begin}));
+            }
+        };
+        auto const round = [&](index_t j, float const* t, float* q) {
+            if (index_t const now = s.tile_at(stored[static_cast<std::size_t>(j)]); now != tile_col) {
+                tile_col = now;
+                for (index_t row = 0; row < rows; ++row) {
+                    tile_scale const shared = s.scales.at((first + row) / s.tile.rows, tile_col);
+                    scales(row) = shared.scale;
+                    zeros(row) = shared.zero;
+                }
+            }
+            p.round(rows, t, scales.data(), zeros.data(), codes.data() + j * rows, q);
+        };
+        auto const& loss = sweep.run(middle_rows(w, first, rows), f.order, fit, round);
+        std::copy_n(loss.data(), rows, losses.data() + first);
+        store(codes, rows, stored, first, s);
+    });
+    s.report.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+    return s;
+}
 
 } // namespace detent::inline DETENT_ABI

@@ -9,26 +9,31 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/products.hpp"
+#include "detent/nn/triangular.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// The lower triangle of (R R^T)^-1 = R^-T R^-1 for an upper triangular `r` (in, in); what lies above is 0.
-inline basic_matrix<double> inverse_from_factor(basic_matrix<double> const& r, executor_ref executor = {}) {
+template <class Scalar>
+basic_matrix<Scalar> inverse_from_factor(basic_matrix<Scalar> const& r, executor_ref executor = {}) {
     index_t const n = r.rows();
-    constexpr index_t panel = 64; // columns of R^-1, then rows of the result, that one task owns
-    basic_matrix<double> inverse_r = basic_matrix<double>::Zero(n, n); // (in, in), upper triangular
+    constexpr index_t panel = 64;                               // rows of R^-1, then of the result, that one task owns
+    basic_matrix<Scalar> inverse_r = zero_matrix<Scalar>(n, n); // (in, in), upper triangular
     executor.for_pieces(n, panel, [&](index_t begin, index_t end) {
-        auto columns = inverse_r.block(0, begin, end, end - begin);
-        columns.diagonal(-begin).setOnes();
-        r.topLeftCorner(end, end).triangularView<Eigen::Upper>().solveInPlace(columns);
+        for (index_t row = begin; row < end; ++row) {
+            inverse_r(row, row) = 1;
+        }
+        nn::divide_by_upper(end - begin, n - begin, &inverse_r(begin, begin), n, &r(begin, begin), n);
     });
-    basic_matrix<double> inverse = basic_matrix<double>::Zero(n, n); // (in, in), lower triangle
+    basic_matrix<Scalar> inverse = zero_matrix<Scalar>(n, n); // (in, in), lower triangle
     executor.for_pieces(n, panel, [&](index_t begin, index_t end) {
-        nn::products<double>::add(end - begin, end, end, 1,
-                                  simd::strided<double>{inverse_r.data() + begin, n}.transpose(), {inverse_r.data(), n},
+        nn::products<Scalar>::add(end - begin, end, end, 1,
+                                  simd::strided<Scalar>{inverse_r.data() + begin, n}.transpose(), {inverse_r.data(), n},
                                   &inverse(begin, 0), n);
+        for (index_t row = begin; row < end; ++row) {
+            std::fill_n(inverse.data() + row * n + row + 1, end - row - 1, Scalar{0});
+        }
     });
-    inverse.triangularView<Eigen::StrictlyUpper>().setZero();
     return inverse;
 }
 
@@ -38,13 +43,13 @@ inline basic_matrix<double> inverse_from_factor(basic_matrix<double> const& r, e
 /// The last coordinate takes the place of the one removed, so that G stays dense. Steps are gathered and applied to its
 /// lower triangle many at a time, as one matrix product: in^3/3 flops until F is empty. Until then a column is brought
 /// up to date when it is asked for, and the diagonal always is.
-class shrinking_inverse {
+template <class Scalar = double> class basic_shrinking_inverse {
 public:
     /// A step of elimination, a column.
-    using step = Eigen::Map<basic_vector<double> const>;
+    using step = Eigen::Map<basic_vector<Scalar> const>;
 
-    /// Room for `n` coordinates and `delay` gathered steps: n^2 + delay n doubles.
-    shrinking_inverse(index_t n, index_t delay)
+    /// Room for `n` coordinates and `delay` gathered steps: n^2 + delay n numbers.
+    basic_shrinking_inverse(index_t n, index_t delay)
         // Rows a power of two apart would compete for the same few lines of a cache.
         : stride_(ceil_div(n, index_t{8}) * 8 + 8), g_(n, stride_), steps_(delay, stride_), at_j_(delay) {
         DETENT_EXPECTS(delay > 0);
@@ -52,7 +57,7 @@ public:
 
     /// Starts again with all coordinates. `inverse` is H^-1 (in, in), of which the lower triangle is read, and `least`
     /// has 1 / H_jj, which bounds G_jj from below for every F: a bound that rounding errors are held to.
-    void reset(basic_matrix<double> const& inverse, basic_vector<double> const& least) {
+    void reset(basic_matrix<Scalar> const& inverse, basic_vector<Scalar> const& least) {
         size_ = inverse.rows();
         gathered_ = 0;
         for (index_t i = 0; i < size_; ++i) {
@@ -76,7 +81,7 @@ public:
             apply();
         }
         index_t const last = --size_;
-        Eigen::Map<basic_vector<double>> u(steps_.row(gathered_).data(), last);
+        Eigen::Map<basic_vector<Scalar>> u(steps_.row(gathered_).data(), last);
         auto const earlier = steps_.topLeftCorner(gathered_, last);
         auto at_j = at_j_.head(gathered_); // the part of column j that earlier steps take away, as coefficients
         at_j = steps_.col(j).head(gathered_);
@@ -106,8 +111,8 @@ private:
         constexpr index_t panel = 128; // rows; few enough that little is computed above the diagonal
         for (index_t begin = 0; begin < size_; begin += panel) {
             index_t const end = std::min(size_, begin + panel);
-            nn::products<double>::add(end - begin, end, gathered_, -1,
-                                      simd::strided<double>{steps_.data() + begin, stride_}.transpose(),
+            nn::products<Scalar>::add(end - begin, end, gathered_, -1,
+                                      simd::strided<Scalar>{steps_.data() + begin, stride_}.transpose(),
                                       {steps_.data(), stride_}, &g_(begin, 0), stride_);
         }
         gathered_ = 0;
@@ -116,11 +121,14 @@ private:
     index_t stride_;
     index_t size_ = 0;
     index_t gathered_ = 0;
-    basic_matrix<double> g_;     // (in, stride), strictly lower triangle as of the last `apply`
-    basic_matrix<double> steps_; // (delay, stride), the gathered u
-    basic_vector<double> at_j_;  // (delay)
-    basic_vector<double> diagonal_;
-    basic_vector<double> least_;
+    basic_matrix<Scalar> g_;     // (in, stride), strictly lower triangle as of the last `apply`
+    basic_matrix<Scalar> steps_; // (delay, stride), the gathered u
+    basic_vector<Scalar> at_j_;  // (delay)
+    basic_vector<Scalar> diagonal_;
+    basic_vector<Scalar> least_;
 };
+
+/// The one of `obq`, in double.
+using shrinking_inverse = basic_shrinking_inverse<>;
 
 } // namespace detent::inline DETENT_ABI

@@ -10,6 +10,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/function_ref.hpp"
 #include "detent/nn/products.hpp"
+#include "detent/simd/dot.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -40,16 +41,7 @@ public:
     /// Sweeps all columns of the weights `w` (rows, in) in the order that `order` says, which is that of the factor.
     /// Returns the loss of each row, 0.5 sum_j (R_jj (t_j - q_j))^2. May be called again for other rows.
     basic_vector<double> const& run(matrix_view w, std::vector<std::int32_t> const& order, fit_group fit,
-                                    round_column round) {
-        DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0 && w.cols() == r_.cols());
-        load(w, order);
-        carried_.setZero(w.rows(), w.cols());
-        t_.resize(w.rows());
-        q_.resize(w.rows());
-        losses_.setZero(w.rows());
-        run(0, w.cols(), fit, round);
-        return losses_;
-    }
+                                    round_column round);
 
 private:
     void load(matrix_view w, std::vector<std::int32_t> const& order) {
@@ -76,7 +68,7 @@ private:
         if (n <= leaf && !several_groups) {
             for (index_t j = begin; j < end; ++j) {
                 step(j, round);
-                carried_.middleCols(j + 1, end - j - 1).noalias() += e_.col(j) * r_.row(j).segment(j + 1, end - j - 1);
+                add_multiples(j, end, 1, e_.data() + j * e_.rows(), carried_.data() + j * e_.rows());
             }
             return;
         }
@@ -85,6 +77,16 @@ private:
         run(begin, middle, fit, round);
         add_product(middle, end, 1, e_.col(begin).data(), begin, middle, carried_.col(middle).data());
         run(middle, end, fit, round);
+    }
+
+    /// Adds `factor` times column `j` at `from` times R_(j, j+1..end) to the columns behind the one at `to`, column by
+    /// column.
+    void add_multiples(index_t j, index_t end, Scalar factor, Scalar const* from, Scalar* to) {
+        index_t const rows = e_.rows();
+        Scalar const* const r = r_.data() + j * r_.cols();
+        for (index_t k = j + 1; k < end; ++k) {
+            simd::add_multiple(factor * r[k], from, to + (k - j) * rows, rows);
+        }
     }
 
     /// Adds `factor` times E R_(from..to, begin..end) to the columns [begin, end) at `sum`, where E are the columns
@@ -101,24 +103,35 @@ private:
     /// w + E R_known R_rest^-1: what the sweep of the published algorithm has in place of w when it gets there.
     matrix current(index_t begin, index_t end) {
         index_t const known = stale > 0 ? begin / stale * stale : begin;
-        columns moved = carried_.middleCols(begin, end - begin); // (rows, end - known)
+        index_t const rows = e_.rows();
+        Scalar const* const carried = carried_.data() + begin * rows;
+        std::vector<Scalar> moved(static_cast<std::size_t>((end - known) * rows)); // (rows, end - known), by columns
         if (known < begin) {
-            moved = columns::Zero(e_.rows(), end - known);
             add_product(known, end, 1, e_.data(), 0, known, moved.data());
+        } else {
+            std::copy_n(carried, moved.size(), moved.data());
         }
         divide(known, end, moved.data());
-        return (e_.middleCols(begin, end - begin) + moved.rightCols(end - begin)).template cast<float>();
+        matrix weights(rows, end - begin);
+        Scalar const* const e = e_.data() + begin * rows;
+        Scalar const* const change = moved.data() + (begin - known) * rows;
+        for (index_t row = 0; row < rows; ++row) {
+            for (index_t j = 0; j < weights.cols(); ++j) {
+                weights(row, j) = static_cast<float>(e[j * rows + row] + change[j * rows + row]);
+            }
+        }
+        return weights;
     }
 
     /// Multiplies the columns [begin, end) at `x` by the inverse of R_(begin..end, begin..end), in place.
     void divide(index_t begin, index_t end, Scalar* x) {
         index_t const rows = e_.rows();
-        if (end - begin <= 16) { // not Eigen's solve, which rounds a row differently with others beside it
-            Eigen::Map<columns> part(x, rows, end - begin);
-            for (index_t j = begin; j < end; ++j) {
-                auto column = part.col(j - begin);
-                column /= r_(j, j);
-                part.rightCols(end - j - 1).noalias() -= column * r_.row(j).segment(j + 1, end - j - 1);
+        if (end - begin <= 16) {
+            for (index_t j = begin; j < end; ++j, x += rows) {
+                for (index_t row = 0; row < rows; ++row) {
+                    x[row] /= r_(j, j);
+                }
+                add_multiples(j, end, -1, x, x);
             }
             return;
         }
@@ -148,5 +161,20 @@ private:
     float_vector q_;
     basic_vector<double> losses_;
 };
+
+template <class Scalar>
+basic_vector<double> const& column_sweep<Scalar>::run(matrix_view w, std::vector<std::int32_t> const& order,
+                                                      fit_group fit, round_column round) {
+    DETENT_EXPECTS(leaf > 0 && group >= 0 && stale >= 0 && w.cols() == r_.cols());
+    load(w, order);
+    carried_.resize(w.rows(), w.cols());
+    std::fill_n(carried_.data(), carried_.size(), Scalar{0});
+    t_.resize(w.rows());
+    q_.resize(w.rows());
+    losses_.resize(w.rows());
+    std::fill_n(losses_.data(), losses_.size(), 0.0);
+    run(0, w.cols(), fit, round);
+    return losses_;
+}
 
 } // namespace detent::inline DETENT_ABI
