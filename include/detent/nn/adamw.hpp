@@ -53,12 +53,15 @@ public:
     adamw_options const& options() const { return options_; }
     adamw_state const& state() const { return state_; }
 
-    /// One step with the learning rate of the options.
+    /// One step with the learning rate of the options. `Scalar` is the type of the parameters, float; a template, so
+    /// that only programs that learn compile it.
+    template <class Scalar = float>
     void step(std::span<float> parameters, std::span<float const> gradients, executor_ref executor = {}) {
-        step(parameters, gradients, options_.learning_rate, executor);
+        step<Scalar>(parameters, gradients, options_.learning_rate, executor);
     }
 
     /// One step with the learning rate that a schedule says.
+    template <class Scalar = float>
     void step(std::span<float> parameters, std::span<float const> gradients, double learning_rate,
               executor_ref executor = {}) {
         DETENT_EXPECTS(parameters.size() == state_.first.size() && gradients.size() == parameters.size());
@@ -96,8 +99,8 @@ struct clipping {
 /// The Euclidean norm of several gradients together, summed in double in an order that the number of workers does not
 /// change, and the factor min(1, max_norm / norm) to scale them with (Pascanu et al., On the difficulty of training
 /// recurrent neural networks, algorithm 1). It does not touch the gradients.
-inline clipping clip_norm(std::span<std::span<float const> const> gradients, double max_norm,
-                          executor_ref executor = {}) {
+template <class Scalar = float>
+clipping clip_norm(std::span<std::span<float const> const> gradients, double max_norm, executor_ref executor = {}) {
     DETENT_EXPECTS(max_norm > 0);
     double squares = 0;
     for (std::span<float const> const g : gradients) {
