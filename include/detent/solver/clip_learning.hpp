@@ -201,9 +201,8 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 /// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with
 /// both triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
 /// when scales are given, or a weight is not finite.
-template <class Scalar>
-solution learn_clips(matrix_view w, basic_matrix<Scalar> const& h, problem const& p, clip_learning how,
-                     executor_ref executor = {}) {
+template <class Scalar = float>
+solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
     if (p.placed()) {
         throw error("clipping", "has nothing to learn where scales are given");
     }

@@ -80,7 +80,7 @@ public:
             throw error("weights", "are empty");
         }
         for (index_t r = 0; r < w.rows(); ++r) {
-            if ((0 * w.row(r)).sum() == 0) { // which no number that is not finite leaves 0
+            if (all_finite(w.data() + r * w.outerStride(), w.cols())) {
                 continue;
             }
             for (index_t c = 0; c < w.cols(); ++c) {
@@ -118,7 +118,8 @@ public:
                 index_t const col = s.first_of_tile(j);
                 index_t const cols = s.first_of_tile(j + 1) - col;
                 if (cols > 0) { // else all its columns have been taken away
-                    s.scales.set(i, j, fit(w.block(row, col, std::min(s.tile.rows, w.rows() - row), cols), {row, col}));
+                    index_t const rows = std::min(s.tile.rows, w.rows() - row);
+                    s.scales.set(i, j, fit(block_of(w, row, col, rows, cols), {row, col}));
                 }
             }
         });
@@ -147,7 +148,7 @@ private:
 
 /// Whether 0 is a number of the grid of a problem.
 inline bool contains_zero(problem const& p) {
-    return p.has_zero() || std::ranges::find(p.table(), 0.0F) != p.table().end();
+    return p.has_zero() || std::find(p.table().begin(), p.table().end(), 0.0F) != p.table().end();
 }
 
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
@@ -264,7 +265,7 @@ private:
             index_t const width = problem_.tile(shape_).cols;
             return column / width * width;
         }
-        return std::ranges::lower_bound(tiles, tiles[static_cast<std::size_t>(column)]) - tiles.begin();
+        return std::lower_bound(tiles.begin(), tiles.end(), tiles[static_cast<std::size_t>(column)]) - tiles.begin();
     }
 
     problem const& problem_;
