@@ -39,6 +39,11 @@ using matrix_view = basic_matrix_view<float>;
 /// A writable float matrix or a block of one, by reference.
 using matrix_ref = basic_matrix_ref<float>;
 
+template <class T, class Parameter> struct dependent_type { using type = T; };
+/// `T`, in a template a type that depends on its `Parameter`: what is done with it there is compiled where the template
+/// is used and not where it is defined. For containers, whose functions are constexpr and would be compiled at once.
+template <class T, class Parameter> using dependent = typename dependent_type<T, Parameter>::type;
+
 /// The type of the entries of an Eigen expression.
 template <class X> using scalar_of = typename std::remove_cvref_t<X>::Scalar;
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -105,7 +106,7 @@ clipping clip_norm(std::span<std::span<float const> const> gradients, double max
     double squares = 0;
     for (std::span<float const> const g : gradients) {
         index_t const piece = index_t{1} << 14;
-        std::vector<double> sums(static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
+        dependent<std::vector<double>, Scalar> sums(static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
         executor.for_pieces(static_cast<index_t>(g.size()), piece, [&](index_t begin, index_t end) {
             double sum = 0;
             for (float const x : g.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin))) {

@@ -90,6 +90,10 @@ private:
         return {grid, {scale, zero}, shifted ? channel_shifts(grid, largest, scale) : std::vector<std::int8_t>{}};
     }
 
+    template <class Scalar> using quantizers = dependent<std::vector<activation_quantizer>, Scalar>;
+    template <class Scalar> using positions = dependent<std::vector<std::size_t>, Scalar>;
+    template <class Scalar> using sums = dependent<std::vector<double>, Scalar>;
+
     /// a^T b, (in, in).
     template <class Scalar>
     static basic_matrix<Scalar> product(basic_matrix_view<Scalar> a, basic_matrix_view<Scalar> b,
@@ -106,11 +110,10 @@ private:
 
     /// The distance of each chosen quantizer by the metric.
     template <class Scalar>
-    std::vector<double> distances(matrix_view x, matrix_view w, matrix_view q,
-                                  std::vector<activation_quantizer> const& tried,
-                                  std::vector<std::size_t> const& chosen, executor_ref executor) const {
+    sums<Scalar> distances(matrix_view x, matrix_view w, matrix_view q, quantizers<Scalar> const& tried,
+                           positions<Scalar> const& chosen, executor_ref executor) const {
         metric_search const search{metric, candidates};
-        std::vector<double> values;
+        sums<Scalar> values;
         for (std::size_t const c : chosen) {
             values.push_back(search.distance<Scalar>(x, w, q, tried[c], executor));
         }
@@ -119,13 +122,13 @@ private:
 
     /// The error of each chosen quantizer, in one order for any executor.
     template <class Scalar, class Form>
-    static std::vector<double> errors(matrix_view x, basic_matrix<Scalar> const& half, Form const& form,
-                                      std::vector<activation_quantizer> const& tried,
-                                      std::vector<std::size_t> const& chosen, executor_ref executor) {
+    static sums<Scalar> errors(matrix_view x, basic_matrix<Scalar> const& half, Form const& form,
+                               quantizers<Scalar> const& tried, positions<Scalar> const& chosen,
+                               executor_ref executor) {
         index_t const in = x.cols();
         index_t const rows = 32; // of a piece
         std::size_t const count = chosen.size();
-        std::vector<double> parts(static_cast<std::size_t>(ceil_div(x.rows(), rows)) * count); // (piece, chosen)
+        sums<Scalar> parts(static_cast<std::size_t>(ceil_div(x.rows(), rows)) * count); // (piece, chosen)
         executor.for_pieces(
             x.rows(), rows, [&] { return form_batch<Form>(form); },
             [&](form_batch<Form>& batch, index_t begin, index_t end) {
@@ -134,18 +137,18 @@ private:
                 linear.setZero(end - begin, in);
                 nn::products<Scalar>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()},
                                           {half.data(), in}, linear.data(), in);
-                double* const sums = parts.data() + static_cast<std::size_t>(begin / rows) * count;
+                double* const here = parts.data() + static_cast<std::size_t>(begin / rows) * count;
                 for (std::size_t c = 0; c < count; ++c) {
                     matrix const rounded = tried[chosen[c]].round(inputs);
                     for (index_t i = 0; i < inputs.rows(); ++i) {
-                        Scalar* const d = batch.next(linear.data() + i * in, sums[c]);
+                        Scalar* const d = batch.next(linear.data() + i * in, here[c]);
                         std::copy_n(rounded.data() + i * in, in, d);
                         simd::add_multiple(Scalar{-1}, inputs.data() + i * inputs.outerStride(), d, in);
                     }
                 }
                 batch.finish();
             });
-        std::vector<double> total(count);
+        sums<Scalar> total(count);
         for (std::size_t i = 0; i < parts.size(); ++i) {
             total[i % count] += parts[i];
         }
@@ -161,8 +164,8 @@ activation_search::answer activation_search::operator()(matrix_view x, matrix_vi
     }
     expect_finite(x);
     float_vector const largest = largest_of_columns(x);
-    std::vector<activation_quantizer> tried;
-    std::vector<std::size_t> first; // the whole range of each grid
+    quantizers<Scalar> tried;
+    positions<Scalar> first; // the whole range of each grid
     for (any_grid const& grid : grids) {
         tile_scale const whole = grid.lay(interval::of(grid, x));
         first.push_back(tried.size());
@@ -177,25 +180,25 @@ activation_search::answer activation_search::operator()(matrix_view x, matrix_vi
         g = product<Scalar>(q, q, executor);
         half = product<Scalar>(basic_matrix<Scalar>(q) - w, q, executor);
     }
-    std::vector<std::size_t> chosen(tried.size());
+    positions<Scalar> chosen(tried.size());
     std::iota(chosen.begin(), chosen.end(), 0);
-    std::vector<double> value;
+    sums<Scalar> value;
     if (finalists > 0) {
         matrix const some = every_nth_row(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
-        value = by_forms ? errors(some, half, basic_rough_form<Scalar>(g), tried, chosen, executor)
+        value = by_forms ? errors<Scalar>(some, half, basic_rough_form<Scalar>(g), tried, chosen, executor)
                          : distances<Scalar>(some, w, q, tried, chosen, executor);
         auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
         std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
         chosen.erase(last, chosen.end());
         for (std::size_t const whole : first) { // so that the answer is never worse than a whole range
-            if (std::find(chosen.begin(), chosen.end(), whole) == chosen.end()) {
+            if (std::ranges::find(chosen, whole) == chosen.end()) {
                 chosen.push_back(whole);
             }
         }
     }
-    value = by_forms ? errors(x, half, basic_quadratic_form<Scalar>(g), tried, chosen, executor)
+    value = by_forms ? errors<Scalar>(x, half, basic_quadratic_form<Scalar>(g), tried, chosen, executor)
                      : distances<Scalar>(x, w, q, tried, chosen, executor);
-    auto const best = std::min_element(value.begin(), value.end()) - value.begin();
+    auto const best = std::ranges::min_element(value) - value.begin();
     return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
 }
 

@@ -38,7 +38,8 @@ public:
                  solution& s)
         : w_(w), first_tile_(first / s.tile.rows), h_(h), p_(p), s_(s), reach_(reach_of(p.table())),
           tile_rows_(ceil_div(w.rows(), s.tile.rows)), clip_(learned_clip<Scalar>::of(tile_rows_, s.scales.tiles.cols)),
-          best_(static_cast<std::size_t>(tile_rows_), std::numeric_limits<double>::infinity()) {
+          best_(tile_rows_) {
+        best_.setConstant(std::numeric_limits<double>::infinity());
         for (index_t i = 0; i < tile_rows_; ++i) {
             for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
                 basic_matrix_view<Scalar> const tile = this->tile(i, j);
@@ -108,8 +109,8 @@ private:
                                     .cwiseProduct(errors_.middleRows(row, count))
                                     .template cast<double>()
                                     .sum();
-            if (loss < best_[static_cast<std::size_t>(i)]) {
-                best_[static_cast<std::size_t>(i)] = loss;
+            if (loss < best_(i)) {
+                best_(i) = loss;
                 for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
                     s_.scales.set(first_tile_ + i, j, all[static_cast<std::size_t>(i * s_.scales.tiles.cols + j)]);
                 }
@@ -118,7 +119,7 @@ private:
         }
     }
 
-    std::vector<tile_scale> const& scales_of(learned_clip<Scalar> const& clip) {
+    auto const& scales_of(learned_clip<Scalar> const& clip) {
         scales_.clear();
         for (index_t i = 0; i < tile_rows_; ++i) {
             for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
@@ -156,7 +157,7 @@ private:
                         by_scale += static_cast<double>(g(row, col) * (inside ? 0 : v) + g(row, col) * error(row, col));
                     }
                 }
-                double const unit = std::max(unit_[static_cast<std::size_t>(i)], 1e-300);
+                double const unit = std::max(unit_(i), 1e-300);
                 auto const per_width = static_cast<float>(2 * by_scale / unit / static_cast<double>(s.scale * steps));
                 auto const [low, high] = ends(i, j);
                 auto const of_clip =
@@ -176,10 +177,10 @@ private:
     interval reach_;
     index_t tile_rows_;
     learned_clip<Scalar> clip_;
-    std::vector<double> best_; // loss of each row of tiles
-    std::vector<double> unit_; // what losses are relative to
-    std::vector<interval> ends_;
-    std::vector<tile_scale> scales_;
+    basic_vector<double> best_; // loss of each row of tiles
+    basic_vector<double> unit_; // what losses are relative to
+    dependent<std::vector<interval>, Scalar> ends_;
+    dependent<std::vector<tile_scale>, Scalar> scales_;
     std::vector<code> codes_;
     basic_matrix<Scalar> errors_;  // (rows, in), Q - W
     basic_matrix<Scalar> product_; // (rows, in), errors times H

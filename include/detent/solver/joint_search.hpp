@@ -43,14 +43,14 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
     }
     expect_features(known.features(), w);
     basic_output_error<Scalar> const at_output(known, formats.front()->begin(w));
-    std::vector<double> estimates(formats.size());
+    dependent<std::vector<double>, Scalar> estimates(formats.size());
     if (formats.size() > 1 && search.finalists > 0) { // those that are clearly worse need not be searched
         for (std::size_t f = 0; f < formats.size(); ++f) {
             estimates[f] = search.estimate(w, at_output, *formats[f], executor);
         }
     }
     double const constant = known.has_difference() ? known.difference_error(w, executor) : 0;
-    double const least = *std::min_element(estimates.begin(), estimates.end());
+    double const least = std::ranges::min(estimates);
     double const worst = std::max(least, 1.03 * (least + constant) - constant); // their sum may be rounded below 0
     format_choice best;
     bool found = false;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
@@ -78,7 +77,7 @@ struct metric_search {
         solution s = p.begin(w);
         p.fit_all(w, s, executor);
         index_t const tokens = x.rows();
-        std::vector<double> losses(static_cast<std::size_t>(s.scales.tiles.rows));
+        basic_vector<double> losses(s.scales.tiles.rows);
         executor.for_each(s.scales.tiles.rows, [&](index_t tile_row) {
             index_t const top = tile_row * s.tile.rows;
             index_t const height = std::min(s.tile.rows, w.rows() - top);
@@ -107,10 +106,10 @@ struct metric_search {
                 }
                 s.scales.set(tile_row, tile, best);
                 round(w, top, tile, best, chosen, s, p);
-                losses[static_cast<std::size_t>(tile_row)] = least;
+                losses(tile_row) = least;
             }
         });
-        s.report.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+        s.report.loss = losses.sum();
         return s;
     }
 
@@ -120,17 +119,17 @@ struct metric_search {
     double distance(matrix_view x, matrix_view w, matrix_view q, activation_quantizer const& input,
                     executor_ref executor = {}) const {
         constexpr index_t piece = 64;
-        std::vector<double> sums(static_cast<std::size_t>(ceil_div(x.rows(), piece)));
+        basic_vector<double> sums;
+        sums.setZero(ceil_div(x.rows(), piece));
         executor.for_pieces(x.rows(), piece, [&](index_t begin, index_t end) {
             matrix_view const inputs = middle_rows(x, begin, end - begin);
             auto const o = product<Scalar>(inputs, w); // (token, out)
             auto const now = product<Scalar>(input.round(inputs), q);
             for (index_t t = 0; t < inputs.rows(); ++t) {
-                sums[static_cast<std::size_t>(begin / piece)] +=
-                    output_distance(metric, o.cols(), &o(t, 0), 1, &now(t, 0), 1);
+                sums(begin / piece) += output_distance(metric, o.cols(), &o(t, 0), 1, &now(t, 0), 1);
             }
         });
-        return std::accumulate(sums.begin(), sums.end(), 0.0);
+        return sums.sum();
     }
 
     friend constexpr bool operator==(metric_search const&, metric_search const&) = default;

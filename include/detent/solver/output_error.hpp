@@ -151,37 +151,38 @@ public:
     /// Where the next d (n) must be written before the next call; its value d G d^T + 2 l d^T is added to `sum` by then
     /// or by `finish`. `l` (n) is read by then.
     scalar* next(scalar const* l, double& sum) {
-        if (std::ssize(sums_) == capacity) {
+        if (std::ssize(rows_) == capacity) {
             finish();
         }
-        linear_.push_back(l);
-        sums_.push_back(&sum);
-        return d_.data() + (std::ssize(sums_) - 1) * form_.size();
+        rows_.push_back({l, &sum});
+        return d_.data() + (std::ssize(rows_) - 1) * form_.size();
     }
 
     void finish() {
-        if (sums_.empty()) {
+        if (rows_.empty()) {
             return;
         }
-        form_.evaluate(d_.topRows(std::ssize(sums_)), values_, work_);
-        for (index_t i = 0; i < std::ssize(sums_); ++i) {
-            auto const k = static_cast<std::size_t>(i);
-            scalar const linear = simd::dot(d_.data() + i * form_.size(), linear_[k], form_.size());
-            *sums_[k] += static_cast<double>(values_(i)) + 2 * static_cast<double>(linear);
+        index_t const n = form_.size();
+        form_.evaluate(d_.topRows(std::ssize(rows_)), values_, work_);
+        for (index_t i = 0; i < std::ssize(rows_); ++i) {
+            auto const [l, sum] = rows_[static_cast<std::size_t>(i)];
+            *sum += static_cast<double>(values_(i)) + 2 * static_cast<double>(simd::dot(d_.data() + i * n, l, n));
         }
-        linear_.clear();
-        sums_.clear();
+        rows_.clear();
     }
 
 private:
+    struct row {
+        scalar const* l;
+        double* sum;
+    };
     static constexpr index_t capacity = 384;
 
     Form const& form_;
     basic_matrix<scalar> d_; // (capacity, n)
     basic_matrix<scalar> work_;
     basic_vector<scalar> values_;
-    std::vector<scalar const*> linear_;
-    std::vector<double*> sums_;
+    std::vector<row> rows_; // that were begun
 };
 
 /// What errors of a layer's weights cost at its output: |W x~ - Q x|^2 for inputs x that are quantized, where they come

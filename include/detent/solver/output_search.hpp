@@ -132,14 +132,16 @@ public:
     }
 
 private:
+    using positions = dependent<std::vector<std::size_t>, Scalar>;
+
     /// Scales of a tile in ascending order, with what they cost where that is known.
     struct trials {
-        std::vector<tile_scale> scales;
+        dependent<std::vector<tile_scale>, Scalar> scales;
         std::size_t first = 0; ///< of the range the search starts from
-        std::vector<double> cost;
+        dependent<std::vector<double>, Scalar> cost;
 
-        std::vector<std::size_t> best(std::size_t count) const {
-            std::vector<std::size_t> order(scales.size());
+        positions best(std::size_t count) const {
+            positions order(scales.size());
             std::iota(order.begin(), order.end(), 0);
             count = std::min(count, order.size());
             auto const cost_of = [&](std::size_t i) { return std::pair{cost[i], i != first}; };
@@ -169,7 +171,7 @@ private:
         } else {
             constexpr std::size_t stride = 4;
             judge(rough, col, l, tiles, [](trials const& t) {
-                std::vector<std::size_t> some{t.first};
+                positions some{t.first};
                 for (std::size_t i = 0; i < t.scales.size(); i += stride) {
                     some.push_back(i);
                 }
@@ -215,11 +217,11 @@ private:
     }
 
     /// Those of `centers` and up to `reach` beside them whose cost is not known.
-    static std::vector<std::size_t> near(trials const& t, std::vector<std::size_t> const& centers, std::size_t reach) {
-        std::vector<std::size_t> found;
+    static positions near(trials const& t, positions const& centers, std::size_t reach) {
+        positions found;
         for (std::size_t const c : centers) {
             for (std::size_t i = c - std::min(c, reach); i < std::min(t.scales.size(), c + reach + 1); ++i) {
-                if (std::isinf(t.cost[i]) && std::find(found.begin(), found.end(), i) == found.end()) {
+                if (std::isinf(t.cost[i]) && std::ranges::find(found, i) == found.end()) {
                     found.push_back(i);
                 }
             }
@@ -282,16 +284,15 @@ solution output_search::run(matrix_view w, basic_output_error<Scalar> const& err
     index_t const pieces = ceil_div(w.rows(), piece);
     index_t const stride = only_rough ? std::max<index_t>(1, pieces / 16) : 1; // some rows tell enough
     index_t const searched = ceil_div(pieces, stride);
-    std::vector<double> losses(static_cast<std::size_t>(searched));
+    basic_vector<double> losses(searched);
     executor.for_each(searched, [&](index_t i) {
         index_t const begin = i * stride * piece;
         index_t const rows = std::min(piece, w.rows() - begin);
         row_search<Scalar> search(*this, middle_rows(w, begin, rows), begin, error, s, p);
-        losses[static_cast<std::size_t>(i)] =
+        losses(i) =
             search.run(only_rough) * static_cast<double>(only_rough ? w.rows() : rows) / static_cast<double>(rows);
     });
-    double const sum = std::accumulate(losses.begin(), losses.end(), 0.0);
-    s.report.loss = 0.5 * (only_rough ? sum / static_cast<double>(searched) : sum);
+    s.report.loss = 0.5 * (only_rough ? losses.mean() : losses.sum());
     return s;
 }
 

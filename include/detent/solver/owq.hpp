@@ -116,17 +116,17 @@ struct weak_split {
 template <class Scalar>
 weak_split split_weak(basic_vector<Scalar> const& diagonal, basic_vector<Scalar> const& sensitivity_of, index_t columns,
                       bool by_sensitivity) {
-    weak_split parts;
-    std::vector<std::int32_t> ranked; // the others by descending sensitivity
+    dependent<weak_split, Scalar> parts;
+    dependent<std::vector<std::int32_t>, Scalar> ranked; // the others by descending sensitivity
     for (auto const input : order_of(sensitivity_of, true)) {
         bool const is_weak = std::ssize(parts.weak) < columns && diagonal(input) > 0;
         (is_weak ? parts.weak : ranked).push_back(input);
     }
-    std::sort(parts.weak.begin(), parts.weak.end());
+    std::ranges::sort(parts.weak);
     parts.others = ranked;
-    std::sort(parts.others.begin(), parts.others.end());
+    std::ranges::sort(parts.others);
     for (auto const input : by_sensitivity ? ranked : parts.others) {
-        auto const position = std::lower_bound(parts.others.begin(), parts.others.end(), input) - parts.others.begin();
+        auto const position = std::ranges::lower_bound(parts.others, input) - parts.others.begin();
         parts.order.push_back(static_cast<std::int32_t>(position));
     }
     return parts;
@@ -136,7 +136,7 @@ weak_split split_weak(basic_vector<Scalar> const& diagonal, basic_vector<Scalar>
 template <class Scalar = double>
 hessian_factor factor_with_weak_last(hessian const& h, weak_split const& parts, double damping,
                                      executor_ref executor = {}) {
-    std::vector<std::int32_t> order;
+    dependent<std::vector<std::int32_t>, Scalar> order;
     for (auto const position : parts.order) {
         order.push_back(parts.others[static_cast<std::size_t>(position)]);
     }
@@ -146,12 +146,12 @@ hessian_factor factor_with_weak_last(hessian const& h, weak_split const& parts, 
 
 /// The factor for the columns that are left; `f` is that of all.
 template <class Scalar = double> hessian_factor without_weak(hessian_factor const& f, weak_split const& parts) {
-    hessian_factor left = {.r = {},
-                           .order = parts.order,
-                           .dead = {},
-                           .damping = f.damping,
-                           .damping_raised = f.damping_raised,
-                           .failure = f.failure};
+    dependent<hessian_factor, Scalar> left = {.r = {},
+                                              .order = parts.order,
+                                              .dead = {},
+                                              .damping = f.damping,
+                                              .damping_raised = f.damping_raised,
+                                              .failure = f.failure};
     if (f.r.size() > 0) {
         index_t const n = std::ssize(parts.others);
         left.r.resize(n, n);
@@ -184,12 +184,13 @@ basic_matrix<Scalar> rounding_errors(matrix const& rest, solution const& solved,
 /// a number does not fit.
 template <class Scalar>
 void put_weak(solution& whole, std::vector<std::int32_t> at, basic_matrix<Scalar> const& values, float_format format) {
+    dependent<std::vector<float>, Scalar> const& table = whole.table;
     whole.weak = weak_columns(std::move(at), whole.shape.rows, format);
     for (index_t k = 0; k < whole.weak.count(); ++k) {
         index_t const col = whole.weak.columns()[static_cast<std::size_t>(k)];
         for (index_t row = 0; row < whole.shape.rows; ++row) {
-            auto const zero = std::find(whole.table.begin(), whole.table.end(), whole.scale_at(row, col).zero);
-            whole.code_at(row, col) = static_cast<code>(zero - whole.table.begin());
+            auto const zero = std::ranges::find(table, whole.scale_at(row, col).zero) - table.begin();
+            whole.code_at(row, col) = static_cast<code>(zero);
             auto const value = static_cast<float>(values(row, k));
             whole.weak.set(k, row, value);
             if (!std::isfinite(whole.weak.at(k, row))) {
@@ -210,17 +211,17 @@ solution join_weak(solution const& solved, index_t in, weak_split const& parts, 
     bool const in_place = !solved.tile_of.empty();
     bool const weak_last = !in_place && solved.tile.cols < n;
     extents const tile{solved.tile.rows, in_place || weak_last ? solved.tile.cols : in};
-    solution whole{.shape = {out, in},
-                   .tile = tile,
-                   .scales = {{out, in}, tile, solved.scales.format, !solved.scales.zeros.empty()},
-                   .table = solved.table,
-                   .codes = std::vector<code>(static_cast<std::size_t>(out * in)),
-                   .input = solved.input,
-                   .report = solved.report};
+    dependent<solution, Scalar> whole{.shape = {out, in},
+                                      .tile = tile,
+                                      .scales = {{out, in}, tile, solved.scales.format, !solved.scales.zeros.empty()},
+                                      .table = solved.table,
+                                      .codes = std::vector<code>(static_cast<std::size_t>(out * in)),
+                                      .input = solved.input,
+                                      .report = solved.report};
     std::vector<std::int32_t> at = parts.others; // where column k of `solved` goes
     std::vector<std::int32_t> weak_at = parts.weak;
     if (weak_last) {
-        std::vector<std::int32_t> order = parts.others;
+        dependent<std::vector<std::int32_t>, Scalar> order = parts.others;
         if (auto const* const inner_order = solved.map.order()) {
             for (std::size_t k = 0; k < order.size(); ++k) {
                 order[k] = parts.others[static_cast<std::size_t>((*inner_order)[k])];
