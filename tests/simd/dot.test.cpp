@@ -36,6 +36,19 @@ TYPED_TEST(dot, is_the_sum_of_products_for_every_length) {
     }
 }
 
+TYPED_TEST(dot, weighted_squares_are_summed_for_every_length) {
+    for (index_t n = 0; n <= 100; ++n) {
+        auto const x = wave<TypeParam>(n, TypeParam(0.7));
+        auto const weights = wave<TypeParam>(n, TypeParam(0.3));
+        double wanted = 0;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            wanted += static_cast<double>(x[i]) * static_cast<double>(x[i]) * static_cast<double>(weights[i]);
+        }
+        double const tolerance = std::is_same_v<TypeParam, float> ? 1e-5 : 1e-13;
+        EXPECT_NEAR(static_cast<double>(simd::weighted_squares(x.data(), weights.data(), n)), wanted, tolerance) << n;
+    }
+}
+
 TYPED_TEST(dot, multiples_are_added_for_every_length) {
     for (index_t n = 0; n <= 70; ++n) {
         auto const x = wave<TypeParam>(n, TypeParam(0.7));

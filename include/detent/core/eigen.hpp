@@ -37,6 +37,11 @@ using matrix_view = basic_matrix_view<float>;
 /// A writable float matrix or a block of one, by reference.
 using matrix_ref = basic_matrix_ref<float>;
 
+template <class T, class Parameter> struct dependent_type { using type = T; };
+/// `T`, in a template a type that depends on its `Parameter`: what is done with it there is compiled where the template
+/// is used and not where it is defined. For containers, whose functions are constexpr and would be compiled at once.
+template <class T, class Parameter> using dependent = typename dependent_type<T, Parameter>::type;
+
 /// The type of the entries of an Eigen expression.
 template <class X> using scalar_of = typename std::remove_cvref_t<X>::Scalar;
 
@@ -132,6 +137,18 @@ inline float_vector largest_of_columns(matrix_view m) {
         }
     }
     return largest;
+}
+
+/// `count` rows of `m` from `first` on, by reference.
+inline matrix_view middle_rows(matrix_view m, index_t first, index_t count) {
+    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + first * m.outerStride(), count, m.cols(),
+                                                             Eigen::OuterStride<>(m.outerStride()));
+}
+
+/// The block of `m` that begins at `row` and `col`, by reference.
+inline matrix_view block_of(matrix_view m, index_t row, index_t col, index_t rows, index_t cols) {
+    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + row * m.outerStride() + col, rows, cols,
+                                                             Eigen::OuterStride<>(m.outerStride()));
 }
 
 /// The shape of any Eigen expression.

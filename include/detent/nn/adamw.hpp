@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "detent/core/contract.hpp"
+#include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -53,12 +54,15 @@ public:
     adamw_options const& options() const { return options_; }
     adamw_state const& state() const { return state_; }
 
-    /// One step with the learning rate of the options.
+    /// One step with the learning rate of the options. `Scalar` is the type of the parameters, float; a template, so
+    /// that only programs that learn compile it.
+    template <class Scalar = float>
     void step(std::span<float> parameters, std::span<float const> gradients, executor_ref executor = {}) {
-        step(parameters, gradients, options_.learning_rate, executor);
+        step<Scalar>(parameters, gradients, options_.learning_rate, executor);
     }
 
     /// One step with the learning rate that a schedule says.
+    template <class Scalar = float>
     void step(std::span<float> parameters, std::span<float const> gradients, double learning_rate,
               executor_ref executor = {}) {
         DETENT_EXPECTS(parameters.size() == state_.first.size() && gradients.size() == parameters.size());
@@ -96,13 +100,13 @@ struct clipping {
 /// The Euclidean norm of several gradients together, summed in double in an order that the number of workers does not
 /// change, and the factor min(1, max_norm / norm) to scale them with (Pascanu et al., On the difficulty of training
 /// recurrent neural networks, algorithm 1). It does not touch the gradients.
-inline clipping clip_norm(std::span<std::span<float const> const> gradients, double max_norm,
-                          executor_ref executor = {}) {
+template <class Scalar = float>
+clipping clip_norm(std::span<std::span<float const> const> gradients, double max_norm, executor_ref executor = {}) {
     DETENT_EXPECTS(max_norm > 0);
     double squares = 0;
     for (std::span<float const> const g : gradients) {
         index_t const piece = index_t{1} << 14;
-        std::vector<double> sums(static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
+        dependent<std::vector<double>, Scalar> sums(static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
         executor.for_pieces(static_cast<index_t>(g.size()), piece, [&](index_t begin, index_t end) {
             double sum = 0;
             for (float const x : g.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin))) {

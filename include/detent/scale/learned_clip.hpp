@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include "detent/core/contract.hpp"
@@ -61,13 +63,26 @@ range_slopes<Scalar> slopes_of_range(Scalar per_width, Scalar least, Scalar most
 /// The numbers, for scale 1 and zero point 0, that rounding to the numbers of a table moves by half a step at most:
 /// others are clipped. The table may hold NaN.
 inline interval reach_of(std::vector<float> const& table) {
-    std::vector<float> numbers;
-    std::ranges::copy_if(table, std::back_inserter(numbers), [](float x) { return std::isfinite(x); });
-    std::ranges::sort(numbers);
-    numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
-    DETENT_EXPECTS(numbers.size() > 1);
-    return {numbers.front() - 0.5F * (numbers[1] - numbers.front()),
-            numbers.back() + 0.5F * (numbers.back() - numbers[numbers.size() - 2])};
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    interval ends{infinity, -infinity};  // the lowest and the highest number
+    interval inner{infinity, -infinity}; // those next to them
+    for (float const x : table) {
+        if (!std::isfinite(x)) {
+            continue;
+        }
+        if (x < ends.low) {
+            inner.low = std::exchange(ends.low, x);
+        } else if (x > ends.low) {
+            inner.low = std::min(inner.low, x);
+        }
+        if (x > ends.high) {
+            inner.high = std::exchange(ends.high, x);
+        } else if (x < ends.high) {
+            inner.high = std::max(inner.high, x);
+        }
+    }
+    DETENT_EXPECTS(ends.low < ends.high);
+    return {ends.low - 0.5F * (inner.low - ends.low), ends.high + 0.5F * (ends.high - inner.high)};
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -14,16 +14,16 @@ namespace detent::inline DETENT_ABI::simd {
 /// only. Four sums at a time hide how long an addition takes.
 template <class T> T dot(T const* a, T const* b, index_t n) noexcept {
     using batch = xsimd::batch<T>;
-    constexpr auto lanes = static_cast<index_t>(batch::size);
+    constexpr auto width = static_cast<index_t>(batch::size);
     batch sums[4] = {batch(T{0}), batch(T{0}), batch(T{0}), batch(T{0})};
     index_t i = 0;
-    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    for (; i + 4 * width <= n; i += 4 * width) {
         for (index_t k = 0; k < 4; ++k) {
-            index_t const at = i + k * lanes;
+            index_t const at = i + k * width;
             sums[k] = xsimd::fma(batch::load_unaligned(a + at), batch::load_unaligned(b + at), sums[k]);
         }
     }
-    for (; i + lanes <= n; i += lanes) {
+    for (; i + width <= n; i += width) {
         sums[0] = xsimd::fma(batch::load_unaligned(a + i), batch::load_unaligned(b + i), sums[0]);
     }
     alignas(64) T lane[batch::size];
@@ -38,13 +38,38 @@ template <class T> T dot(T const* a, T const* b, index_t n) noexcept {
     return sum;
 }
 
+/// The sum of weight x^2 over `n` numbers `x` and their weights, in an order that depends on `n` and the width of
+/// registers only.
+template <class T> T weighted_squares(T const* x, T const* weights, index_t n) noexcept {
+    using batch = xsimd::batch<T>;
+    constexpr auto width = static_cast<index_t>(batch::size);
+    batch sums[2] = {batch(T{0}), batch(T{0})};
+    index_t i = 0;
+    for (; i + 2 * width <= n; i += 2 * width) {
+        for (index_t k = 0; k < 2; ++k) {
+            batch const numbers = batch::load_unaligned(x + i + k * width);
+            sums[k] = xsimd::fma(numbers * numbers, batch::load_unaligned(weights + i + k * width), sums[k]);
+        }
+    }
+    alignas(64) T lane[batch::size];
+    (sums[0] + sums[1]).store_aligned(lane);
+    T sum = 0;
+    for (T const part : lane) {
+        sum += part;
+    }
+    for (; i < n; ++i) {
+        sum += x[i] * x[i] * weights[i];
+    }
+    return sum;
+}
+
 /// y += factor x, for `n` numbers. The bits of each do not depend on where it lies.
 template <class T> void add_multiple(T factor, T const* x, T* y, index_t n) noexcept {
     using batch = xsimd::batch<T>;
-    constexpr auto lanes = static_cast<index_t>(batch::size);
+    constexpr auto width = static_cast<index_t>(batch::size);
     batch const f(factor);
     index_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
+    for (; i + width <= n; i += width) {
         xsimd::fma(f, batch::load_unaligned(x + i), batch::load_unaligned(y + i)).store_unaligned(y + i);
     }
     if (i < n) { // by the same instruction, which may round once where a product and a sum round twice

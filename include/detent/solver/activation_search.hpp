@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -17,7 +16,9 @@
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/scale/any_grid.hpp"
+#include "detent/simd/dot.hpp"
 #include "detent/solver/metric_search.hpp"
+#include "detent/solver/output_error.hpp"
 #include "detent/solver/output_search.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -30,10 +31,11 @@ inline std::vector<std::int8_t> channel_shifts(any_grid const& grid, float_vecto
     if (auto const split = grid.split()) {
         double const most = std::min(15.0, std::ldexp(1.0, split->exponent_bits) - 1);
         double const top = static_cast<double>(grid.numbers().high) * scale;
-        std::ranges::transform(largest, shifts.begin(), [&](float m) {
-            double const bits = std::nearbyint(std::log2(top / static_cast<double>(m))); // infinite for a dead feature
-            return static_cast<std::int8_t>(std::clamp(bits, 0.0, most));
-        });
+        for (std::size_t j = 0; j < shifts.size(); ++j) {
+            auto const m = static_cast<double>(largest(static_cast<index_t>(j)));
+            double const bits = std::nearbyint(std::log2(top / m)); // infinite for a dead feature
+            shifts[j] = static_cast<std::int8_t>(std::clamp(bits, 0.0, most));
+        }
     }
     return shifts;
 }
@@ -42,7 +44,7 @@ inline std::vector<std::int8_t> channel_shifts(any_grid const& grid, float_vecto
 inline matrix every_nth_row(matrix_view x, index_t step) {
     matrix some(ceil_div(x.rows(), step), x.cols());
     for (index_t i = 0; i < some.rows(); ++i) {
-        some.row(i) = x.row(i * step);
+        std::copy_n(x.data() + i * step * x.outerStride(), x.cols(), some.data() + i * x.cols());
     }
     return some;
 }
@@ -65,121 +67,139 @@ struct activation_search {
     };
 
     /// The smallest range that holds all of `x` (token, in). @throws error when there is no input or one is not finite.
-    activation_quantizer whole_range(matrix_view x, any_grid const& grid) const {
+    template <class Scalar = float> activation_quantizer whole_range(matrix_view x, any_grid const& grid) const {
         expect_finite(x);
-        return at(grid, grid.lay(interval::of(grid, x)).scale, grid.lay(interval::of(grid, x)).zero, largest_of(x));
+        tile_scale const whole = grid.lay(interval::of(grid, x));
+        return at(grid, whole.scale, whole.zero, largest_of_columns(x));
     }
 
     /// The best of `grids` and its best range for the inputs `x` (token, in) of a layer that has the weights `q` (out,
     /// in) in place of `w`. @throws error when there is no grid, as `range_candidates`, or when an input is not finite.
+    template <class Scalar = float>
     answer operator()(matrix_view x, matrix_view w, matrix_view q, std::span<any_grid const> grids,
-                      executor_ref executor = {}) const {
-        if (grids.empty()) {
-            throw error("range search", "has no grid for the inputs");
-        }
-        expect_finite(x);
-        float_vector const largest = largest_of(x);
-        std::vector<activation_quantizer> tried;
-        std::vector<std::size_t> first; // the whole range of each grid
-        for (any_grid const& grid : grids) {
-            tile_scale const whole = grid.lay(interval::of(grid, x));
-            first.push_back(tried.size());
-            for (float const ratio : candidates.ratios(whole.scale, grid.split())) {
-                tried.push_back(at(grid, store(float_format::f32, whole.scale * ratio), whole.zero, largest));
-            }
-        }
-        bool const by_forms = metric == output_metric::squares;
-        matrix const g = by_forms ? product(q, q, executor) : matrix{}; // Q^T Q
-        // Half the gradient at x^ = x is x times this.
-        matrix const half = by_forms ? product(q - w, q, executor) : matrix{}; // (in, in)
-        std::vector<std::size_t> chosen(tried.size());
-        std::iota(chosen.begin(), chosen.end(), 0);
-        std::vector<double> value;
-        if (finalists > 0) {
-            matrix const some = every_nth_row(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
-            value = by_forms ? errors(some, half, rough_form(g), tried, chosen, executor)
-                             : distances(some, w, q, tried, chosen, executor);
-            auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
-            std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
-            chosen.erase(last, chosen.end());
-            for (std::size_t const whole : first) { // so that the answer is never worse than a whole range
-                if (std::ranges::find(chosen, whole) == chosen.end()) {
-                    chosen.push_back(whole);
-                }
-            }
-        }
-        value = by_forms ? errors(x, half, quadratic_form(g), tried, chosen, executor)
-                         : distances(x, w, q, tried, chosen, executor);
-        auto const best = std::ranges::min_element(value) - value.begin();
-        return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
-    }
+                      executor_ref executor = {}) const;
 
 private:
     static void expect_finite(matrix_view x) {
-        if (!(x.size() > 0 && x.allFinite())) {
+        if (!(x.size() > 0 && all_finite(x))) {
             throw error("inputs", x.size() > 0 ? "are not finite" : "are missing");
         }
     }
-
-    static float_vector largest_of(matrix_view x) { return x.cwiseAbs().colwise().maxCoeff(); }
 
     activation_quantizer at(any_grid const& grid, float scale, float zero, float_vector const& largest) const {
         return {grid, {scale, zero}, shifted ? channel_shifts(grid, largest, scale) : std::vector<std::int8_t>{}};
     }
 
+    template <class Scalar> using quantizers = dependent<std::vector<activation_quantizer>, Scalar>;
+    template <class Scalar> using positions = dependent<std::vector<std::size_t>, Scalar>;
+    template <class Scalar> using sums = dependent<std::vector<double>, Scalar>;
+
     /// a^T b, (in, in).
-    static matrix product(matrix const& a, matrix_view b, executor_ref executor) {
-        matrix sum = matrix::Zero(a.cols(), b.cols());
+    template <class Scalar>
+    static basic_matrix<Scalar> product(basic_matrix_view<Scalar> a, basic_matrix_view<Scalar> b,
+                                        executor_ref executor) {
+        basic_matrix<Scalar> sum;
+        sum.setZero(a.cols(), b.cols());
         executor.for_pieces(a.cols(), 128, [&](index_t begin, index_t end) {
-            nn::products<float>::add(end - begin, b.cols(), a.rows(), 1,
-                                     simd::strided<float>{a.data() + begin, a.cols()}.transpose(),
-                                     {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
+            nn::products<Scalar>::add(end - begin, b.cols(), a.rows(), 1,
+                                      simd::strided<Scalar>{a.data() + begin, a.outerStride()}.transpose(),
+                                      {b.data(), b.outerStride()}, &sum(begin, 0), b.cols());
         });
         return sum;
     }
 
     /// The distance of each chosen quantizer by the metric.
-    std::vector<double> distances(matrix_view x, matrix_view w, matrix_view q,
-                                  std::vector<activation_quantizer> const& tried,
-                                  std::vector<std::size_t> const& chosen, executor_ref executor) const {
-        std::vector<double> values;
+    template <class Scalar>
+    sums<Scalar> distances(matrix_view x, matrix_view w, matrix_view q, quantizers<Scalar> const& tried,
+                           positions<Scalar> const& chosen, executor_ref executor) const {
+        metric_search const search{metric, candidates};
+        sums<Scalar> values;
         for (std::size_t const c : chosen) {
-            values.push_back(metric_search{metric, candidates}.distance(x, w, q, tried[c], executor));
+            values.push_back(search.distance<Scalar>(x, w, q, tried[c], executor));
         }
         return values;
     }
 
     /// The error of each chosen quantizer, in one order for any executor.
-    template <class Form>
-    static std::vector<double> errors(matrix_view x, matrix const& half, Form const& form,
-                                      std::vector<activation_quantizer> const& tried,
-                                      std::vector<std::size_t> const& chosen, executor_ref executor) {
+    template <class Scalar, class Form>
+    static sums<Scalar> errors(matrix_view x, basic_matrix<Scalar> const& half, Form const& form,
+                               quantizers<Scalar> const& tried, positions<Scalar> const& chosen,
+                               executor_ref executor) {
         index_t const in = x.cols();
         index_t const rows = 32; // of a piece
-        std::vector<std::vector<double>> parts(static_cast<std::size_t>(ceil_div(x.rows(), rows)));
-        executor.for_pieces(x.rows(), rows, [&] { return form_batch(form); },
-                            [&](form_batch<Form>& batch, index_t begin, index_t end) {
-            matrix_view const inputs = x.middleRows(begin, end - begin);
-            matrix linear = matrix::Zero(end - begin, in);
-            nn::products<float>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()}, {half.data(), in},
-                                     linear.data(), in);
-            auto& sums = parts[static_cast<std::size_t>(begin / rows)];
-            sums.resize(chosen.size());
-            for (std::size_t c = 0; c < chosen.size(); ++c) {
-                matrix const rounded = tried[chosen[c]].round(inputs);
-                for (index_t i = 0; i < inputs.rows(); ++i) {
-                    Eigen::Map<float_vector>(batch.next(linear.row(i).data(), sums[c]), in) =
-                        (rounded.row(i) - inputs.row(i)).transpose();
+        std::size_t const count = chosen.size();
+        sums<Scalar> parts(static_cast<std::size_t>(ceil_div(x.rows(), rows)) * count); // (piece, chosen)
+        executor.for_pieces(
+            x.rows(), rows, [&] { return form_batch<Form>(form); },
+            [&](form_batch<Form>& batch, index_t begin, index_t end) {
+                matrix_view const inputs = middle_rows(x, begin, end - begin);
+                basic_matrix<Scalar> linear;
+                linear.setZero(end - begin, in);
+                nn::products<Scalar>::add(end - begin, in, in, 1, {inputs.data(), inputs.outerStride()},
+                                          {half.data(), in}, linear.data(), in);
+                double* const here = parts.data() + static_cast<std::size_t>(begin / rows) * count;
+                for (std::size_t c = 0; c < count; ++c) {
+                    matrix const rounded = tried[chosen[c]].round(inputs);
+                    for (index_t i = 0; i < inputs.rows(); ++i) {
+                        Scalar* const d = batch.next(linear.data() + i * in, here[c]);
+                        std::copy_n(rounded.data() + i * in, in, d);
+                        simd::add_multiple(Scalar{-1}, inputs.data() + i * inputs.outerStride(), d, in);
+                    }
                 }
-            }
-            batch.finish();
-        });
-        std::vector<double> total(chosen.size());
-        for (auto const& part : parts) {
-            std::ranges::transform(total, part, total.begin(), std::plus{});
+                batch.finish();
+            });
+        sums<Scalar> total(count);
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+            total[i % count] += parts[i];
         }
         return total;
     }
 };
+
+template <class Scalar>
+activation_search::answer activation_search::operator()(matrix_view x, matrix_view w, matrix_view q,
+                                                        std::span<any_grid const> grids, executor_ref executor) const {
+    if (grids.empty()) {
+        throw error("range search", "has no grid for the inputs");
+    }
+    expect_finite(x);
+    float_vector const largest = largest_of_columns(x);
+    quantizers<Scalar> tried;
+    positions<Scalar> first; // the whole range of each grid
+    for (any_grid const& grid : grids) {
+        tile_scale const whole = grid.lay(interval::of(grid, x));
+        first.push_back(tried.size());
+        for (float const ratio : candidates.ratios(whole.scale, grid.split())) {
+            tried.push_back(at(grid, store(float_format::f32, whole.scale * ratio), whole.zero, largest));
+        }
+    }
+    bool const by_forms = metric == output_metric::squares;
+    basic_matrix<Scalar> g;    // Q^T Q
+    basic_matrix<Scalar> half; // (in, in); half the gradient at x^ = x is x times this
+    if (by_forms) {
+        g = product<Scalar>(q, q, executor);
+        half = product<Scalar>(basic_matrix<Scalar>(q) - w, q, executor);
+    }
+    positions<Scalar> chosen(tried.size());
+    std::iota(chosen.begin(), chosen.end(), 0);
+    sums<Scalar> value;
+    if (finalists > 0) {
+        matrix const some = every_nth_row(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
+        value = by_forms ? errors<Scalar>(some, half, basic_rough_form<Scalar>(g), tried, chosen, executor)
+                         : distances<Scalar>(some, w, q, tried, chosen, executor);
+        auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
+        std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
+        chosen.erase(last, chosen.end());
+        for (std::size_t const whole : first) { // so that the answer is never worse than a whole range
+            if (std::ranges::find(chosen, whole) == chosen.end()) {
+                chosen.push_back(whole);
+            }
+        }
+    }
+    value = by_forms ? errors<Scalar>(x, half, basic_quadratic_form<Scalar>(g), tried, chosen, executor)
+                     : distances<Scalar>(x, w, q, tried, chosen, executor);
+    auto const best = std::ranges::min_element(value) - value.begin();
+    return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
+}
 
 } // namespace detent::inline DETENT_ABI

@@ -11,33 +11,46 @@
 #include "detent/core/executor.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/products.hpp"
+#include "detent/simd/dot.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// What each row of a solution for `w` (out, in) loses at the layer's output, d H d^T for d = q - w, up to the unit of
 /// `h` (in, in), both triangles.
-inline basic_vector<double> row_losses(matrix_view w, solution const& s, matrix const& h, executor_ref executor = {}) {
+template <class Scalar = float>
+basic_vector<double> row_losses(matrix_view w, solution const& s, matrix const& h, executor_ref executor = {}) {
     matrix stored = decode(s); // (out, in)
     for (index_t k = 0; k < s.weak.count(); ++k) {
         for (index_t row = 0; row < w.rows(); ++row) {
             stored(row, s.weak.columns()[static_cast<std::size_t>(k)]) = s.weak.at(k, row);
         }
     }
-    matrix const d = s.map.back(stored, executor) - w; // (out, in)
-    basic_vector<double> losses(w.rows());
-    executor.for_pieces(w.rows(), 64, [&](index_t begin, index_t end) {
-        auto const rows = d.middleRows(begin, end - begin);
-        matrix product = matrix::Zero(end - begin, w.cols());
-        nn::add_product(product, rows, h);
-        losses.segment(begin, end - begin) = product.cwiseProduct(rows).cast<double>().rowwise().sum();
+    matrix d = s.map.back(stored, executor); // (out, in)
+    index_t const in = d.cols();
+    basic_vector<double> losses(d.rows());
+    executor.for_pieces(d.rows(), 64, [&](index_t begin, index_t end) {
+        for (index_t row = begin; row < end; ++row) {
+            simd::add_multiple(Scalar{-1}, w.data() + row * w.outerStride(), &d(row, 0), in);
+        }
+        basic_matrix<Scalar> product;
+        product.setZero(end - begin, in);
+        nn::products<Scalar>::add(end - begin, in, in, 1, {&d(begin, 0), in}, {h.data(), in}, product.data(), in);
+        for (index_t row = begin; row < end; ++row) {
+            double loss = 0;
+            for (index_t col = 0; col < in; ++col) {
+                loss += static_cast<double>(product(row - begin, col) * d(row, col));
+            }
+            losses(row) = loss;
+        }
     });
     return losses;
 }
 
 /// Of two solutions for the same weights, the better one of each row of tiles, given what every row loses; where they
 /// store columns differently, the better one as a whole. The report is that of `a`.
-inline solution better_rows(solution a, basic_vector<double> const& losses_a, solution b,
-                            basic_vector<double> const& losses_b) {
+template <class Scalar>
+solution better_rows(solution a, basic_vector<Scalar> const& losses_a, solution b,
+                     basic_vector<Scalar> const& losses_b) {
     auto const bits = [](float number) { return std::bit_cast<std::uint32_t>(number); }; // NaN == NaN
     bool const alike = a.tile == b.tile && a.scales.tiles == b.scales.tiles && a.map == b.map &&
                        a.tile_of == b.tile_of && std::ranges::equal(a.table, b.table, {}, bits, bits) &&

@@ -29,18 +29,21 @@ struct clip_learning {
 
 /// Learns the clips of the rows [first, first + rows of `w`), whole tiles, and keeps the scales of the best step of
 /// each row of tiles. Rounding counts as adding a constant (the straight-through estimator), so that the gradient of
-/// tr(D H D^T) with respect to the rounded weights is 2 D H.
-class clip_learner {
+/// tr(D H D^T) with respect to the rounded weights is 2 D H. `Scalar` is the type of weights, float; a parameter so
+/// that only programs that learn clips spend time on compiling this.
+template <class Scalar> class clip_learner {
 public:
     /// `h` (in, in), both triangles; `s` gets the scales. All outlive the learner.
-    clip_learner(matrix_view w, index_t first, matrix const& h, problem const& p, solution& s)
+    clip_learner(basic_matrix_view<Scalar> w, index_t first, basic_matrix<Scalar> const& h, problem const& p,
+                 solution& s)
         : w_(w), first_tile_(first / s.tile.rows), h_(h), p_(p), s_(s), reach_(reach_of(p.table())),
-          tile_rows_(ceil_div(w.rows(), s.tile.rows)), clip_(learned_clip<float>::of(tile_rows_, s.scales.tiles.cols)),
-          best_(basic_vector<double>::Constant(tile_rows_, std::numeric_limits<double>::infinity())) {
+          tile_rows_(ceil_div(w.rows(), s.tile.rows)), clip_(learned_clip<Scalar>::of(tile_rows_, s.scales.tiles.cols)),
+          best_(tile_rows_) {
+        best_.setConstant(std::numeric_limits<double>::infinity());
         for (index_t i = 0; i < tile_rows_; ++i) {
             for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
-                matrix_view const tile = this->tile(i, j);
-                ends_.push_back({std::min(0.0F, tile.minCoeff()), std::max(0.0F, tile.maxCoeff())});
+                basic_matrix_view<Scalar> const tile = this->tile(i, j);
+                ends_.push_back({std::min(Scalar{0}, tile.minCoeff()), std::max(Scalar{0}, tile.maxCoeff())});
             }
         }
         codes_.resize(static_cast<std::size_t>(w.cols()));
@@ -51,7 +54,7 @@ public:
         constexpr std::array parts{1.0F, 0.9F, 0.8F, 0.7F, 0.6F, 0.5F};
         for (float const part : parts) {
             float const logit = part < 1 ? std::log(part / (1 - part)) : 40.0F;
-            evaluate(learned_clip<float>::of(tile_rows_, clip_.low.cols(), logit), [&](index_t i) {
+            evaluate(learned_clip<Scalar>::of(tile_rows_, clip_.low.cols(), logit), [&](index_t i) {
                 clip_.low.row(i).setConstant(std::min(logit, 4.0F)); // the slope at 40 is 0
                 clip_.high.row(i) = clip_.low.row(i);
             });
@@ -71,7 +74,7 @@ public:
     }
 
 private:
-    matrix_view tile(index_t i, index_t j) const {
+    basic_matrix_view<Scalar> tile(index_t i, index_t j) const {
         index_t const row = i * s_.tile.rows;
         index_t const col = s_.first_of_tile(j);
         return w_.block(row, col, std::min(s_.tile.rows, w_.rows() - row), s_.first_of_tile(j + 1) - col);
@@ -81,11 +84,11 @@ private:
 
     /// Rounds with these clips; calls `improved(row of tiles)` where the loss is the least so far, and keeps the
     /// scales.
-    template <class F> void evaluate(learned_clip<float> const& clip, F const& improved) {
+    template <class F> void evaluate(learned_clip<Scalar> const& clip, F const& improved) {
         auto const& all = scales_of(clip);
         errors_.resize(w_.rows(), w_.cols());
-        float_vector scales(w_.cols());
-        float_vector zeros(w_.cols());
+        basic_vector<Scalar> scales(w_.cols());
+        basic_vector<Scalar> zeros(w_.cols());
         for (index_t row = 0; row < w_.rows(); ++row) {
             for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
                 tile_scale const s = all[static_cast<std::size_t>(row / s_.tile.rows * s_.scales.tiles.cols + j)];
@@ -102,8 +105,10 @@ private:
         for (index_t i = 0; i < tile_rows_; ++i) {
             index_t const row = i * s_.tile.rows;
             index_t const count = std::min(s_.tile.rows, w_.rows() - row);
-            double const loss =
-                product_.middleRows(row, count).cwiseProduct(errors_.middleRows(row, count)).cast<double>().sum();
+            double const loss = product_.middleRows(row, count)
+                                    .cwiseProduct(errors_.middleRows(row, count))
+                                    .template cast<double>()
+                                    .sum();
             if (loss < best_(i)) {
                 best_(i) = loss;
                 for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
@@ -114,7 +119,7 @@ private:
         }
     }
 
-    std::vector<tile_scale> const& scales_of(learned_clip<float> const& clip) {
+    auto const& scales_of(learned_clip<Scalar> const& clip) {
         scales_.clear();
         for (index_t i = 0; i < tile_rows_; ++i) {
             for (index_t j = 0; j < s_.scales.tiles.cols; ++j) {
@@ -130,16 +135,16 @@ private:
     }
 
     /// Of the loss of each row of tiles, relative to what it was, after `evaluate` with `clip_`.
-    learned_clip<float> gradient() const {
-        auto slopes = learned_clip<float>::of(tile_rows_, clip_.low.cols(), 0);
+    learned_clip<Scalar> gradient() const {
+        auto slopes = learned_clip<Scalar>::of(tile_rows_, clip_.low.cols(), 0);
         float const steps = p_.numbers().high - p_.numbers().low;
         for (index_t i = 0; i < tile_rows_; ++i) {
             for (index_t j = 0; j < clip_.low.cols(); ++j) {
                 tile_scale const s = scales_[static_cast<std::size_t>(i * clip_.low.cols() + j)];
                 float const from = s.scale * (reach_.low - s.zero);
                 float const to = s.scale * (reach_.high - s.zero);
-                matrix_view const x = tile(i, j);
-                auto const here = [&](matrix const& m) {
+                basic_matrix_view<Scalar> const x = tile(i, j);
+                auto const here = [&](basic_matrix<Scalar> const& m) {
                     return m.block(i * s_.tile.rows, s_.first_of_tile(j), x.rows(), x.cols());
                 };
                 auto const g = here(product_);
@@ -152,8 +157,8 @@ private:
                         by_scale += static_cast<double>(g(row, col) * (inside ? 0 : v) + g(row, col) * error(row, col));
                     }
                 }
-                auto const per_width = static_cast<float>(2 * by_scale / std::max(unit_(i), 1e-300) /
-                                                          static_cast<double>(s.scale * steps));
+                double const unit = std::max(unit_(i), 1e-300);
+                auto const per_width = static_cast<float>(2 * by_scale / unit / static_cast<double>(s.scale * steps));
                 auto const [low, high] = ends(i, j);
                 auto const of_clip =
                     slopes_of_range(per_width, low, high, clip_.kept_low(i, j), clip_.kept_high(i, j), p_.has_zero());
@@ -164,29 +169,32 @@ private:
         return slopes;
     }
 
-    matrix_view w_; // (rows, in)
+    basic_matrix_view<Scalar> w_; // (rows, in)
     index_t first_tile_;
-    matrix const& h_;
+    basic_matrix<Scalar> const& h_;
     problem const& p_;
     solution& s_;
     interval reach_;
     index_t tile_rows_;
-    learned_clip<float> clip_;
+    learned_clip<Scalar> clip_;
     basic_vector<double> best_; // loss of each row of tiles
     basic_vector<double> unit_; // what losses are relative to
-    std::vector<interval> ends_;
-    std::vector<tile_scale> scales_;
+    dependent<std::vector<interval>, Scalar> ends_;
+    dependent<std::vector<tile_scale>, Scalar> scales_;
     std::vector<code> codes_;
-    matrix errors_;  // (rows, in), Q - W
-    matrix product_; // (rows, in), errors times H
+    basic_matrix<Scalar> errors_;  // (rows, in), Q - W
+    basic_matrix<Scalar> product_; // (rows, in), errors times H
 };
 
 /// `h` (in, in), of which the upper triangle is there, as floats with both triangles and a largest diagonal element of
 /// 1: neither clips nor a choice between solutions depend on its unit.
 inline matrix symmetric_floats(basic_matrix<double> const& h) {
-    double const largest = h.diagonal().maxCoeff();
-    matrix symmetric = (h / (largest > 0 ? largest : 1)).cast<float>();
-    symmetric.triangularView<Eigen::StrictlyLower>() = symmetric.transpose();
+    double largest = 0;
+    for (index_t j = 0; j < h.rows(); ++j) {
+        largest = std::max(largest, h(j, j));
+    }
+    matrix symmetric = to_float(h, largest > 0 ? 1 / largest : 1);
+    mirror_upper(symmetric);
     return symmetric;
 }
 
@@ -194,15 +202,15 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 /// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with
 /// both triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
 /// when scales are given, or a weight is not finite.
-inline solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how,
-                            executor_ref executor = {}) {
+template <class Scalar = float>
+solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
     if (p.placed()) {
         throw error("clipping", "has nothing to learn where scales are given");
     }
     solution s = p.begin(w);
     index_t const piece = ceil_div(index_t{32}, s.tile.rows) * s.tile.rows;
     executor.for_pieces(w.rows(), piece, [&](index_t begin, index_t end) {
-        clip_learner(w.middleRows(begin, end - begin), begin, h, p, s).run(how);
+        clip_learner<Scalar>(middle_rows(w, begin, end - begin), begin, h, p, s).run(how);
     });
     return s;
 }

@@ -40,7 +40,7 @@ template <Solver Inner = rtn> struct clipped {
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
-            return solve_both(w, known, h.scale() * h.sum(), p, executor);
+            return solve_both(w, known, symmetric_floats(h.sum()), p, executor);
         }
     }
 
@@ -54,7 +54,7 @@ template <Solver Inner = rtn> struct clipped {
         if (f.r.size() == 0) { // it will say why
             return inner.solve(w, f, p, executor);
         }
-        return solve_both(w, f, damped_hessian(f, executor), p, executor);
+        return solve_both(w, f, symmetric_floats(damped_hessian(f, executor)), p, executor);
     }
 
     /// The weights that `inner` corrects, and what rounds them then.
@@ -70,19 +70,18 @@ template <Solver Inner = rtn> struct clipped {
     friend bool operator==(clipped const&, clipped const&) = default;
 
 private:
-    /// With clips and without; of `h` (in, in) the upper triangle is there.
+    /// With clips and without, judged by `h` (in, in), both triangles.
     template <class Evidence>
-    solution solve_both(matrix_view w, Evidence const& known, basic_matrix<double> const& h, problem const& p,
+    solution solve_both(matrix_view w, Evidence const& known, matrix const& h, problem const& p,
                         executor_ref executor) const {
-        matrix const symmetric = symmetric_floats(h); // (in, in)
-        solution const learned = learn_clips(w, symmetric, p, learning, executor);
+        solution const learned = learn_clips(w, h, p, learning, executor);
         solution with = solve_with(inner, w, known, with_scales(p, learned), executor);
         if constexpr (std::same_as<Inner, rtn>) { // learning has compared with the whole range
             return with;
         } else {
             solution without = solve_with(inner, w, known, p, executor);
-            auto const losses = row_losses(w, with, symmetric, executor);
-            auto const losses_without = row_losses(w, without, symmetric, executor);
+            auto const losses = row_losses(w, with, h, executor);
+            auto const losses_without = row_losses(w, without, h, executor);
             return better_rows(std::move(with), losses, std::move(without), losses_without);
         }
     }

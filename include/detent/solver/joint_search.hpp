@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -36,64 +35,70 @@ inline error no_finite_error() {
 
 /// Rounds `w` (out, in) in each of the ways of `formats`, ranges searched by `search`, and answers the one with the
 /// smallest error of the layer's output. @throws error when there is no format, or as `output_search`.
-inline format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<problem const* const> formats,
-                                   output_search const& search, executor_ref executor = {}) {
+template <class Scalar = float>
+format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<problem const* const> formats,
+                            output_search const& search, executor_ref executor = {}) {
     if (formats.empty()) {
         throw error("format search", "has no format to choose from");
     }
     expect_features(known.features(), w);
-    output_error const at_output(known, formats.front()->begin(w));
-    std::vector<double> estimates(formats.size());
+    basic_output_error<Scalar> const at_output(known, formats.front()->begin(w));
+    dependent<std::vector<double>, Scalar> estimates(formats.size());
     if (formats.size() > 1 && search.finalists > 0) { // those that are clearly worse need not be searched
-        std::ranges::transform(formats, estimates.begin(),
-                               [&](problem const* p) { return search.estimate(w, at_output, *p, executor); });
+        for (std::size_t f = 0; f < formats.size(); ++f) {
+            estimates[f] = search.estimate(w, at_output, *formats[f], executor);
+        }
     }
     double const constant = known.has_difference() ? known.difference_error(w, executor) : 0;
     double const least = std::ranges::min(estimates);
     double const worst = std::max(least, 1.03 * (least + constant) - constant); // their sum may be rounded below 0
-    std::optional<format_choice> best;
+    format_choice best;
+    bool found = false;
     for (std::size_t f = 0; f < formats.size(); ++f) {
         if (estimates[f] <= worst) {
             solution s = search.solve(w, at_output, *formats[f], executor);
-            if (std::isfinite(s.report.loss) && (!best || s.report.loss < best->weights.report.loss)) {
+            if (std::isfinite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
                 best = {f, std::move(s)};
+                found = true;
             }
         }
     }
-    if (!best) {
+    if (!found) {
         throw no_finite_error();
     }
-    best->weights.report.loss += constant;
-    return std::move(*best);
+    best.weights.report.loss += constant;
+    return best;
 }
 
 /// Chooses among `formats` as the other, by another metric: some hundreds of the inputs `x` (token, in), which are
 /// rounded to `rounded` before they meet the weights, pass through the layer. @throws error as `metric_search`, when
 /// there is no format or no input, and when an input is not finite.
-inline format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded,
-                                   std::span<problem const* const> formats, metric_search const& search,
-                                   executor_ref executor = {}) {
+template <class Scalar = float>
+format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, std::span<problem const* const> formats,
+                            metric_search const& search, executor_ref executor = {}) {
     if (formats.empty() || x.rows() == 0) {
         throw error("format search",
                     formats.empty() ? "has no format to choose from" : "by this metric needs the inputs, kept");
     }
-    if (!x.allFinite() || !rounded.allFinite()) { // a cosine would not show it
+    if (!all_finite(x) || !all_finite(rounded)) { // a cosine would not show it
         throw error("inputs", "are not finite");
     }
     index_t const step = std::max<index_t>(1, x.rows() / 512);
     matrix const some = every_nth_row(x, step);               // (token, in)
     matrix const some_rounded = every_nth_row(rounded, step); // (token, in)
-    std::optional<format_choice> best;
+    format_choice best;
+    bool found = false;
     for (std::size_t f = 0; f < formats.size(); ++f) {
-        solution s = search.solve(w, some, some_rounded, *formats[f], executor);
-        if (std::isfinite(s.report.loss) && (!best || s.report.loss < best->weights.report.loss)) {
+        solution s = search.solve<Scalar>(w, some, some_rounded, *formats[f], executor);
+        if (std::isfinite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
             best = {f, std::move(s)};
+            found = true;
         }
     }
-    if (!best) {
+    if (!found) {
         throw no_finite_error();
     }
-    return std::move(*best);
+    return best;
 }
 
 /// Chooses format and range of a layer's weights and of its input together, in turns (LLM-FP4, section 4.1 and
@@ -114,31 +119,36 @@ struct joint_search {
     /// For the weights `w` (out, in), to be rounded in one of the ways of `formats`, and the inputs `x` (token, in), to
     /// be rounded to one of `grids`, with the first of which it begins. @throws error when there is no format or no
     /// grid, or as `output_search` and `activation_search`.
+    template <class Scalar = float>
     answer operator()(matrix_view w, matrix_view x, std::span<problem const* const> formats,
-                      std::span<any_grid const> grids, executor_ref executor = {}) const {
-        if (formats.empty() || grids.empty()) {
-            throw error("format search", "has nothing to choose from");
-        }
-        activation_search const input_search{.candidates = candidates, .metric = metric, .shifted = shifted};
-        activation_quantizer input = input_search.whole_range(x, grids.front());
-        for (int round = 0;; ++round) {
-            layer_inputs seen = rounded_inputs(x, input, executor);
-            format_choice weights = metric == output_metric::squares
-                                        ? choose_format(w, seen, formats, {candidates}, executor)
-                                        : choose_format(w, x, input.round(x, executor), formats,
-                                                        metric_search{metric, candidates}, executor);
-            std::optional<activation_search::answer> next;
-            if (round < rounds) { // the weights have the last word
-                next = input_search(x, w, decode(weights.weights), grids, executor);
-            }
-            if (!next || next->quantizer == input) {
-                return {std::move(weights), std::move(input), std::move(seen)};
-            }
-            input = std::move(next->quantizer);
-        }
-    }
+                      std::span<any_grid const> grids, executor_ref executor = {}) const;
 
     friend constexpr bool operator==(joint_search const&, joint_search const&) = default;
 };
+
+template <class Scalar>
+joint_search::answer joint_search::operator()(matrix_view w, matrix_view x, std::span<problem const* const> formats,
+                                              std::span<any_grid const> grids, executor_ref executor) const {
+    if (formats.empty() || grids.empty()) {
+        throw error("format search", "has nothing to choose from");
+    }
+    activation_search const input_search{.candidates = candidates, .metric = metric, .shifted = shifted};
+    activation_quantizer input = input_search.whole_range<Scalar>(x, grids.front());
+    for (int round = 0;; ++round) {
+        layer_inputs seen = rounded_inputs(x, input, executor);
+        format_choice weights = metric == output_metric::squares
+                                    ? choose_format<Scalar>(w, seen, formats, {candidates}, executor)
+                                    : choose_format<Scalar>(w, x, input.round(x, executor), formats,
+                                                            metric_search{metric, candidates}, executor);
+        if (round >= rounds) { // the weights have the last word
+            return {std::move(weights), std::move(input), std::move(seen)};
+        }
+        auto next = input_search.operator()<Scalar>(x, w, decode(weights.weights), grids, executor);
+        if (next.quantizer == input) {
+            return {std::move(weights), std::move(input), std::move(seen)};
+        }
+        input = std::move(next.quantizer);
+    }
+}
 
 } // namespace detent::inline DETENT_ABI

@@ -18,11 +18,11 @@ namespace detent::inline DETENT_ABI {
 
 /// How far a layer's output o^ is from what it should be, o; less is better.
 enum class output_metric {
-    squares,           ///< (o - o^)^2, which needs no more than the Hessian of the inputs
-    absolute,          ///< |o - o^|
-    weighted_squares,  ///< |o| (o - o^)^2
-    doubly_weighted,   ///< o^2 (o - o^)^2
-    cosine             ///< 1 - cos(o, o^), over the inputs for a row of weights and over the outputs for an input
+    squares,          ///< (o - o^)^2, which needs no more than the Hessian of the inputs
+    absolute,         ///< |o - o^|
+    weighted_squares, ///< |o| (o - o^)^2
+    doubly_weighted,  ///< o^2 (o - o^)^2
+    cosine            ///< 1 - cos(o, o^), over the inputs for a row of weights and over the outputs for an input
 };
 
 /// The distance of `n` outputs by that metric, their sum but for the cosine.
@@ -71,6 +71,7 @@ struct metric_search {
     /// Codes and scales for `w` (out, in), for inputs that were `x` (token, in) and are `rounded`. The loss in the
     /// report is the distance, summed over the outputs. @throws error when a weight is not finite, or as
     /// `range_candidates`.
+    template <class Scalar = float>
     solution solve(matrix_view w, matrix_view x, matrix_view rounded, problem const& p,
                    executor_ref executor = {}) const {
         solution s = p.begin(w);
@@ -80,7 +81,7 @@ struct metric_search {
         executor.for_each(s.scales.tiles.rows, [&](index_t tile_row) {
             index_t const top = tile_row * s.tile.rows;
             index_t const height = std::min(s.tile.rows, w.rows() - top);
-            matrix const o = product(w.middleRows(top, height), x); // (height, token)
+            auto const o = product<Scalar>(middle_rows(w, top, height), x); // (height, token)
             matrix chosen(height, w.cols());
             for (index_t tile = 0; tile < s.scales.tiles.cols; ++tile) {
                 round(w, top, tile, s.scales.at(tile_row, tile), chosen, s, p);
@@ -88,14 +89,12 @@ struct metric_search {
             for (index_t tile = 0; tile < s.scales.tiles.cols; ++tile) {
                 tile_scale const initial = s.scales.at(tile_row, tile);
                 auto const ratios = candidates.ratios(initial.scale, p.split());
-                auto const at = [&](float ratio) {
-                    return ratio == 1 ? initial : p.widened(initial, ratio);
-                };
+                auto const at = [&](float ratio) { return ratio == 1 ? initial : p.widened(initial, ratio); };
                 double least = 0;
                 tile_scale best = initial;
                 for (std::size_t i = 0; i < ratios.size(); ++i) {
                     round(w, top, tile, at(ratios[i]), chosen, s, p);
-                    matrix const now = product(chosen, rounded); // (height, token)
+                    auto const now = product<Scalar>(chosen, rounded); // (height, token)
                     double distance = 0;
                     for (index_t row = 0; row < height; ++row) {
                         distance += output_distance(metric, tokens, &o(row, 0), 1, &now(row, 0), 1);
@@ -116,15 +115,18 @@ struct metric_search {
 
     /// The distance, summed over the inputs `x` (token, in), of a layer whose weights are `q` (out, in) in place of `w`
     /// and whose input is rounded.
+    template <class Scalar = float>
     double distance(matrix_view x, matrix_view w, matrix_view q, activation_quantizer const& input,
                     executor_ref executor = {}) const {
-        basic_vector<double> sums = basic_vector<double>::Zero(ceil_div(x.rows(), index_t{64}));
-        executor.for_pieces(x.rows(), 64, [&](index_t begin, index_t end) {
-            matrix const inputs = x.middleRows(begin, end - begin);
-            matrix const o = product(inputs, w); // (token, out)
-            matrix const now = product(input.round(inputs), q);
+        constexpr index_t piece = 64;
+        basic_vector<double> sums;
+        sums.setZero(ceil_div(x.rows(), piece));
+        executor.for_pieces(x.rows(), piece, [&](index_t begin, index_t end) {
+            matrix_view const inputs = middle_rows(x, begin, end - begin);
+            auto const o = product<Scalar>(inputs, w); // (token, out)
+            auto const now = product<Scalar>(input.round(inputs), q);
             for (index_t t = 0; t < inputs.rows(); ++t) {
-                sums(begin / 64) += output_distance(metric, o.cols(), &o(t, 0), 1, &now(t, 0), 1);
+                sums(begin / piece) += output_distance(metric, o.cols(), &o(t, 0), 1, &now(t, 0), 1);
             }
         });
         return sums.sum();
@@ -134,10 +136,12 @@ struct metric_search {
 
 private:
     /// a b^T.
-    static matrix product(matrix_view a, matrix_view b) {
-        matrix c = matrix::Zero(a.rows(), b.rows());
-        nn::products<float>::add(a.rows(), b.rows(), a.cols(), 1, {a.data(), a.outerStride()},
-                                 simd::strided<float>{b.data(), b.outerStride()}.transpose(), c.data(), b.rows());
+    template <class Scalar>
+    static basic_matrix<Scalar> product(basic_matrix_view<Scalar> a, basic_matrix_view<Scalar> b) {
+        basic_matrix<Scalar> c;
+        c.setZero(a.rows(), b.rows());
+        nn::products<Scalar>::add(a.rows(), b.rows(), a.cols(), 1, {a.data(), a.outerStride()},
+                                  simd::strided<Scalar>{b.data(), b.outerStride()}.transpose(), c.data(), b.rows());
         return c;
     }
 
@@ -146,8 +150,8 @@ private:
                       problem const& p) {
         index_t const col = s.first_of_tile(tile);
         index_t const n = s.first_of_tile(tile + 1) - col;
-        float_vector const scales = float_vector::Constant(n, t.scale);
-        float_vector const zeros = float_vector::Constant(n, t.zero);
+        std::vector<float> const scales(static_cast<std::size_t>(n), t.scale);
+        std::vector<float> const zeros(static_cast<std::size_t>(n), t.zero);
         for (index_t row = 0; row < numbers.rows(); ++row) {
             p.round(n, w.data() + (top + row) * w.outerStride() + col, scales.data(), zeros.data(),
                     &s.code_at(top + row, col), &numbers(row, col));

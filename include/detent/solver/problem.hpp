@@ -80,7 +80,7 @@ public:
             throw error("weights", "are empty");
         }
         for (index_t r = 0; r < w.rows(); ++r) {
-            if ((0 * w.row(r)).sum() == 0) { // which no number that is not finite leaves 0
+            if (all_finite(w.data() + r * w.outerStride(), w.cols())) {
                 continue;
             }
             for (index_t c = 0; c < w.cols(); ++c) {
@@ -118,7 +118,8 @@ public:
                 index_t const col = s.first_of_tile(j);
                 index_t const cols = s.first_of_tile(j + 1) - col;
                 if (cols > 0) { // else all its columns have been taken away
-                    s.scales.set(i, j, fit(w.block(row, col, std::min(s.tile.rows, w.rows() - row), cols), {row, col}));
+                    index_t const rows = std::min(s.tile.rows, w.rows() - row);
+                    s.scales.set(i, j, fit(block_of(w, row, col, rows, cols), {row, col}));
                 }
             }
         });
@@ -147,7 +148,11 @@ private:
 
 /// Whether 0 is a number of the grid of a problem.
 inline bool contains_zero(problem const& p) {
-    return p.has_zero() || std::ranges::find(p.table(), 0.0F) != p.table().end();
+    bool found = p.has_zero();
+    for (float const number : p.table()) {
+        found = found || number == 0;
+    }
+    return found;
 }
 
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
@@ -218,8 +223,11 @@ public:
     for_columns(problem const& p, extents shape, std::vector<std::int32_t> const& columns)
         : problem(p), problem_(p), shape_(shape), columns_(columns) {
         auto const all = p.formats();
-        for (problem const* format : all.size() > 1 ? all : std::vector<problem const*>{}) {
-            formats_.push_back(std::make_unique<for_columns>(*format, shape, columns));
+        if (all.size() > 1) {
+            formats_.reserve(all.size());
+            for (problem const* format : all) {
+                formats_.emplace_back(*format, shape, columns);
+            }
         }
     }
 
@@ -230,9 +238,10 @@ public:
         if (placed() && cols > 0) {
             auto const among_all = problem_.tile_of(shape_.cols);
             index_t const width = problem_.tile(shape_).cols;
-            for (auto const column : columns_) {
-                tiles.push_back(among_all.empty() ? static_cast<std::int32_t>(column / width)
-                                                  : among_all[static_cast<std::size_t>(column)]);
+            tiles = columns_;
+            for (auto& tile : tiles) { // until now the column
+                tile = among_all.empty() ? static_cast<std::int32_t>(tile / width)
+                                         : among_all[static_cast<std::size_t>(tile)];
             }
         }
         return tiles;
@@ -249,11 +258,14 @@ public:
     }
 
     std::vector<problem const*> formats() const override {
-        std::vector<problem const*> all;
-        for (auto const& format : formats_) {
-            all.push_back(format.get());
+        if (formats_.empty()) {
+            return problem::formats();
         }
-        return all.empty() ? problem::formats() : all;
+        std::vector<problem const*> all(formats_.size());
+        for (std::size_t f = 0; f < all.size(); ++f) {
+            all[f] = &formats_[f];
+        }
+        return all;
     }
 
 private:
@@ -264,13 +276,13 @@ private:
             index_t const width = problem_.tile(shape_).cols;
             return column / width * width;
         }
-        return std::ranges::lower_bound(tiles, tiles[static_cast<std::size_t>(column)]) - tiles.begin();
+        return std::lower_bound(tiles.begin(), tiles.end(), tiles[static_cast<std::size_t>(column)]) - tiles.begin();
     }
 
     problem const& problem_;
     extents shape_; // of all weights
     std::vector<std::int32_t> const& columns_;
-    std::vector<std::unique_ptr<for_columns const>> formats_;
+    std::vector<for_columns> formats_;
 };
 
 /// A choice of problems that differ in their grids, which a search by the output's error makes; until then the first.
@@ -290,9 +302,9 @@ public:
     }
 
     std::vector<problem const*> formats() const override {
-        std::vector<problem const*> all;
-        for (auto const& format : formats_) {
-            all.push_back(format.get());
+        std::vector<problem const*> all(formats_.size());
+        for (std::size_t f = 0; f < all.size(); ++f) {
+            all[f] = formats_[f].get();
         }
         return all;
     }
@@ -301,11 +313,11 @@ public:
         if (!format().has_unit()) {
             return {};
         }
-        std::vector<std::unique_ptr<problem const>> all;
-        for (auto const& format : formats_) {
-            all.push_back(format->with_unit_of(w));
+        std::vector<std::unique_ptr<problem const>> all(formats_.size());
+        for (std::size_t f = 0; f < all.size(); ++f) {
+            all[f] = formats_[f]->with_unit_of(w);
         }
-        return std::make_unique<open_format>(std::move(all));
+        return std::unique_ptr<problem const>(new open_format(std::move(all)));
     }
 
 private:

@@ -34,9 +34,10 @@ template <Solver Inner = rtn> struct rounding_inputs {
         if (known.kept().rows() == 0) {
             throw error("inputs", "that share a range must all be known, and kept");
         }
-        if constexpr (requires { inner.solve(w, known, p, std::span(how.grids), executor); }) {
+        std::span<any_grid const> const grids(how.grids.data(), how.grids.size());
+        if constexpr (requires { inner.solve(w, known, p, grids, executor); }) {
             if (how.width == 0) {
-                return inner.solve(w, known, p, std::span(how.grids), executor);
+                return inner.solve(w, known, p, grids, executor);
             }
         }
         activation_quantizer input = how.fit(known.kept());

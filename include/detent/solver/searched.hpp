@@ -34,7 +34,8 @@ template <Solver Inner = rtn> struct searched {
     /// Codes, scales and format for `w` (out, in). @throws error as `inner` and `output_search`, and when inputs that
     /// are needed have not been kept.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
-        auto const formats = p.formats();
+        auto const all = p.formats();
+        std::span<problem const* const> const formats(all.data(), all.size());
         expect_features(known.features(), w);
         return finish(
             w, known, formats,
@@ -48,7 +49,8 @@ template <Solver Inner = rtn> struct searched {
     /// one of `grids`.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, std::span<any_grid const> grids,
                    executor_ref executor = {}) const {
-        auto const formats = p.formats();
+        auto const all = p.formats();
+        std::span<problem const* const> const formats(all.data(), all.size());
         joint_search const search{candidates, metric, shifted, rounds};
         auto found = search(w, known.kept(), formats, grids, executor);
         solution s = finish(w, found.seen, formats, std::move(found.weights), executor);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,7 +41,7 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     double weights = 0;
     double shared = 0;
     double sharing = 0; // layers
-    for (auto const& layer : layers) {
+    for (weak_share const& layer : layers) {
         auto const size = static_cast<double>(layer.shape.size());
         weights += size;
         shared += layer.ratio * size;
@@ -48,15 +49,16 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     }
     double const spread = rule == weak_rule::exact ? weights / shared : 12 / sharing;
     double const r = shared > 0 ? (target - bits) / (16 - bits) * spread : 0;
-    std::vector<index_t> counts;
-    for (auto const& layer : layers) {
+    std::vector<index_t> counts(layers.size());
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        weak_share const& layer = layers[i];
         auto n = static_cast<index_t>(std::nearbyint(static_cast<double>(layer.shape.cols) * r * layer.ratio));
         n += n % 2;
         if (n > 0 && n >= layer.shape.cols) {
             throw error("weak columns", std::to_string(target) + " bits would make " + std::to_string(n) + " of " +
                                             std::to_string(layer.shape.cols) + " inputs weak");
         }
-        counts.push_back(n);
+        counts[i] = n;
     }
     return counts;
 }

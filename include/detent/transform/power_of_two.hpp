@@ -27,13 +27,13 @@ struct power_of_two {
             throw error("power_of_two", largest.size() == 0 ? "needs the largest of each input, not only their Hessian"
                                                             : "cannot shift by " + std::to_string(most) + " bits");
         }
-        float const top = largest.maxCoeff();
-        std::vector<float> factors(static_cast<std::size_t>(largest.size()), 1.0F);
-        std::ranges::transform(largest, factors.begin(), [&](float m) {
-            double const bits = m > 0 ? std::nearbyint(std::log2(static_cast<double>(top) / static_cast<double>(m)))
+        std::vector<float> factors(largest.data(), largest.data() + largest.size());
+        float const top = *std::max_element(factors.begin(), factors.end());
+        for (float& f : factors) {
+            double const bits = f > 0 ? std::nearbyint(std::log2(static_cast<double>(top) / static_cast<double>(f)))
                                       : static_cast<double>(most); // an input that was always 0
-            return std::ldexp(1.0F, static_cast<int>(std::clamp(bits, 0.0, static_cast<double>(most))));
-        });
+            f = std::ldexp(1.0F, static_cast<int>(std::clamp(bits, 0.0, static_cast<double>(most))));
+        }
         return {diagonal{std::move(factors)}, w.cols()};
     }
 

@@ -17,7 +17,12 @@ namespace detent::inline DETENT_ABI {
 /// weights to the power of 1 - `exponent`, not below 1e-5, which channels without inputs or weights would make 0.
 inline float_vector smoothing_scales(float_vector const& inputs, float_vector const& weights, float exponent) {
     constexpr float least = 1e-5F;
-    return (inputs.array().max(least).pow(exponent) / weights.array().max(least).pow(1 - exponent)).max(least);
+    float_vector scales(inputs.size());
+    for (index_t j = 0; j < scales.size(); ++j) {
+        float const input = std::pow(std::max(inputs(j), least), exponent);
+        scales(j) = std::max(input / std::pow(std::max(weights(j), least), 1 - exponent), least);
+    }
+    return scales;
 }
 
 /// How large the inputs of a channel are.
@@ -36,10 +41,11 @@ template <channel_size Size = channel_size::largest> struct smooth {
         if (!(exponent >= 0 && exponent <= 1)) {
             throw error("smooth", "its exponent is " + std::to_string(exponent) + ", not from 0 to 1");
         }
-        float_vector const weights = w.cwiseAbs().colwise().maxCoeff().transpose();
-        float_vector const scales = smoothing_scales(size_of(known), weights, exponent);
-        std::vector<float> factors(static_cast<std::size_t>(scales.size()));
-        std::ranges::transform(scales, factors.begin(), [](float s) { return 1 / s; });
+        float_vector const scales = smoothing_scales(size_of(known), largest_of_columns(w), exponent);
+        std::vector<float> factors(scales.data(), scales.data() + scales.size());
+        for (float& f : factors) {
+            f = 1 / f;
+        }
         return {diagonal{std::move(factors)}, w.cols()};
     }
 
@@ -48,7 +54,11 @@ template <channel_size Size = channel_size::largest> struct smooth {
 private:
     static float_vector size_of(layer_inputs const& known) {
         if constexpr (Size == channel_size::root_mean_square) {
-            return (0.5 * known.hessian().diagonal()).cwiseSqrt().template cast<float>();
+            float_vector sizes(known.features());
+            for (index_t j = 0; j < sizes.size(); ++j) {
+                sizes(j) = static_cast<float>(std::sqrt(0.5 * known.hessian()(j, j)));
+            }
+            return sizes;
         } else {
             if (known.largest().size() == 0) {
                 throw error("smooth", "needs the largest of each input, not only their Hessian");
