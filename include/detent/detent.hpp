@@ -23,6 +23,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/grid/name.hpp"
 #include "detent/grid/one_of.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
