@@ -41,7 +41,8 @@ public:
             std::memcpy(data(), other.data(), static_cast<std::size_t>(size_));
         }
     }
-    buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    buffer(buffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
     buffer& operator=(buffer other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);

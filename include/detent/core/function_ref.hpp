@@ -17,11 +17,10 @@ template <class Signature> class function_ref;
 template <class R, class... Args> class function_ref<R(Args...)> {
 public:
     template <class F>
-        requires(!std::same_as<std::remove_cvref_t<F>, function_ref> && std::is_object_v<std::remove_reference_t<F>> &&
-                 std::is_invocable_r_v<R, F&, Args...> && !std::is_member_pointer_v<std::remove_cvref_t<F>>)
-    function_ref(F&& f) // NOLINT: implicit on purpose, an argument type
-        : callable_(const_cast<void*>(static_cast<void const*>(&f))),
-          call_([](void* callable, Args... args) -> R {
+    requires(!std::same_as<std::remove_cvref_t<F>, function_ref> && std::is_object_v<std::remove_reference_t<F>> &&
+             std::is_invocable_r_v<R, F&, Args...> && !std::is_member_pointer_v<std::remove_cvref_t<F>>)
+        function_ref(F&& f) // NOLINT: implicit on purpose, an argument type
+        : callable_(const_cast<void*>(static_cast<void const*>(&f))), call_([](void* callable, Args... args) -> R {
               return (*static_cast<std::remove_reference_t<F>*>(callable))(std::forward<Args>(args)...);
           }) {}
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -50,7 +51,7 @@ public:
     /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice.
     weak_columns(std::vector<std::int32_t> columns, index_t rows, float_format format)
         : columns_(std::move(columns)), rows_(rows), format_(format), values_(count() * rows * (bits_of(format) / 8)) {
-        DETENT_EXPECTS(std::ranges::is_sorted(columns_, std::ranges::less_equal{}));
+        DETENT_EXPECTS(std::adjacent_find(columns_.begin(), columns_.end(), std::greater_equal<>{}) == columns_.end());
     }
 
     index_t count() const { return static_cast<index_t>(columns_.size()); }
@@ -64,11 +65,8 @@ public:
     buffer& values() { return values_; }
 
     weak_view view() const {
-        return {.count = count(),
-                .columns = columns_.data(),
-                .values = values_.data(),
-                .rows = rows_,
-                .format = format_};
+        return {
+            .count = count(), .columns = columns_.data(), .values = values_.data(), .rows = rows_, .format = format_};
     }
 
     /// Which of the weak columns the stored column `column` is; -1 if none.
