@@ -14,6 +14,8 @@
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/progress.hpp"
+#include "detent/core/same_bits.hpp"
+#include "detent/core/value.hpp"
 #include "detent/core/version.hpp"
 #include "detent/evidence/factor.hpp"
 #include "detent/evidence/hessian.hpp"

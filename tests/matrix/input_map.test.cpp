@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <Eigen/LU>
 #include <gtest/gtest.h>
 
 #include "detent/matrix/input_map.hpp"

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include <Eigen/LU>
 #include <gtest/gtest.h>
 
 #include "detent/granularity/granularity.hpp"

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include <Eigen/LU>
 #include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"

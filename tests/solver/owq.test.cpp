@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include <Eigen/LU>
 #include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"

@@ -6,6 +6,8 @@
 #include <numeric>
 #include <vector>
 
+#include <Eigen/LU>
+
 #include "detent/core/eigen.hpp"
 #include "detent/solver/problem.hpp"
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <Eigen/LU>
 #include <gtest/gtest.h>
 
 #include "detent/grid/int_grid.hpp"

@@ -11,7 +11,6 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
-#include <Eigen/LU>
 
 #include "detent/core/index.hpp"
 

@@ -56,10 +56,10 @@ public:
     /// Dynamic, unless `how` says otherwise. @throws error when a scale or unit is not positive and finite, a zero
     /// point not finite or the grid without, a shift is not 0 to 15, or two members of `how` do not go together.
     explicit activation_quantizer(any_grid grid, activation_rounding how = {})
-        : grid_(std::move(grid)), how_(std::move(how)) {
+        : grid_(std::move(grid)), how_(std::move(how)), factors_(how_.shifts.size()) {
         check();
-        for (int const k : how_.shifts) {
-            factors_.push_back(std::ldexp(1.0F, k));
+        for (std::size_t i = 0; i < factors_.size(); ++i) {
+            factors_[i] = std::ldexp(1.0F, how_.shifts[i]);
         }
     }
 

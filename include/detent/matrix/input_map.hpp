@@ -209,8 +209,8 @@ basic_matrix<Scalar> input_map::of_weights(basic_matrix<Scalar> w, executor_ref 
 
 template <class Scalar> basic_matrix<Scalar> input_map::back(basic_matrix<Scalar> g, executor_ref executor) const {
     for_rows(g, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
-        for (auto s = steps_.rbegin(); s != steps_.rend(); ++s) {
-            std::visit([&](auto const& t) { backward(t, row, copy); }, *s);
+        for (std::size_t i = steps_.size(); i-- > 0;) {
+            std::visit([&](auto const& t) { backward(t, row, copy); }, steps_[i]);
         }
     });
     return g;

@@ -46,7 +46,7 @@ struct packed_matrix {
                 .scales = scales.scales.data(),
                 .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
                 .table = table.data(),
-                .consecutive = is_consecutive(table),
+                .consecutive = is_consecutive({table.data(), table.size()}),
                 .weak = weak.view()};
     }
 

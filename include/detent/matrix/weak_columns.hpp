@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -51,7 +50,9 @@ public:
     /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice.
     weak_columns(std::vector<std::int32_t> columns, index_t rows, float_format format)
         : columns_(std::move(columns)), rows_(rows), format_(format), values_(count() * rows * (bits_of(format) / 8)) {
-        DETENT_EXPECTS(std::adjacent_find(columns_.begin(), columns_.end(), std::greater_equal<>{}) == columns_.end());
+        for (std::size_t k = 1; k < columns_.size(); ++k) {
+            DETENT_EXPECTS(columns_[k - 1] < columns_[k]);
+        }
     }
 
     index_t count() const { return static_cast<index_t>(columns_.size()); }
