@@ -55,6 +55,9 @@ TEST(function_ref, takes_only_what_it_can_call) {
     static_assert(!std::is_constructible_v<f, int>);
     static_assert(!std::is_constructible_v<f, accumulator const&>); // operator() is not const
     static_assert(std::is_trivially_copyable_v<f>);
+    static_assert(std::is_constructible_v<function_ref<int(accumulator&)>, int (*)(accumulator&)>);
+    static_assert(!std::is_constructible_v<function_ref<int(accumulator&)>, int accumulator::*>);
+    static_assert(!std::is_constructible_v<function_ref<int(accumulator&, int)>, int (accumulator::*)(int)>);
 }
 
 } // namespace

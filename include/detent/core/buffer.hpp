@@ -2,11 +2,9 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <span>
 #include <utility>
@@ -29,44 +27,53 @@ public:
 
     buffer() = default;
     explicit buffer(index_t size) : size_(size) {
-        auto const bytes = static_cast<std::size_t>(size) + padding;
-        std::align_val_t const boundary{bytes >= large_page ? large_page : alignment};
-        data_ = {static_cast<std::uint8_t*>(::operator new(bytes, boundary)), release{boundary}};
+        std::size_t const all = allocated(size);
+        data_ = static_cast<std::uint8_t*>(::operator new(all, boundary(size)));
 #if defined(__linux__)
-        if (bytes >= large_page) {
-            ::madvise(data_.get(), bytes / large_page * large_page, MADV_HUGEPAGE); // a wish
+        if (all >= large_page) {
+            ::madvise(data_, all / large_page * large_page, MADV_HUGEPAGE); // a wish
         }
 #endif
-        std::memset(data_.get(), 0, bytes);
+        std::memset(data_, 0, all);
     }
     buffer(buffer const& other) : buffer(other.size_) {
         if (size_ > 0) {
             std::memcpy(data(), other.data(), static_cast<std::size_t>(size_));
         }
     }
-    buffer(buffer&& other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+    buffer(buffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
     buffer& operator=(buffer other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);
         return *this;
     }
-    ~buffer() = default;
+    ~buffer() {
+        if (data_ != nullptr) {
+            ::operator delete(data_, boundary(size_));
+        }
+    }
 
-    std::uint8_t* data() { return data_.get(); }
-    std::uint8_t const* data() const { return data_.get(); }
+    std::uint8_t* data() { return data_; }
+    std::uint8_t const* data() const { return data_; }
     index_t size() const { return size_; }
-    std::span<std::uint8_t const> bytes() const { return {data_.get(), static_cast<std::size_t>(size_)}; }
+    std::span<std::uint8_t const> bytes() const { return {data_, static_cast<std::size_t>(size_)}; }
 
-    friend bool operator==(buffer const& a, buffer const& b) { return std::ranges::equal(a.bytes(), b.bytes()); }
+    friend bool operator==(buffer const& a, buffer const& b) {
+        return a.size_ == b.size_ &&
+               (a.size_ == 0 || std::memcmp(a.data_, b.data_, static_cast<std::size_t>(a.size_)) == 0);
+    }
 
 private:
     static constexpr std::size_t large_page = std::size_t{1} << 21;
 
-    struct release {
-        std::align_val_t boundary;
-        void operator()(std::uint8_t* p) const { ::operator delete(p, boundary); }
-    };
-    std::unique_ptr<std::uint8_t, release> data_;
+    /// The bytes that a buffer of `size` takes, and where they begin.
+    static std::size_t allocated(index_t size) { return static_cast<std::size_t>(size) + padding; }
+    static std::align_val_t boundary(index_t size) {
+        return std::align_val_t{allocated(size) >= large_page ? large_page : alignment};
+    }
+
+    std::uint8_t* data_ = nullptr; // not a std::unique_ptr: <memory> is large
     index_t size_ = 0;
 };
 

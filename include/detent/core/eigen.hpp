@@ -91,15 +91,13 @@ template <class Scalar> basic_matrix<Scalar> zero_matrix(index_t rows, index_t c
     return m;
 }
 
-/// `count` rows of `m` from `first` on, by reference.
-inline matrix_view middle_rows(matrix_view m, index_t first, index_t count) {
-    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + first * m.outerStride(), count, m.cols(),
-                                                             Eigen::OuterStride<>(m.outerStride()));
-}
-
 /// Whether `n` numbers are neither infinite nor NaN.
 template <class Scalar> bool all_finite(Scalar const* x, index_t n) {
-    return std::all_of(x, x + n, [](Scalar v) { return std::isfinite(v); });
+    int others = 0; // counted without a branch, so that compilers use vector instructions
+    for (index_t i = 0; i < n; ++i) {
+        others |= std::isfinite(x[i]) ? 0 : 1;
+    }
+    return others == 0;
 }
 /// Whether no entry is infinite or NaN.
 inline bool all_finite(matrix_view m) {
@@ -109,6 +107,21 @@ inline bool all_finite(matrix_view m) {
         }
     }
     return true;
+}
+
+/// The matrix (rows, cols) whose rows begin `stride` numbers apart, the first one at `data`; it is not copied.
+template <class Scalar>
+basic_matrix_view<Scalar> view_of(Scalar const* data, index_t rows, index_t cols, index_t stride) {
+    return Eigen::Map<basic_matrix<Scalar> const, 0, Eigen::OuterStride<>>(data, rows, cols, {stride});
+}
+
+/// The numbers of `m`, row by row.
+inline std::vector<float> entries_of(matrix_view m) {
+    std::vector<float> entries(static_cast<std::size_t>(m.size()));
+    for (index_t row = 0; row < m.rows(); ++row) {
+        std::copy_n(m.data() + row * m.outerStride(), m.cols(), entries.data() + row * m.cols());
+    }
+    return entries;
 }
 
 /// Copies what is above the diagonal of a square matrix to below it.

@@ -3,14 +3,19 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstddef>
-#include <numeric>
+#include <cstdint>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include "detent/core/abi.hpp"
+
+// Everybody includes this, and <chrono> is large.
+#if defined(__unix__) || defined(__APPLE__)
+#include <ctime>
+#else
+#include <chrono>
+#endif
 
 namespace detent::inline DETENT_ABI {
 
@@ -29,7 +34,13 @@ struct work_times {
 
     double operator[](work_kind kind) const { return seconds[static_cast<std::size_t>(kind)]; }
     double& operator[](work_kind kind) { return seconds[static_cast<std::size_t>(kind)]; }
-    double total() const { return std::accumulate(seconds.begin(), seconds.end(), 0.0); }
+    double total() const {
+        double sum = 0;
+        for (double const s : seconds) {
+            sum += s;
+        }
+        return sum;
+    }
 
     work_times& operator+=(work_times const& more) {
         for (std::size_t i = 0; i < seconds.size(); ++i) {
@@ -49,7 +60,7 @@ public:
 
     /// The times since the last lap, or since the start.
     work_times lap() {
-        enter(now_);
+        enter(kind_);
         return std::exchange(times_, {});
     }
 
@@ -58,7 +69,7 @@ public:
     class section {
     public:
         section(stopwatch* watch, work_kind kind)
-            : watch_(watch != nullptr && watch->owner_ == std::this_thread::get_id() ? watch : nullptr) {
+            : watch_(watch != nullptr && watch->owner_ == this_thread() ? watch : nullptr) {
             if (watch_ != nullptr) {
                 before_ = watch_->enter(kind);
             }
@@ -77,19 +88,34 @@ public:
     };
 
 private:
-    using clock = std::chrono::steady_clock;
+    /// Nanoseconds of a clock that is never set.
+    static std::int64_t now() {
+#if defined(__unix__) || defined(__APPLE__)
+        std::timespec time{};
+        ::clock_gettime(CLOCK_MONOTONIC, &time);
+        return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+#else
+        return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+#endif
+    }
+
+    /// An address that no other running thread has.
+    static void const* this_thread() {
+        static thread_local char const here = 0;
+        return &here;
+    }
 
     /// From now on time counts as `kind`; answers what it counted as before.
     work_kind enter(work_kind kind) {
-        auto const time = clock::now();
-        times_[now_] += std::chrono::duration<double>(time - since_).count();
+        std::int64_t const time = now();
+        times_[kind_] += 1e-9 * static_cast<double>(time - since_);
         since_ = time;
-        return std::exchange(now_, kind);
+        return std::exchange(kind_, kind);
     }
 
-    std::thread::id owner_ = std::this_thread::get_id();
-    clock::time_point since_ = clock::now();
-    work_kind now_ = work_kind::other;
+    void const* owner_ = this_thread();
+    std::int64_t since_ = now();
+    work_kind kind_ = work_kind::other;
     work_times times_;
 };
 

@@ -7,13 +7,14 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/core/index.hpp"
+#include "detent/core/value.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// Who shares a scale: the shape of the tiles a weight matrix (out, in) is cut into. Tiles at the lower and right edge
 /// may be smaller.
 template <class P>
-concept Granularity = std::regular<P> && requires(P const granularity, extents shape) {
+concept Granularity = Value<P> && requires(P const granularity, extents shape) {
     { granularity.tile(shape) } -> std::same_as<extents>;
 };
 

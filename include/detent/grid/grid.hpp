@@ -6,6 +6,7 @@
 #include <concepts>
 
 #include "detent/core/index.hpp"
+#include "detent/core/value.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -13,7 +14,7 @@ namespace detent::inline DETENT_ABI {
 /// `decode` its number; codes that name no number decode to NaN and are never encoded. Inputs are finite. `lowest` and
 /// `highest` are constant expressions.
 template <class G>
-concept Grid = std::regular<G> && (G::bits >= 1 && G::bits <= 8) && requires(G const grid, float x, code c) {
+concept Grid = Value<G> && (G::bits >= 1 && G::bits <= 8) && requires(G const grid, float x, code c) {
     { grid.lowest() } -> std::same_as<float>;
     { grid.highest() } -> std::same_as<float>;
     { grid.encode(x) } -> std::same_as<code>;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -112,8 +113,9 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
 }
 
 /// The same for any format.
-inline void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
-                           index_t y_stride, executor_ref executor = {}) {
+template <std::same_as<float> Number>
+void multiply_dense(dense_view const& w, Number const* x, index_t x_stride, index_t tokens, Number* y, index_t y_stride,
+                    executor_ref executor = {}) {
     switch (w.format) {
     case float_format::f16:
         return multiply_dense<float_format::f16>(w, x, x_stride, tokens, y, y_stride, executor);

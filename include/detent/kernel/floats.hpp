@@ -6,8 +6,10 @@
 
 #include "detent/core/index.hpp"
 
-#if defined(__SSE2__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace detent::inline DETENT_ABI::kernel {

@@ -117,9 +117,9 @@ std::optional<integer_form> integer_form_of(packed_view const& w, quantized_acti
 
     int least_shift = 0;
     if (!x.shifts.empty()) {
-        auto const [least, largest] = std::ranges::minmax(x.shifts);
-        least_shift = least;
-        form.shift = largest;
+        auto const [least, largest] = std::minmax_element(x.shifts.begin(), x.shifts.end());
+        least_shift = *least;
+        form.shift = *largest;
     }
     auto const times = std::int64_t{1} << (form.shift - least_shift);
     auto const integer = [&](float zero) {

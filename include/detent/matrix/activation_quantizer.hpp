@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -24,8 +25,8 @@ namespace detent::inline DETENT_ABI {
 
 /// The scale of activations that share it and begin at `place`: from `range`, or where that is empty, over the smallest
 /// and the largest of them.
-inline tile_scale fit_scale(any_grid const& grid, any_range const& range, matrix_view tile, scale_format format,
-                            tile_place place) {
+template <std::same_as<any_grid> G>
+tile_scale fit_scale(G const& grid, any_range const& range, matrix_view tile, scale_format format, tile_place place) {
     return range.empty() ? grid.lay(interval::of(grid, tile), format) : range.fit(tile, format, place);
 }
 
@@ -55,10 +56,11 @@ public:
     /// Dynamic, unless `how` says otherwise. @throws error when a scale or unit is not positive and finite, a zero
     /// point not finite or the grid without, a shift is not 0 to 15, or two members of `how` do not go together.
     explicit activation_quantizer(any_grid grid, activation_rounding how = {})
-        : grid_(std::move(grid)), how_(std::move(how)) {
+        : grid_(std::move(grid)), how_(std::move(how)), factors_(how_.shifts.size()) {
         check();
-        factors_.resize(std::ssize(how_.shifts));
-        std::ranges::transform(how_.shifts, factors_.begin(), [](int k) { return std::ldexp(1.0F, k); });
+        for (std::size_t i = 0; i < factors_.size(); ++i) {
+            factors_[i] = std::ldexp(1.0F, how_.shifts[i]);
+        }
     }
 
     /// Static, with one scale for all numbers. @throws error as the other.
@@ -74,47 +76,15 @@ public:
     /// Scales of a token of so many features.
     index_t groups(index_t features) const { return how_.width == 0 ? 1 : ceil_div(features, how_.width); }
 
-    /// The codes of `x` (token, feature). @throws error when a number is not finite.
-    quantized_activations quantize(matrix_view x, executor_ref executor = {}) const {
-        index_t const groups = this->groups(x.cols());
-        quantized_activations q{.shape = shape_of(x),
-                                .bits = grid_.bits(),
-                                .table = grid_.table(),
-                                .width = how_.width,
-                                .scales = how_.fixed,
-                                .shifts = how_.shifts,
-                                .codes = std::vector<code>(static_cast<std::size_t>(x.size()))};
-        if (how_.fixed.empty()) {
-            q.scales.resize(static_cast<std::size_t>(x.rows() * groups));
-        }
-        for_tokens(x, executor, [&](index_t t, float_vector const& scaled, tile_scale const* scales, float* numbers) {
-            if (how_.fixed.empty()) {
-                std::copy_n(scales, groups, q.scales.data() + t * groups);
-            }
-            round_groups(scaled, scales, q.codes.data() + t * x.cols(), numbers);
-        });
-        return q;
-    }
+    // These two are templates so that only programs that round something compile them, and each of them once.
 
+    /// The codes of `x` (token, feature). @throws error when a number is not finite.
+    template <class Scalar = float> quantized_activations quantize(matrix_view x, executor_ref executor = {}) const;
     /// The numbers that those codes stand for. @throws error when a number of `x` is not finite.
-    matrix round(matrix_view x, executor_ref executor = {}) const {
-        matrix rounded(x.rows(), x.cols()); // (token, feature)
-        for_tokens(x, executor, [&](index_t t, float_vector const& scaled, tile_scale const* scales, float* numbers) {
-            thread_local std::vector<code> codes; // not needed
-            codes.resize(static_cast<std::size_t>(x.cols()));
-            round_groups(scaled, scales, codes.data(), numbers);
-            rounded.row(t) = Eigen::Map<float_vector const>(numbers, x.cols()).transpose();
-            if (factors_.size() > 0) {
-                rounded.row(t).array() /= factors_.transpose().array();
-            }
-        });
-        return rounded;
-    }
+    template <class Scalar = float> basic_matrix<Scalar> round(matrix_view x, executor_ref executor = {}) const;
 
     /// Whether both round alike.
-    friend bool operator==(activation_quantizer const& a, activation_quantizer const& b) {
-        return a.grid_ == b.grid_ && a.how_ == b.how_;
-    }
+    friend bool operator==(activation_quantizer const&, activation_quantizer const&) = default;
 
 private:
     void check() const {
@@ -149,57 +119,104 @@ private:
         }
     }
 
-    /// The codes of a token and the numbers they stand for, before they are shifted back.
-    void round_groups(float_vector const& scaled, tile_scale const* scales, code* codes, float* numbers) const {
-        index_t const width = how_.width == 0 ? scaled.size() : how_.width;
-        for (index_t begin = 0; begin < scaled.size(); begin += width) {
-            index_t const n = std::min(width, scaled.size() - begin);
-            grid_.round(n, scaled.data() + begin, *scales++, codes + begin, numbers + begin);
+    /// A worker's numbers of one token.
+    template <class Scalar> struct token {
+        std::vector<Scalar> shifted;    ///< before they are rounded
+        std::vector<Scalar> rounded;    ///< what the codes stand for, before it is shifted back
+        std::vector<tile_scale> scales; ///< of its groups
+        std::vector<code> codes;
+    };
+
+    /// Calls `f(begin, count)` for each group of `features`.
+    template <class F> void for_groups(index_t features, F const& f) const {
+        index_t const width = how_.width == 0 ? features : how_.width;
+        for (index_t begin = 0; begin < features; begin += width) {
+            f(begin, std::min(width, features - begin));
         }
     }
 
     /// The dynamic scales of the groups of a token.
-    void fit(float_vector const& numbers, tile_scale* scales) const {
+    template <class Scalar> void fit(token<Scalar>& t) const {
+        index_t const features = std::ssize(t.shifted);
+        auto const view = [&](index_t begin, index_t n) { return view_of(t.shifted.data() + begin, 1, n, features); };
         scale_format format(how_.kind, how_.unit.value_or(1.0F));
         if (!how_.unit) {
-            format = with_unit(grid_, numbers.transpose(), format);
+            format = with_unit(grid_, view(0, features), format);
         }
-        index_t const width = how_.width == 0 ? numbers.size() : how_.width;
-        for (index_t begin = 0; begin < numbers.size(); begin += width) {
-            auto const group = numbers.segment(begin, std::min(width, numbers.size() - begin)).transpose();
-            *scales++ = fit_scale(grid_, how_.range, group, format, {0, begin});
-        }
+        tile_scale* scale = t.scales.data();
+        for_groups(features, [&](index_t begin, index_t n) {
+            *scale++ = fit_scale(grid_, how_.range, view(begin, n), format, {0, begin});
+        });
     }
 
-    /// Calls `f(token, shifted numbers, scales of its groups, place for numbers)` for every token.
-    template <class F> void for_tokens(matrix_view x, executor_ref executor, F const& f) const {
+    /// Rounds every token and calls `f(index, token)` for it.
+    template <class Scalar, class F>
+    void for_tokens(basic_matrix_view<Scalar> x, executor_ref executor, F const& f) const {
         stopwatch::section const timed(executor.watch(), work_kind::rounding);
-        DETENT_EXPECTS(how_.shifts.empty() || x.cols() == std::ssize(how_.shifts));
-        DETENT_EXPECTS(how_.fixed.empty() || groups(x.cols()) == std::ssize(how_.fixed));
+        index_t const features = x.cols();
+        DETENT_EXPECTS(how_.shifts.empty() || features == std::ssize(how_.shifts));
+        DETENT_EXPECTS(how_.fixed.empty() || groups(features) == std::ssize(how_.fixed));
         executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
-            float_vector scaled(x.cols());
-            float_vector numbers(x.cols());
-            std::vector<tile_scale> scales = how_.fixed;
-            scales.resize(static_cast<std::size_t>(groups(x.cols())));
-            for (index_t t = begin; t < end; ++t) {
-                scaled = x.row(t).transpose();
-                if ((0 * scaled).sum() != 0) { // which only numbers that are not finite make so
-                    throw error("activations", "those of token " + std::to_string(t) + " are not finite");
+            auto const n = static_cast<std::size_t>(features);
+            token<Scalar> t{std::vector<Scalar>(n), std::vector<Scalar>(n), how_.fixed, std::vector<code>(n)};
+            t.scales.resize(static_cast<std::size_t>(groups(features)));
+            for (index_t row = begin; row < end; ++row) {
+                Scalar const* const numbers = x.data() + row * x.outerStride();
+                if (!all_finite(numbers, features)) {
+                    throw error("activations", "those of token " + std::to_string(row) + " are not finite");
                 }
-                if (factors_.size() > 0) {
-                    scaled.array() *= factors_.array();
+                for (std::size_t k = 0; k < n; ++k) {
+                    t.shifted[k] = factors_.empty() ? numbers[k] : numbers[k] * factors_[k];
                 }
                 if (how_.fixed.empty()) {
-                    fit(scaled, scales.data());
+                    fit(t);
                 }
-                f(t, scaled, scales.data(), numbers.data());
+                tile_scale const* scale = t.scales.data();
+                for_groups(features, [&](index_t first, index_t count) {
+                    grid_.round(count, t.shifted.data() + first, *scale++, t.codes.data() + first,
+                                t.rounded.data() + first);
+                });
+                f(row, t);
             }
         });
     }
 
     any_grid grid_;
     activation_rounding how_;
-    float_vector factors_; // 2^shifts
+    std::vector<float> factors_; // 2^shifts
 };
+
+template <class Scalar>
+quantized_activations activation_quantizer::quantize(matrix_view x, executor_ref executor) const {
+    index_t const groups = this->groups(x.cols());
+    quantized_activations q{.shape = shape_of(x),
+                            .bits = grid_.bits(),
+                            .table = grid_.table(),
+                            .width = how_.width,
+                            .scales = how_.fixed,
+                            .shifts = how_.shifts,
+                            .codes = std::vector<code>(static_cast<std::size_t>(x.size()))};
+    if (how_.fixed.empty()) {
+        q.scales.resize(static_cast<std::size_t>(x.rows() * groups));
+    }
+    for_tokens<Scalar>(x, executor, [&](index_t row, token<Scalar> const& t) {
+        if (how_.fixed.empty()) {
+            std::copy_n(t.scales.data(), groups, q.scales.data() + row * groups);
+        }
+        std::copy_n(t.codes.data(), x.cols(), q.codes.data() + row * x.cols());
+    });
+    return q;
+}
+
+template <class Scalar> basic_matrix<Scalar> activation_quantizer::round(matrix_view x, executor_ref executor) const {
+    basic_matrix<Scalar> rounded(x.rows(), x.cols()); // (token, feature)
+    for_tokens<Scalar>(x, executor, [&](index_t row, token<Scalar> const& t) {
+        Scalar* const to = rounded.data() + row * rounded.cols();
+        for (std::size_t k = 0; k < t.rounded.size(); ++k) {
+            to[k] = factors_.empty() ? t.rounded[k] : t.rounded[k] / factors_[k];
+        }
+    });
+    return rounded;
+}
 
 } // namespace detent::inline DETENT_ABI

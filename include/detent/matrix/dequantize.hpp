@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <utility>
+
 #include "detent/core/eigen.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -9,23 +11,27 @@
 namespace detent::inline DETENT_ABI {
 
 /// The rows [first, last) of the weights, (last - first, in), for inputs as they come, before the map.
-inline matrix dequantize_rows(packed_matrix const& packed, index_t first, index_t last) {
-    matrix w(last - first, packed.shape().cols);
+template <class Scalar = float>
+basic_matrix<Scalar> dequantize_rows(packed_matrix const& packed, index_t first, index_t last) {
+    basic_matrix<Scalar> w(last - first, packed.shape().cols);
     for (index_t row = first; row < last; ++row) {
         for (index_t col = 0; col < w.cols(); ++col) {
             w(row - first, col) = packed.stored_at(row, col);
         }
     }
-    return packed.map.back(w);
+    return packed.map.back(std::move(w));
 }
 
 /// The dense weights (in) of one row, for inputs as they come.
-inline Eigen::RowVectorXf dequantize_row(packed_matrix const& packed, index_t row) {
-    return dequantize_rows(packed, row, row + 1).row(0);
+template <class Scalar = float>
+Eigen::Matrix<Scalar, 1, Eigen::Dynamic> dequantize_row(packed_matrix const& packed, index_t row) {
+    return dequantize_rows<Scalar>(packed, row, row + 1).row(0);
 }
 
 /// The dense weights (out, in) of a packed matrix, for inputs as they come.
-inline matrix dequantize(packed_matrix const& packed) { return dequantize_rows(packed, 0, packed.shape().rows); }
+template <class Scalar = float> basic_matrix<Scalar> dequantize(packed_matrix const& packed) {
+    return dequantize_rows<Scalar>(packed, 0, packed.shape().rows);
+}
 
 /// The numbers (token, feature) of quantized activations.
 inline matrix dequantize(quantized_activations const& q) {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
-#include <iterator>
 #include <string>
 #include <utility>
 #include <variant>
@@ -47,7 +47,9 @@ public:
 
     input_map() = default;
     /// Of one step for `features` inputs. @throws error as `then`.
-    input_map(step first, index_t features) { then(std::move(first), features); }
+    template <std::convertible_to<step> Step> input_map(Step first, index_t features) {
+        then(std::move(first), features);
+    }
 
     bool empty() const { return steps_.empty(); }
     /// The steps, the first is done first.
@@ -55,15 +57,17 @@ public:
 
     /// Does one step more, for `features` inputs. @throws error when it is no permutation, a factor is not a number
     /// other than 0 whose inverse is finite, or blocks do not divide the inputs.
-    input_map& then(step next, index_t features) {
-        std::visit([&](auto const& s) { check(s, features); }, next);
+    template <std::convertible_to<step> Step> input_map& then(Step next, index_t features) {
+        check(next, features);
         steps_.push_back(std::move(next));
         return *this;
     }
 
     /// Does another map, of as many inputs, after this one.
-    input_map& then(input_map next) {
-        std::ranges::move(next.steps_, std::back_inserter(steps_));
+    template <std::same_as<input_map> Map> input_map& then(Map next) {
+        for (auto& s : next.steps_) {
+            steps_.push_back(std::move(s));
+        }
         return *this;
     }
 
@@ -73,61 +77,44 @@ public:
         return only ? &only->order : nullptr;
     }
 
+    // What follows are templates so that only programs that map something compile it, and each of them once.
+
     /// M x for each row x of a matrix (rows, in): of inputs, or of the rows of a Hessian.
-    template <class Scalar> basic_matrix<Scalar> apply(basic_matrix<Scalar> x, executor_ref executor = {}) const {
-        for_rows(x, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
-            for (step const& s : steps_) {
-                std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v * f; }); }, s);
-            }
-        });
-        return x;
+    template <class Scalar> basic_matrix<Scalar> apply(basic_matrix<Scalar> x, executor_ref executor = {}) const;
+    template <class Scalar = float> basic_matrix<Scalar> apply(matrix_view x, executor_ref executor = {}) const {
+        return apply<Scalar>(basic_matrix<Scalar>(x), executor);
     }
-    matrix apply(matrix_view x, executor_ref executor = {}) const { return apply<float>(matrix(x), executor); }
 
     /// W M^-1 for weights (out, in).
-    template <class Scalar> basic_matrix<Scalar> of_weights(basic_matrix<Scalar> w, executor_ref executor = {}) const {
-        for_rows(w, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
-            for (step const& s : steps_) {
-                std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v / f; }); }, s);
-            }
-        });
-        return w;
-    }
-    matrix of_weights(matrix_view w, executor_ref executor = {}) const {
-        return of_weights<float>(matrix(w), executor);
+    template <class Scalar> basic_matrix<Scalar> of_weights(basic_matrix<Scalar> w, executor_ref executor = {}) const;
+    template <class Scalar = float> basic_matrix<Scalar> of_weights(matrix_view w, executor_ref executor = {}) const {
+        return of_weights<Scalar>(basic_matrix<Scalar>(w), executor);
     }
 
     /// G M for each row of a matrix (rows, in): what `of_weights` made becomes the weights again, and the gradient of
     /// x' becomes that of x.
-    template <class Scalar> basic_matrix<Scalar> back(basic_matrix<Scalar> g, executor_ref executor = {}) const {
-        for_rows(g, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
-            for (auto s = steps_.rbegin(); s != steps_.rend(); ++s) {
-                std::visit([&](auto const& t) { backward(t, row, copy); }, *s);
-            }
-        });
-        return g;
+    template <class Scalar> basic_matrix<Scalar> back(basic_matrix<Scalar> g, executor_ref executor = {}) const;
+    template <class Scalar = float> basic_matrix<Scalar> back(matrix_view g, executor_ref executor = {}) const {
+        return back<Scalar>(basic_matrix<Scalar>(g), executor);
     }
-    matrix back(matrix_view g, executor_ref executor = {}) const { return back<float>(matrix(g), executor); }
 
     /// M A M^T for a square matrix (in, in), such as a Hessian.
-    basic_matrix<double> both_sides(basic_matrix<double> a, executor_ref executor = {}) const {
-        a = apply<double>(std::move(a), executor);
-        a.transposeInPlace();
-        a = apply<double>(std::move(a), executor);
-        a.transposeInPlace();
-        return a;
-    }
+    template <class Scalar> basic_matrix<Scalar> both_sides(basic_matrix<Scalar> a, executor_ref executor = {}) const;
 
     friend bool operator==(input_map const&, input_map const&) = default;
 
 private:
+    template <class... Steps> static void check(std::variant<Steps...> const& any, index_t features) {
+        std::visit([&](auto const& s) { check(s, features); }, any);
+    }
+
     static void check(permutation const& p, index_t features) {
-        std::vector<bool> seen(static_cast<std::size_t>(features));
+        std::vector<char> seen(static_cast<std::size_t>(features));
         for (auto const input : p.order) {
-            if (input < 0 || input >= features || seen[static_cast<std::size_t>(input)]) {
+            if (input < 0 || input >= features || seen[static_cast<std::size_t>(input)] != 0) {
                 throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
             }
-            seen[static_cast<std::size_t>(input)] = true;
+            seen[static_cast<std::size_t>(input)] = 1;
         }
         if (std::ssize(p.order) != features) {
             throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
@@ -175,8 +162,10 @@ private:
         }
     }
     template <class Scalar, class Scale>
-    static void forward(diagonal const& d, Scalar* x, basic_vector<Scalar>&, Scale const& scale) {
-        std::ranges::transform(x, x + d.factors.size(), d.factors.begin(), d.factors.end(), x, scale);
+    static void forward(diagonal const& d, Scalar* x, basic_vector<Scalar>& copy, Scale const& scale) {
+        for (index_t k = 0; k < copy.size(); ++k) {
+            x[k] = scale(x[k], d.factors[static_cast<std::size_t>(k)]);
+        }
     }
     template <class Scalar, class Scale>
     static void forward(block_hadamard h, Scalar* x, basic_vector<Scalar>& copy, Scale const&) {
@@ -198,5 +187,42 @@ private:
 
     std::vector<step> steps_;
 };
+
+template <class Scalar> basic_matrix<Scalar> input_map::apply(basic_matrix<Scalar> x, executor_ref executor) const {
+    for_rows(x, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+        for (step const& s : steps_) {
+            std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v * f; }); }, s);
+        }
+    });
+    return x;
+}
+
+template <class Scalar>
+basic_matrix<Scalar> input_map::of_weights(basic_matrix<Scalar> w, executor_ref executor) const {
+    for_rows(w, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+        for (step const& s : steps_) {
+            std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v / f; }); }, s);
+        }
+    });
+    return w;
+}
+
+template <class Scalar> basic_matrix<Scalar> input_map::back(basic_matrix<Scalar> g, executor_ref executor) const {
+    for_rows(g, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+        for (std::size_t i = steps_.size(); i-- > 0;) {
+            std::visit([&](auto const& t) { backward(t, row, copy); }, steps_[i]);
+        }
+    });
+    return g;
+}
+
+template <class Scalar>
+basic_matrix<Scalar> input_map::both_sides(basic_matrix<Scalar> a, executor_ref executor) const {
+    a = apply<Scalar>(std::move(a), executor);
+    a.transposeInPlace();
+    a = apply<Scalar>(std::move(a), executor);
+    a.transposeInPlace();
+    return a;
+}
 
 } // namespace detent::inline DETENT_ABI

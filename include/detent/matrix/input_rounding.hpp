@@ -31,24 +31,25 @@ struct input_rounding {
 
     /// With scales for each token and the unit that all of `x` (token, in) has, where scales have one (the static
     /// global scale of NVFP4's activations). @throws error when there is no input or one is not finite.
-    activation_quantizer dynamic(matrix_view x) const {
+    template <class Scalar = float> activation_quantizer dynamic(matrix_view x) const {
         expect_finite(x);
         activation_rounding how{.width = width, .kind = format.kind, .range = range};
         if (format.has_unit()) {
-            how.unit = with_unit(grid(), x, format).unit;
+            how.unit = with_unit(grid(), basic_matrix_view<Scalar>(x), format).unit;
         }
         return activation_quantizer(grid(), std::move(how));
     }
 
     /// With static scales for the inputs `x` (token, in): those of the smallest ranges that hold all of it, or what
     /// `range` chooses. @throws error when there is no input or one is not finite.
-    activation_quantizer fit(matrix_view x) const {
+    template <class Scalar = float> activation_quantizer fit(matrix_view x) const {
         expect_finite(x);
         scale_format const of_x = with_unit(grid(), x, format);
         activation_rounding how{.width = width};
         index_t const step = width == 0 ? x.cols() : width;
         for (index_t begin = 0; begin < x.cols(); begin += step) {
-            auto const group = x.middleCols(begin, std::min(step, x.cols() - begin)); // (token, feature)
+            index_t const n = std::min(step, x.cols() - begin);
+            basic_matrix_view<Scalar> const group = view_of(x.data() + begin, x.rows(), n, x.outerStride());
             how.fixed.push_back(fit_scale(grid(), range, group, of_x, {0, begin}));
         }
         return activation_quantizer(grid(), std::move(how));
@@ -63,7 +64,7 @@ private:
     }
 
     static void expect_finite(matrix_view x) {
-        if (!(x.size() > 0 && x.allFinite())) {
+        if (!(x.size() > 0 && all_finite(x))) {
             throw error("inputs", x.size() > 0 ? "are not finite" : "are missing");
         }
     }

@@ -2,14 +2,14 @@
 
 #pragma once
 
-#include <algorithm>
-#include <bit>
+#include <concepts>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
+#include "detent/core/same_bits.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/weak_columns.hpp"
@@ -46,15 +46,14 @@ struct packed_matrix {
                 .scales = scales.scales.data(),
                 .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
                 .table = table.data(),
-                .consecutive = is_consecutive(table),
+                .consecutive = is_consecutive({table.data(), table.size()}),
                 .weak = weak.view()};
     }
 
     /// The code at `row` and *stored* column `col`.
     code code_at(index_t row, index_t col) const {
         DETENT_EXPECTS(row >= 0 && row < extent.rows && col >= 0 && col < extent.cols);
-        return with_bits(bits,
-                         [&]<int Bits> { return linear_packing<Bits>::get(codes.data() + row * row_bytes(), col); });
+        return linear_code(bits, codes.data() + row * row_bytes(), col);
     }
 
     /// The weight at `row` and *stored* column `col`.
@@ -84,16 +83,15 @@ struct packed_matrix {
         return bits + share * (bits_of(weak.format()) - bits);
     }
 
-    friend bool operator==(packed_matrix const& a, packed_matrix const& b) {
-        auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
+    /// A template so that only programs that compare matrices compile it.
+    template <std::same_as<packed_matrix> M> friend bool operator==(M const& a, M const& b) {
         return a.bits == b.bits && a.extent == b.extent && a.tile == b.tile && a.scales == b.scales &&
-               std::ranges::equal(a.table, b.table, {}, bits_of_number, bits_of_number) && a.map == b.map &&
-               a.codes == b.codes && a.weak == b.weak;
+               same_bits(a.table, b.table) && a.map == b.map && a.codes == b.codes && a.weak == b.weak;
     }
 };
 
 /// Packs codes (rows of `shape.cols`) into the bytes of a `packed_matrix`.
-inline buffer pack_rows(int bits, extents shape, code const* codes) {
+template <std::same_as<code> Code> buffer pack_rows(int bits, extents shape, Code const* codes) {
     return with_bits(bits, [&]<int Bits> {
         buffer bytes(linear_packing<Bits>::bytes(shape));
         linear_packing<Bits>::pack(codes, shape, bytes.data());

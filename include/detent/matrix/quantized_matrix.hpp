@@ -45,7 +45,7 @@ public:
 
     /// The weight at `row` and input `col`. Where inputs are mapped it takes as long as decoding the row.
     float at(index_t row, index_t col) const {
-        return packed_.map.empty() ? packed_.stored_at(row, col) : dequantize_row(packed_, row)(col);
+        return packed_.map.empty() ? packed_.stored_at(row, col) : dequantize_rows(packed_, row, row + 1)(0, col);
     }
 
     /// The same matrix with its grid known only at run time.

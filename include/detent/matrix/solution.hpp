@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -24,13 +25,13 @@ namespace detent::inline DETENT_ABI {
 
 /// What a solver met on its way. Nothing here is an error; everything here is worth a look.
 struct solve_report {
-    double loss = 0;        ///< 0.5 tr(D H D^T), D the error and H the damped Hessian; 0 without a Hessian
-    double damping = 0;     ///< the relative damping the factorization needed
-    int damping_raised = 0; ///< how many times it had to be multiplied by 10
-    index_t dead_columns = 0; ///< inputs that were always zero; their weights are rounded to nearest
-    index_t weak_missing = 0; ///< weak columns asked for beyond the inputs that were ever seen
+    double loss = 0;            ///< 0.5 tr(D H D^T), D the error and H the damped Hessian; 0 without a Hessian
+    double damping = 0;         ///< the relative damping the factorization needed
+    int damping_raised = 0;     ///< how many times it had to be multiplied by 10
+    index_t dead_columns = 0;   ///< inputs that were always zero; their weights are rounded to nearest
+    index_t weak_missing = 0;   ///< weak columns asked for beyond the inputs that were ever seen
     index_t clamped_scales = 0; ///< tiles whose scale does not fit its format; see `clamped_scales`
-    std::string fallback;   ///< why the solver rounded to nearest instead; empty when it did not
+    std::string fallback;       ///< why the solver rounded to nearest instead; empty when it did not
 };
 
 /// A solver's answer for one weight matrix: a code for every weight and a scale for every tile. Columns are those of
@@ -45,7 +46,7 @@ struct solution {
     /// The tile that each column is of, ascending, where a problem has lost some of its columns and tiles have kept
     /// theirs; else empty, and it is column / tile.cols.
     std::vector<std::int32_t> tile_of = {};
-    weak_columns weak = {}; ///< in high precision; the codes there stand for 0
+    weak_columns weak = {};                         ///< in high precision; the codes there stand for 0
     std::optional<activation_quantizer> input = {}; ///< rounds mapped inputs; none where they stay as they are
     solve_report report = {};
 
@@ -55,8 +56,9 @@ struct solution {
     }
     /// The first column of tile `t` of a row; that of the last one and 1 is `shape.cols`.
     index_t first_of_tile(index_t t) const {
-        return tile_of.empty() ? std::min(t * tile.cols, shape.cols)
-                               : std::ranges::lower_bound(tile_of, static_cast<std::int32_t>(t)) - tile_of.begin();
+        return tile_of.empty()
+                   ? std::min(t * tile.cols, shape.cols)
+                   : std::lower_bound(tile_of.begin(), tile_of.end(), static_cast<std::int32_t>(t)) - tile_of.begin();
     }
     /// The scale of the weight at `row` and `col`.
     tile_scale scale_at(index_t row, index_t col) const { return scales.at(row / tile.rows, tile_at(col)); }
@@ -76,16 +78,17 @@ struct solution {
 /// small. Those are the tiles with the largest or the smallest scale that the format has, where `store` puts all scales
 /// beyond. The largest scale of a format with a unit does not count, because the unit is chosen so that it fits. Tiles
 /// of zeros do not count either (apart from weak columns), because any scale serves them.
-inline index_t clamped_scales(matrix_view w, solution const& s) {
+template <class Scalar = float> index_t clamped_scales(matrix_view w, solution const& s) {
     DETENT_EXPECTS(shape_of(w) == s.shape);
-    matrix const mapped = s.map.of_weights(w); // (out, in)
+    basic_matrix<Scalar> const mapped = s.map.of_weights(w); // (out, in)
     scale_format const format = s.scales.format;
     scale_limits const limits = limits_of(format);
     auto const only_zeros = [&](index_t top, index_t left) {
-        for (index_t k = left; k < std::min(left + s.tile.cols, s.shape.cols); ++k) {
-            auto const weights = mapped.col(k).segment(top, std::min(s.tile.rows, s.shape.rows - top));
-            if ((weights.array() != 0).any() && s.weak.find(k) < 0) {
-                return false;
+        for (index_t row = top; row < std::min(top + s.tile.rows, s.shape.rows); ++row) {
+            for (index_t col = left; col < std::min(left + s.tile.cols, s.shape.cols); ++col) {
+                if (mapped(row, col) != 0 && s.weak.find(col) < 0) {
+                    return false;
+                }
             }
         }
         return true;
@@ -109,7 +112,7 @@ struct quantization {
 };
 
 /// The solution as packed bytes.
-inline packed_matrix pack(solution const& s) {
+template <std::same_as<solution> S> packed_matrix pack(S const& s) {
     DETENT_EXPECTS(s.tile_of.empty());
     int const bits = std::bit_width(s.table.size()) - 1;
     return {.bits = bits,
@@ -123,11 +126,13 @@ inline packed_matrix pack(solution const& s) {
 }
 
 /// The solution as packed bytes with all that belongs to it.
-inline quantization packed(solution s) { return {pack(s), std::move(s.report), std::move(s.input)}; }
+template <std::same_as<solution> S> quantization packed(S s) {
+    return {pack(s), std::move(s.report), std::move(s.input)};
+}
 
 /// The mapped weights (out, in) that the codes of a solution stand for; weak columns count as 0.
-inline matrix decode(solution const& s) {
-    matrix numbers(s.shape.rows, s.shape.cols);
+template <class Scalar = float> basic_matrix<Scalar> decode(solution const& s) {
+    basic_matrix<Scalar> numbers(s.shape.rows, s.shape.cols);
     for (index_t row = 0; row < s.shape.rows; ++row) {
         for (index_t tile = 0; tile < s.scales.tiles.cols; ++tile) {
             tile_scale const t = s.scales.at(row / s.tile.rows, tile);

@@ -50,7 +50,9 @@ public:
     /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice.
     weak_columns(std::vector<std::int32_t> columns, index_t rows, float_format format)
         : columns_(std::move(columns)), rows_(rows), format_(format), values_(count() * rows * (bits_of(format) / 8)) {
-        DETENT_EXPECTS(std::ranges::is_sorted(columns_, std::ranges::less_equal{}));
+        for (std::size_t k = 1; k < columns_.size(); ++k) {
+            DETENT_EXPECTS(columns_[k - 1] < columns_[k]);
+        }
     }
 
     index_t count() const { return static_cast<index_t>(columns_.size()); }
@@ -64,11 +66,8 @@ public:
     buffer& values() { return values_; }
 
     weak_view view() const {
-        return {.count = count(),
-                .columns = columns_.data(),
-                .values = values_.data(),
-                .rows = rows_,
-                .format = format_};
+        return {
+            .count = count(), .columns = columns_.data(), .values = values_.data(), .rows = rows_, .format = format_};
     }
 
     /// Which of the weak columns the stored column `column` is; -1 if none.

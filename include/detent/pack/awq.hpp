@@ -24,7 +24,7 @@ struct awq_packing : packed_by_blocks<awq_packing> {
     static constexpr index_t bytes(extents shape) { return shape.cols * row_bytes(shape); }
 
     static code get(std::uint8_t const* bytes, extents shape, index_t row, index_t col) {
-        index_t const nibble = std::ranges::find(order, row % 8) - order;
+        index_t const nibble = std::find(order, order + 8, row % 8) - order;
         std::uint8_t const byte = bytes[col * row_bytes(shape) + row / 8 * 4 + nibble / 2];
         return static_cast<code>(byte >> (nibble % 2 * 4) & 15);
     }

@@ -13,6 +13,16 @@
 
 namespace detent::inline DETENT_ABI {
 
+/// Code `i` of a row in a linear packing of `bits` bits, see `linear_packing`.
+constexpr code linear_code(int bits, std::uint8_t const* row, index_t i) {
+    index_t const position = i * bits;
+    unsigned word = row[position / 8];
+    if (position % 8 + bits > 8) {
+        word |= static_cast<unsigned>(row[position / 8 + 1]) << 8;
+    }
+    return static_cast<code>((word >> (position % 8)) & ((1U << bits) - 1));
+}
+
 /// Stores code i of a row in bits [i * bits, (i + 1) * bits) of a little-endian bit stream; each row starts on a byte.
 /// It is what kernels read and what every other packing is converted to and from. A matrix (out, in) is its rows one
 /// after the other. `get` is the slow and obvious definition.
@@ -46,14 +56,7 @@ requires(Bits >= 1 && Bits <= 8) struct linear_packing {
     }
 
     /// Code `i` of a row.
-    static constexpr code get(std::uint8_t const* row, index_t i) {
-        index_t const position = i * Bits;
-        unsigned word = row[position / 8];
-        if (position % 8 + Bits > 8) {
-            word |= static_cast<unsigned>(row[position / 8 + 1]) << 8;
-        }
-        return static_cast<code>((word >> (position % 8)) & ((1U << Bits) - 1));
-    }
+    static constexpr code get(std::uint8_t const* row, index_t i) { return linear_code(Bits, row, i); }
 
     /// The bytes of a matrix.
     static constexpr index_t bytes(extents shape) { return shape.rows * row_bytes(shape.cols); }

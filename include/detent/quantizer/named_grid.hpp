@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <concepts>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -13,6 +12,7 @@
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/grid/name.hpp"
 #include "detent/scale/any_grid.hpp"
 
 // Where the names of grids become types.
@@ -42,25 +42,19 @@ struct grid_name {
 
 /// Calls `f(name, grid)` with every grid that has a name.
 template <class F> void for_named_grids(F const& f) {
-    auto const offer = [&]<Grid G>(std::string const& name, bool symmetric, G grid) {
-        f(grid_name{name, symmetric, false}, grid);
-    };
+    auto const offer = [&](auto... grids) { (f(grid_name::parse(name_of(grids)), grids), ...); };
     auto const offer_integers = [&]<int... Less>(std::integer_sequence<int, Less...>) {
-        (offer("int" + std::to_string(Less + 1), false, int_grid<Less + 1, zero::free>{}), ...);
-        (offer("int" + std::to_string(Less + 1), true, int_grid<Less + 1, zero::none>{}), ...);
+        (offer(int_grid<Less + 1, zero::free>{}, int_grid<Less + 1, zero::none>{}), ...);
     };
     auto const offer_floats = [&]<int E, int... M>(std::integral_constant<int, E>, std::integer_sequence<int, M...>) {
-        (offer("e" + std::to_string(E) + "m" + std::to_string(M), false, fp_grid<E, M>{}), ...);
+        offer(fp_grid<E, M>{}...);
     };
     auto const offer_all_floats = [&]<int... Less>(std::integer_sequence<int, Less...>) {
         (offer_floats(std::integral_constant<int, Less + 1>{}, std::make_integer_sequence<int, 7 - Less>{}), ...);
     };
     offer_integers(std::make_integer_sequence<int, 8>{});
     offer_all_floats(std::make_integer_sequence<int, 7>{});
-    offer("ocp-e4m3", false, e4m3{});
-    offer("ocp-e5m2", false, e5m2{});
-    offer("nf4", false, nf4{});
-    offer("ternary", false, ternary{});
+    offer(e4m3{}, e5m2{}, nf4{}, ternary{});
 }
 
 /// Calls `f(grid)` with the grid of that name; answers whether there is one.
@@ -70,19 +64,6 @@ template <class F> bool visit_grid(grid_name const& wanted, F const& f) {
         if (!found && wanted.name == name.name && wanted.symmetric == name.symmetric) {
             found = true;
             f(grid);
-        }
-    });
-    return found;
-}
-
-/// The name of a grid; empty for a user's own.
-template <Grid G> std::string name_of(G const& wanted) {
-    std::string found;
-    for_named_grids([&]<Grid Other>(grid_name const& name, [[maybe_unused]] Other const& grid) {
-        if constexpr (std::same_as<G, Other>) {
-            if (found.empty() && grid == wanted) {
-                found = name.text();
-            }
         }
     });
     return found;

@@ -65,7 +65,8 @@ private:
 };
 
 /// y = x W^T: x (token, in), y (token, out). Sums are those of floats.
-inline void multiply(stored_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
+template <class Scalar = float>
+void multiply(stored_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
     DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
     kernel::multiply_dense(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
 }

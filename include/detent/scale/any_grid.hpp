@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -14,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "detent/core/same_bits.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/scale/range.hpp"
@@ -76,9 +75,7 @@ public:
 
     /// Whether the codes of both name the same numbers.
     friend bool operator==(any_grid const& a, any_grid const& b) {
-        auto const bits_of_number = [](float x) { return std::bit_cast<std::uint32_t>(x); }; // NaN == NaN
-        return a.has_zero_ == b.has_zero_ &&
-               std::ranges::equal(a.table_, b.table_, {}, bits_of_number, bits_of_number);
+        return a.has_zero_ == b.has_zero_ && same_bits(a.table_, b.table_);
     }
 
 private:

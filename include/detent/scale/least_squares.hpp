@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "detent/core/eigen.hpp"
 #include "detent/scale/range.hpp"
@@ -18,7 +20,7 @@ struct least_squares_range {
     template <SignedGrid G>
     requires(G::bits == 1) tile_scale fit(G const& grid, matrix_view tile, scale_format format)
     const {
-        double const scale = best(numbers_of(grid), tile);
+        double const scale = best(numbers_of(grid), entries_of(tile));
         auto const stored = [&](double s) { return store(format, static_cast<float>(s)); };
         auto const distance = [&](float s) { return std::abs(scale - double{s}); };
         float const above = stored(scale); // E8M0 rounds up
@@ -31,16 +33,15 @@ struct least_squares_range {
 private:
     /// Where the smallest k weights x take the number q = low and the others q = high, the best scale is
     /// sum(x q) / sum(q^2), which lowers the sum of squares by sum(x q)^2 / sum(q^2). This tries every k.
-    static double best(interval numbers, matrix_view tile) {
+    template <class Weight> static double best(interval numbers, std::vector<Weight> x) {
         double const low = numbers.low;
         double const high = numbers.high;
-        float_vector x = tile.reshaped<Eigen::RowMajor>();
         if (low == -high) { // the best k is the number of negative weights, whatever the order among them
-            std::partition(x.begin(), x.end(), [](float weight) { return weight < 0; });
+            std::partition(x.begin(), x.end(), [](Weight weight) { return weight < 0; });
         } else {
             std::sort(x.begin(), x.end());
         }
-        double products = high * x.cast<double>().sum(); // sum(x q)
+        double products = high * std::accumulate(x.begin(), x.end(), 0.0); // sum(x q)
         double squares = high * high * static_cast<double>(x.size());
         double gain = 0;
         double scale = 0;

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "detent/core/eigen.hpp"
+#include "detent/core/value.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/scale/tile_scale.hpp"
 
@@ -22,7 +23,7 @@ struct tile_place {
 /// A range that looks at where a tile lies too, for instance scales that are given. Solvers then leave every column in
 /// the tile that the granularity puts it into.
 template <class R, class G>
-concept PlacedRangeFor = Grid<G> && std::regular<R> &&
+concept PlacedRangeFor = Grid<G> && Value<R> &&
     requires(R const range, G const grid, matrix_view tile, tile_place place) {
     { range.fit(grid, tile, scale_format{}, place) } -> std::same_as<tile_scale>;
 };
@@ -31,7 +32,7 @@ concept PlacedRangeFor = Grid<G> && std::regular<R> &&
 /// grid it can serve.
 template <class R, class G>
 concept RangeFor = PlacedRangeFor<R, G> ||
-    (Grid<G>&& std::regular<R>&& requires(R const range, G const grid, matrix_view tile) {
+    (Grid<G>&& Value<R>&& requires(R const range, G const grid, matrix_view tile) {
         { range.fit(grid, tile, scale_format{}) } -> std::same_as<tile_scale>;
     });
 

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
+#include <iterator>
 #include <limits>
+#include <vector>
 
 #include "detent/core/eigen.hpp"
 #include "detent/scale/range.hpp"
@@ -15,9 +16,9 @@ namespace detent::inline DETENT_ABI {
 
 /// The error of rounding a tile with one scale after the other, for ranges that search for the best one. Only the sum
 /// over some weights knows the grid, so that a search is compiled once for all grids.
-class tile_error {
+template <class Scalar> class basic_tile_error {
 public:
-    virtual ~tile_error() = default;
+    virtual ~basic_tile_error() = default;
 
     /// The sum of |x - decoded x|^norm over the weights x, or some number of at least `limit` if it is not below that.
     float operator()(tile_scale s, float limit) {
@@ -27,8 +28,8 @@ public:
             total += next_block(i, large_, s);
         }
         if (clips_others(s)) {
-            while (i < weights_.size() && total < limit) {
-                total += next_block(i, weights_.size(), s);
+            while (i < size() && total < limit) {
+                total += next_block(i, size(), s);
             }
             return total;
         }
@@ -38,8 +39,8 @@ public:
             shared_ = 0;
             shared_end_ = large_;
         }
-        while (shared_end_ < weights_.size() && total + shared_ < limit) {
-            shared_ += next_block(shared_end_, weights_.size(), s);
+        while (shared_end_ < size() && total + shared_ < limit) {
+            shared_ += next_block(shared_end_, size(), s);
         }
         return total + shared_;
     }
@@ -61,18 +62,18 @@ public:
 
 protected:
     /// For the weights of `tile` and a grid with these numbers.
-    tile_error(interval numbers, bool has_zero, matrix_view tile, float norm)
-        : numbers_(numbers), has_zero_(has_zero), norm_(norm), weights_(tile.reshaped<Eigen::RowMajor>()),
-          large_(tile.size() / 8) {
+    basic_tile_error(interval numbers, bool has_zero, basic_matrix_view<Scalar> tile, float norm)
+        : numbers_(numbers), has_zero_(has_zero), norm_(norm), weights_(entries_of(tile)), large_(size() / 8) {
         // The largest weights first: a scale that clips them too much is then given up early. So the largest eighth,
         // in front of it the largest eighth of that, and so on.
         auto end = weights_.end();
         for (index_t n = large_; n > 0; n /= 8) {
             auto const nth = weights_.begin() + n;
-            std::ranges::nth_element(weights_.begin(), nth, end, std::greater{}, [](float x) { return std::abs(x); });
+            std::nth_element(weights_.begin(), nth, end, [](Scalar a, Scalar b) { return std::abs(a) > std::abs(b); });
             end = nth;
         }
-        for (float const x : weights_.head(large_ / 8)) {
+        for (index_t i = 0; i < large_ / 8; ++i) {
+            Scalar const x = weights_[static_cast<std::size_t>(i)];
             outliers& side = x < 0 ? low_ : high_;
             ++side.count;
             side.least = std::min(side.least, std::abs(x));
@@ -80,6 +81,8 @@ protected:
     }
 
 private:
+    index_t size() const { return std::ssize(weights_); }
+
     /// Some of the largest weights of one sign: how many, and the smallest absolute value.
     struct outliers {
         float count = 0;
@@ -96,16 +99,17 @@ private:
     /// Whether any weights but the large ones may be clipped, or rounded otherwise with another zero point.
     bool clips_others(tile_scale s) const {
         float const reach = std::min(s.zero - numbers_.low, numbers_.high - s.zero) + 0.5F;
-        return !has_zero_ || large_ == 0 || std::abs(weights_[large_]) > reach * s.scale; // the largest of the others
+        return !has_zero_ || large_ == 0 ||
+               std::abs(weights_[static_cast<std::size_t>(large_)]) > reach * s.scale; // the largest of the others
     }
 
     /// The sum of |x - decoded x|^norm over `n` weights x.
-    virtual float sum(index_t n, float const* weights, tile_scale s, float norm) const = 0;
+    virtual float sum(index_t n, Scalar const* weights, tile_scale s, float norm) const = 0;
 
     interval numbers_;
     bool has_zero_;
     float norm_;
-    float_vector weights_;
+    std::vector<Scalar> weights_;
     index_t large_;
     outliers low_;
     outliers high_;
@@ -113,6 +117,8 @@ private:
     float shared_ = 0;
     index_t shared_end_ = 0;
 };
+
+using tile_error = basic_tile_error<float>;
 
 /// The same for one grid.
 template <Grid G> class rounding_error final : public tile_error {

@@ -37,7 +37,8 @@ struct truncated_range {
 
 private:
     /// The best of `best`, the answer where no error is finite, and of all scales up to `widest` and zero points.
-    tile_scale search(tile_error& error, tile_scale best, float widest, scale_format format) const {
+    template <class Scalar>
+    tile_scale search(basic_tile_error<Scalar>& error, tile_scale best, float widest, scale_format format) const {
         interval const numbers = error.numbers();
         float least = error(best, std::numeric_limits<float>::infinity());
         interval needed = error.needed(least);

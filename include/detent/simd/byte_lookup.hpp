@@ -8,8 +8,10 @@
 #include "detent/core/index.hpp"
 #include "detent/simd/unpack.hpp"
 
-#if defined(__SSSE3__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSSE3__)
+#include <tmmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif

@@ -15,8 +15,10 @@
 #include "detent/core/index.hpp"
 #include "detent/simd/lookup.hpp"
 
-#if defined(__SSE2__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 // Weights to the nearest of a set of numbers, a register at a time. A set answers `in_registers()`, an object that is

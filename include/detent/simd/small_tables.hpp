@@ -9,8 +9,10 @@
 #include "detent/simd/code_lanes.hpp"
 #include "detent/simd/integer_dot.hpp"
 
-#if defined(__AVX2__) || defined(__SSSE3__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSSE3__)
+#include <tmmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
