@@ -262,8 +262,7 @@ TEST(output_search, refuses_what_it_cannot_search) {
     EXPECT_EQ(message({.lowest = 2, .highest = 1}), nothing);
     EXPECT_EQ(message({.lowest = nan}), nothing);
     EXPECT_EQ(message({.highest = nan}), nothing);
-    EXPECT_EQ(message({.spaced = spacing::bias}),
-              "range search: over exponent biases needs a floating-point grid");
+    EXPECT_EQ(message({.spaced = spacing::bias}), "range search: over exponent biases needs a floating-point grid");
     EXPECT_NE(failure_message([&] { output_search{}.solve(w, inputs_of(correlated_inputs(30, 11, 1)), p); }), "");
     matrix bad = w;
     bad(2, 3) = std::numeric_limits<float>::infinity();
