@@ -20,7 +20,6 @@ packed_matrix const& without_rows() {
                                  .tile = {1, 8},
                                  .scales = {{0, 8}, {1, 8}, float_format::f16, true},
                                  .table = std::vector<float>(16),
-                                 .order = {},
                                  .codes = buffer(8)};
     return w;
 }

@@ -23,7 +23,6 @@ packed_matrix random_weights(extents shape, std::mt19937_64& random) {
                     .tile = {1, 128},
                     .scales = {shape, {1, 128}, float_format::f16, true},
                     .table = std::vector<float>(16),
-                    .order = {},
                     .codes = buffer(shape.size() / 2)};
     std::iota(w.table.begin(), w.table.end(), 0.0F);
     for (index_t i = 0; i < w.codes.size(); i += 8) {

@@ -210,7 +210,7 @@ TEST(output_search, a_few_finalists_lose_little) {
             double const quick = output_search{.finalists = 4}.solve(w, known, *p).report.loss;
             EXPECT_LE(quick, 1.03 * exhaustive);
             EXPECT_LE(output_search{.finalists = 1000}.solve(w, known, *p).report.loss, 1.03 * exhaustive);
-            output_error const error(known, p->begin(w));
+            output_cost const error(known, p->begin(w));
             EXPECT_NEAR(output_search{}.estimate(w, error, *p), exhaustive, 0.1 * exhaustive);
         }
     }
@@ -220,7 +220,7 @@ TEST(output_search, estimates_large_layers_from_some_rows) {
     matrix const w = random_matrix(2000, 24, 3);
     layer_inputs const known = inputs_of(correlated_inputs(100, 24, 1));
     problem_of const p{e2m1{}, per_channel{}, absmax_range{}};
-    output_error const error(known, p.begin(w));
+    output_cost const error(known, p.begin(w));
     double const solved = output_search{}.solve(w, error, p).report.loss;
     EXPECT_NEAR(output_search{}.estimate(w, error, p), solved, 0.1 * solved);
     EXPECT_NEAR(output_search{}.solve(w, known, p).report.loss, solved, 1e-9 * solved);
@@ -284,7 +284,7 @@ TEST(output_search, threads_do_not_change_a_bit) {
         EXPECT_EQ(one.codes, both.codes);
         EXPECT_EQ(one.scales, both.scales);
         EXPECT_EQ(one.report.loss, both.report.loss);
-        output_error const error(known, p->begin(w));
+        output_cost const error(known, p->begin(w));
         EXPECT_EQ(output_search{}.estimate(w, error, *p), output_search{}.estimate(w, error, *p, two));
     }
 }

@@ -42,7 +42,7 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
         throw error("format search", "has no format to choose from");
     }
     expect_features(known.features(), w);
-    basic_output_error<Scalar> const at_output(known, formats.front()->begin(w));
+    basic_output_cost<Scalar> const at_output(known, formats.front()->begin(w));
     dependent<std::vector<double>, Scalar> estimates(formats.size());
     if (formats.size() > 1 && search.finalists > 0) { // those that are clearly worse need not be searched
         for (std::size_t f = 0; f < formats.size(); ++f) {

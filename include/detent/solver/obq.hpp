@@ -29,7 +29,7 @@ namespace detent::inline DETENT_ABI {
 ///
 /// Greedy is not always better. It beats GPTQ where inputs are of like size; where they differ much it rounds the
 /// weights of large inputs last, with little left to make up for them, and GPTQ in activation order loses less.
-template <class Scalar = double> struct basic_obq {
+struct obq {
     using evidence = hessian;
 
     double damping = 0.01; ///< added to H, relative to its mean diagonal element; 0 in the published code
@@ -44,18 +44,20 @@ template <class Scalar = double> struct basic_obq {
     /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
     /// the report says so. @throws error when a weight or `h` is not finite, their sizes differ, or a zero should be
     /// kept that the grid does not have.
+    template <class Scalar = double>
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const;
 
     /// How `solve` factors the Hessian: inputs in their natural order.
     factor_options factoring() const { return {damping, false}; }
 
     /// Codes and scales for `w` from the Hessian factored as `factoring` says.
+    template <class Scalar = double>
     solution solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor = {}) const;
 
-    friend constexpr bool operator==(basic_obq const&, basic_obq const&) = default;
+    friend constexpr bool operator==(obq const&, obq const&) = default;
 
 private:
-    static basic_matrix<Scalar> in_scalar(basic_matrix<double> m) {
+    template <class Scalar> static basic_matrix<Scalar> in_scalar(basic_matrix<double> m) {
         if constexpr (std::is_same_v<Scalar, double>) {
             return m;
         } else {
@@ -64,7 +66,7 @@ private:
     }
 
     /// @throws error where a weight is 0 and the grid has no zero at its scale.
-    static void expect_zeros(matrix_view w, solution const& s, problem const& p) {
+    template <class Scalar> static void expect_zeros(matrix_view w, solution const& s, problem const& p) {
         float_vector scales(w.cols());
         float_vector zeros(w.cols());
         float_vector numbers(w.cols());
@@ -83,14 +85,14 @@ private:
     }
 
     /// What is known of the weights of one row that are not rounded yet, each at a place that all arrays agree on.
-    class row_sweep {
+    template <class Scalar> class row_sweep {
     public:
         row_sweep(index_t n, index_t delay)
             : inverse_(n, delay), input_(static_cast<std::size_t>(n)), codes_(static_cast<std::size_t>(n)), w_(n),
               to_round_(n), numbers_(n), scales_(n), zeros_(n), q_(n), limits_(n), errors_(n), costs_(n) {}
 
         /// Rounds all weights of `row` and returns its loss.
-        double run(basic_obq const& options, matrix_view weights, index_t row, basic_matrix<Scalar> const& inverse,
+        double run(obq const& options, matrix_view weights, index_t row, basic_matrix<Scalar> const& inverse,
                    basic_vector<Scalar> const& least, problem const& p, solution& s) {
             inverse_.reset(inverse, least);
             s.scales_of_row(row, scales_.data(), zeros_.data());
@@ -187,17 +189,14 @@ private:
     };
 };
 
-/// OBQ in double, the solver.
-using obq = basic_obq<>;
-
 template <class Scalar>
-solution basic_obq<Scalar>::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
+solution obq::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
     expect_features(h.features(), w); // before the work
-    return solve(w, factor(h, factoring(), executor), p, executor);
+    return solve<Scalar>(w, factor(h, factoring(), executor), p, executor);
 }
 
 template <class Scalar>
-solution basic_obq<Scalar>::solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor) const {
+solution obq::solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor) const {
     expect_features(std::ssize(f.order), w);
     DETENT_EXPECTS(std::is_sorted(f.order.begin(), f.order.end()));
     solution s = p.begin(w);
@@ -205,16 +204,16 @@ solution basic_obq<Scalar>::solve(matrix_view w, hessian_factor f, problem const
         s = rtn{}.solve(w, {}, p, executor);
         f.describe(s.report);
         if (keep_zeros) {
-            expect_zeros(w, s, p);
+            expect_zeros<Scalar>(w, s, p);
         }
         return s;
     }
     f.describe(s.report);
     p.fit_all(w, s, executor);
     if (keep_zeros) {
-        expect_zeros(w, s, p);
+        expect_zeros<Scalar>(w, s, p);
     }
-    basic_matrix<Scalar> const inverse = in_scalar(inverse_from_factor(f.r, executor)); // (in, in), lower triangle
+    basic_matrix<Scalar> const inverse = in_scalar<Scalar>(inverse_from_factor(f.r, executor)); // (in, in), lower triangle
     basic_vector<Scalar> least(w.cols());                                               // (in), 1 / H_jj
     for (index_t j = 0; j < w.cols(); ++j) {
         double const* const row = f.r.data() + j * w.cols();
@@ -226,7 +225,7 @@ solution basic_obq<Scalar>::solve(matrix_view w, hessian_factor f, problem const
     // A piece is some rows only so that they share their workspace; no result depends on it.
     index_t const piece = std::clamp<index_t>(w.rows() / executor.workers(), 1, 8);
     executor.for_pieces(w.rows(), piece, [&](index_t first, index_t last) {
-        row_sweep sweep(w.cols(), delay);
+        row_sweep<Scalar> sweep(w.cols(), delay);
         for (index_t row = first; row < last; ++row) {
             losses[static_cast<std::size_t>(row)] = sweep.run(*this, w, row, inverse, least, p, s);
         }

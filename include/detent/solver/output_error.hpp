@@ -187,10 +187,10 @@ private:
 
 /// What errors of a layer's weights cost at its output: |W x~ - Q x|^2 for inputs x that are quantized, where they come
 /// with float ones x~, is a quadratic function of each row of Q, however many inputs there were.
-template <class Scalar = float> class basic_output_error {
+template <class Scalar = float> class basic_output_cost {
 public:
     /// For weights with the tiles of `s`.
-    basic_output_error(layer_inputs const& known, solution const& s)
+    basic_output_cost(layer_inputs const& known, solution const& s)
         : h(to_float(known.hessian().sum(), known.hessian().scale())) {
         mirror_upper(h);
         if (known.has_difference()) {
@@ -220,6 +220,6 @@ public:
     std::vector<basic_quadratic_form<Scalar>> exact; ///< of each column of tiles
     std::vector<basic_rough_form<Scalar>> rough;     ///< the same
 };
-using output_error = basic_output_error<>;
+using output_cost = basic_output_cost<>;
 
 } // namespace detent::inline DETENT_ABI

@@ -78,15 +78,15 @@ struct output_search {
     template <class Scalar = float>
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const;
 
-    /// The same with what `output_error` made of the inputs, which formats with the same tiles can share. The loss
+    /// The same with what `output_cost` made of the inputs, which formats with the same tiles can share. The loss
     /// lacks what does not depend on the weights that are chosen.
     template <class Scalar>
-    solution solve(matrix_view w, basic_output_error<Scalar> const& error, problem const& p,
+    solution solve(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                    executor_ref executor = {}) const;
 
     /// That loss, nearly and from some of the rows, at a fraction of the time.
     template <class Scalar>
-    double estimate(matrix_view w, basic_output_error<Scalar> const& error, problem const& p,
+    double estimate(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                     executor_ref executor = {}) const;
 
     friend constexpr bool operator==(output_search const&, output_search const&) = default;
@@ -95,7 +95,7 @@ private:
     template <class Scalar> class row_search;
 
     template <class Scalar>
-    solution run(matrix_view w, basic_output_error<Scalar> const& error, problem const& p, bool only_rough,
+    solution run(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p, bool only_rough,
                  executor_ref executor) const;
 };
 
@@ -103,7 +103,7 @@ private:
 template <class Scalar> class output_search::row_search {
 public:
     row_search(output_search const& options, basic_matrix_view<Scalar> w, index_t first,
-               basic_output_error<Scalar> const& error, solution& s, problem const& p)
+               basic_output_cost<Scalar> const& error, solution& s, problem const& p)
         : options_(options), w_(w), first_(first), error_(error), s_(s), p_(p), gradient_(error.gradient(w)),
           errors_(w.rows(), w.cols()), scales_(w.cols()), zeros_(w.cols()) {}
 
@@ -265,7 +265,7 @@ private:
     output_search const& options_;
     basic_matrix_view<Scalar> w_; // (rows, in)
     index_t first_;               // of the rows
-    basic_output_error<Scalar> const& error_;
+    basic_output_cost<Scalar> const& error_;
     solution& s_;
     problem const& p_;
     basic_matrix<Scalar> gradient_; // (rows, in), half of it at Q = W
@@ -275,7 +275,7 @@ private:
 };
 
 template <class Scalar>
-solution output_search::run(matrix_view w, basic_output_error<Scalar> const& error, problem const& p, bool only_rough,
+solution output_search::run(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p, bool only_rough,
                             executor_ref executor) const {
     solution s = p.begin(w);
     DETENT_EXPECTS(s.scales.tiles.cols == std::ssize(error.exact) && w.cols() == error.h.cols());
@@ -299,19 +299,19 @@ solution output_search::run(matrix_view w, basic_output_error<Scalar> const& err
 template <class Scalar>
 solution output_search::solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor) const {
     expect_features(known.features(), w);
-    solution s = solve(w, basic_output_error<Scalar>(known, p.begin(w)), p, executor);
+    solution s = solve(w, basic_output_cost<Scalar>(known, p.begin(w)), p, executor);
     s.report.loss += known.has_difference() ? known.difference_error(w, executor) : 0;
     return s;
 }
 
 template <class Scalar>
-solution output_search::solve(matrix_view w, basic_output_error<Scalar> const& error, problem const& p,
+solution output_search::solve(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                               executor_ref executor) const {
     return run(w, error, p, false, executor);
 }
 
 template <class Scalar>
-double output_search::estimate(matrix_view w, basic_output_error<Scalar> const& error, problem const& p,
+double output_search::estimate(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                                executor_ref executor) const {
     return run(w, error, p, true, executor).report.loss;
 }
