@@ -18,7 +18,7 @@
 #include "detent/scale/any_grid.hpp"
 #include "detent/simd/dot.hpp"
 #include "detent/solver/metric_search.hpp"
-#include "detent/solver/output_error.hpp"
+#include "detent/solver/output_cost.hpp"
 #include "detent/solver/output_search.hpp"
 
 namespace detent::inline DETENT_ABI {

@@ -213,8 +213,9 @@ solution obq::solve(matrix_view w, hessian_factor f, problem const& p, executor_
     if (keep_zeros) {
         expect_zeros<Scalar>(w, s, p);
     }
-    basic_matrix<Scalar> const inverse = in_scalar<Scalar>(inverse_from_factor(f.r, executor)); // (in, in), lower triangle
-    basic_vector<Scalar> least(w.cols());                                               // (in), 1 / H_jj
+    basic_matrix<Scalar> const inverse =
+        in_scalar<Scalar>(inverse_from_factor(f.r, executor)); // (in, in), lower triangle
+    basic_vector<Scalar> least(w.cols());                      // (in), 1 / H_jj
     for (index_t j = 0; j < w.cols(); ++j) {
         double const* const row = f.r.data() + j * w.cols();
         least(j) = static_cast<Scalar>(1 / simd::dot(row, row, w.cols()));

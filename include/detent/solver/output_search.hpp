@@ -17,7 +17,7 @@
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/simd/dot.hpp"
-#include "detent/solver/output_error.hpp"
+#include "detent/solver/output_cost.hpp"
 #include "detent/solver/problem.hpp"
 
 namespace detent::inline DETENT_ABI {

@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "detent/solver/output_error.hpp"
+#include "detent/solver/output_cost.hpp"
 #include "solver/correlated_inputs.hpp"
 
 namespace {
