@@ -10,6 +10,9 @@
 #include <vector>
 
 #include <Eigen/Core>
+#if defined(EIGEN_USE_LAPACKE)
+#include <Eigen/Cholesky>
+#endif
 
 #include "detent/core/index.hpp"
 
