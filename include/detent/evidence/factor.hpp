@@ -202,4 +202,10 @@ basic_matrix<Scalar> damped_hessian(basic_hessian_factor<Scalar> const& f, execu
     return h;
 }
 
+#if defined(DETENT_COMPILED)
+extern template hessian_factor factor<double>(hessian const&, double, std::vector<std::int32_t>, executor_ref);
+extern template hessian_factor factor<double>(hessian const&, factor_options, executor_ref);
+extern template basic_matrix<double> damped_hessian<double>(hessian_factor const&, executor_ref);
+#endif
+
 } // namespace detent::inline DETENT_ABI

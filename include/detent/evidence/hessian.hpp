@@ -223,4 +223,8 @@ inline void expect_features(index_t features, matrix_view w) {
     }
 }
 
+#if defined(DETENT_COMPILED)
+extern template class basic_hessian<double>;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -286,4 +286,8 @@ double basic_layer_inputs<Scalar>::mixed(matrix_view a, matrix_view b, executor_
     return std::accumulate(part.begin(), part.end(), 0.0);
 }
 
+#if defined(DETENT_COMPILED)
+extern template class basic_layer_inputs<double>;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -219,4 +219,9 @@ template <class Scalar> basic_matrix<Scalar> activation_quantizer::round(matrix_
     return rounded;
 }
 
+#if defined(DETENT_COMPILED)
+extern template quantized_activations activation_quantizer::quantize<float>(matrix_view, executor_ref) const;
+extern template matrix activation_quantizer::round<float>(matrix_view, executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

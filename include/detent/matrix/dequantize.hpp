@@ -47,4 +47,8 @@ inline matrix dequantize(quantized_activations const& q) {
 /// The shape of quantized activations, (token, feature).
 inline extents shape_of(quantized_activations const& x) { return x.shape; }
 
+#if defined(DETENT_COMPILED)
+extern template matrix dequantize_rows<float>(packed_matrix const&, index_t, index_t);
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -225,4 +225,14 @@ basic_matrix<Scalar> input_map::both_sides(basic_matrix<Scalar> a, executor_ref 
     return a;
 }
 
+#if defined(DETENT_COMPILED)
+extern template matrix input_map::apply<float>(matrix, executor_ref) const;
+extern template basic_matrix<double> input_map::apply<double>(basic_matrix<double>, executor_ref) const;
+extern template matrix input_map::of_weights<float>(matrix, executor_ref) const;
+extern template basic_matrix<double> input_map::of_weights<double>(basic_matrix<double>, executor_ref) const;
+extern template matrix input_map::back<float>(matrix, executor_ref) const;
+extern template basic_matrix<double> input_map::back<double>(basic_matrix<double>, executor_ref) const;
+extern template basic_matrix<double> input_map::both_sides<double>(basic_matrix<double>, executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -145,4 +145,9 @@ template <class Scalar = float> basic_matrix<Scalar> decode(solution const& s) {
     return numbers;
 }
 
+#if defined(DETENT_COMPILED)
+extern template index_t clamped_scales<float>(matrix_view, solution const&);
+extern template matrix decode<float>(solution const&);
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -202,4 +202,10 @@ activation_search::answer activation_search::operator()(matrix_view x, matrix_vi
     return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
 }
 
+#if defined(DETENT_COMPILED)
+extern template activation_search::answer activation_search::operator()<float>(matrix_view, matrix_view, matrix_view,
+                                                                               std::span<any_grid const>,
+                                                                               executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -108,4 +108,9 @@ template <class Scalar = double> using gptaq = asymmetric_gptq<correction::later
 /// all other weights held at their original values.
 template <class Scalar = double> using qronos = asymmetric_gptq<correction::whole, Scalar>;
 
+#if defined(DETENT_COMPILED)
+extern template matrix corrected_weights<double>(matrix_view, layer_inputs const&, hessian_factor const&, double,
+                                                 correction, executor_ref);
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -77,4 +77,10 @@ solution better_rows(solution a, basic_vector<Scalar> const& losses_a, solution 
     return a;
 }
 
+#if defined(DETENT_COMPILED)
+extern template basic_vector<double> row_losses<float>(matrix_view, solution const&, matrix const&, executor_ref);
+extern template solution better_rows<double>(solution, basic_vector<double> const&, solution,
+                                             basic_vector<double> const&);
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -215,4 +215,8 @@ solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_lear
     return s;
 }
 
+#if defined(DETENT_COMPILED)
+extern template solution learn_clips<float>(matrix_view, matrix const&, problem const&, clip_learning, executor_ref);
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -143,4 +143,11 @@ solution gptq<Scalar>::solve(matrix_view w, hessian_factor const& f, problem con
     return s;
 }
 
+#if defined(DETENT_COMPILED)
+extern template solution gptq<double>::solve(matrix_view, hessian const&, problem const&, executor_ref) const;
+extern template solution gptq<double>::solve(matrix_view, hessian_factor const&, problem const&, executor_ref) const;
+extern template solution gptq<float>::solve(matrix_view, hessian const&, problem const&, executor_ref) const;
+extern template solution gptq<float>::solve(matrix_view, hessian_factor const&, problem const&, executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -151,4 +151,14 @@ joint_search::answer joint_search::operator()(matrix_view w, matrix_view x, std:
     }
 }
 
+#if defined(DETENT_COMPILED)
+extern template format_choice choose_format<float>(matrix_view, layer_inputs const&, std::span<problem const* const>,
+                                                   output_search const&, executor_ref);
+extern template format_choice choose_format<float>(matrix_view, matrix_view, matrix_view,
+                                                   std::span<problem const* const>, metric_search const&, executor_ref);
+extern template joint_search::answer joint_search::operator()<float>(matrix_view, matrix_view,
+                                                                     std::span<problem const* const>,
+                                                                     std::span<any_grid const>, executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

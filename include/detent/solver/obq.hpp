@@ -235,4 +235,9 @@ solution obq::solve(matrix_view w, hessian_factor f, problem const& p, executor_
     return s;
 }
 
+#if defined(DETENT_COMPILED)
+extern template solution obq::solve<double>(matrix_view, hessian const&, problem const&, executor_ref) const;
+extern template solution obq::solve<double>(matrix_view, hessian_factor, problem const&, executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

@@ -316,4 +316,13 @@ double output_search::estimate(matrix_view w, basic_output_cost<Scalar> const& e
     return run(w, error, p, true, executor).report.loss;
 }
 
+#if defined(DETENT_COMPILED)
+extern template solution output_search::solve<float>(matrix_view, layer_inputs const&, problem const&,
+                                                     executor_ref) const;
+extern template solution output_search::solve<float>(matrix_view, output_cost const&, problem const&,
+                                                     executor_ref) const;
+extern template double output_search::estimate<float>(matrix_view, output_cost const&, problem const&,
+                                                      executor_ref) const;
+#endif
+
 } // namespace detent::inline DETENT_ABI

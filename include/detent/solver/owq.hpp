@@ -346,4 +346,18 @@ private:
     }
 };
 
+#if defined(DETENT_COMPILED)
+extern template basic_vector<double> sensitivities<double>(matrix_view, hessian const&, problem const&, sensitivity,
+                                                           executor_ref);
+extern template basic_matrix<double> compensated<double>(basic_matrix<double>, basic_matrix<double> const&,
+                                                         basic_matrix<double> const&, executor_ref);
+extern template weak_split split_weak<double>(basic_vector<double> const&, basic_vector<double> const&, index_t, bool);
+extern template hessian_factor factor_with_weak_last<double>(hessian const&, weak_split const&, double, executor_ref);
+extern template hessian_factor without_weak<double>(hessian_factor const&, weak_split const&);
+extern template basic_matrix<double> rounding_errors<double>(matrix const&, solution const&,
+                                                             std::vector<std::int32_t> const&);
+extern template solution join_weak<double>(solution const&, index_t, weak_split const&, basic_matrix<double> const&,
+                                           float_format);
+#endif
+
 } // namespace detent::inline DETENT_ABI
