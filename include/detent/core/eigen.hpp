@@ -10,6 +10,9 @@
 #include <vector>
 
 #include <Eigen/Core>
+#if defined(EIGEN_USE_LAPACKE)
+#include <Eigen/Cholesky> // by which `factor_reversed` reaches LAPACK
+#endif
 
 #include "detent/core/index.hpp"
 

@@ -16,10 +16,6 @@
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/triangular.hpp"
 
-#if defined(EIGEN_USE_LAPACKE)
-#include <Eigen/Cholesky>
-#endif
-
 namespace detent::inline DETENT_ABI {
 
 /// Overwrites `a` (n, n), of which only the upper triangle is read, by the upper triangular R with a = R R^T and
