@@ -24,6 +24,7 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/io/text_file.hpp"
 #include "detent/io/tokens.hpp"
+#include "detent/model/fold.hpp"
 #include "detent/model/generate.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"

@@ -6,7 +6,6 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
-#include "detent/evidence/layer_inputs.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "detent/simd/hadamard.hpp"
@@ -29,7 +28,7 @@ constexpr index_t hadamard_width(index_t width, index_t features) {
 template <index_t Width = dynamic> struct hadamard {
     static_assert(simd::is_power_of_two(Width), "a Hadamard block is a power of two wide");
 
-    input_map fit(matrix_view w, layer_inputs const&) const {
+    template <class Evidence> input_map fit(matrix_view w, Evidence const&) const {
         return {block_hadamard{hadamard_width(Width, w.cols())}, w.cols()};
     }
 
@@ -39,7 +38,7 @@ template <> struct hadamard<dynamic> {
     index_t width = 128;
 
     /// @throws error when `width` is no power of two.
-    input_map fit(matrix_view w, layer_inputs const&) const {
+    template <class Evidence> input_map fit(matrix_view w, Evidence const&) const {
         if (!simd::is_power_of_two(width)) {
             throw error("hadamard", "blocks of " + std::to_string(width) + " are no power of two");
         }

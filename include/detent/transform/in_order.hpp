@@ -12,8 +12,8 @@ namespace detent::inline DETENT_ABI {
 /// Puts inputs in descending order of the diagonal of their Hessian, GPTQ's activation order: groups then hold inputs
 /// of like size, and any solver sees the largest first.
 struct in_order {
-    input_map fit(matrix_view w, layer_inputs const& known) const {
-        return {permutation{order_of(finite_diagonal(known.hessian()), true)}, w.cols()};
+    template <class Scalar> input_map fit(matrix_view w, basic_layer_inputs<Scalar> const& known) const {
+        return {permutation{order_of(finite_diagonal<Scalar>(known.hessian()), true)}, w.cols()};
     }
 
     friend constexpr bool operator==(in_order, in_order) = default;
