@@ -3,6 +3,7 @@
 #include "specification.hpp"
 
 #include "detent/calibrate/quantize_named.hpp"
+#include "detent/model/weak_plan.hpp"
 #include "detent/quantizer/catalogue.hpp"
 
 std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::spec const& s,

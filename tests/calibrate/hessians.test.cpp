@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/calibrate/hessians.hpp"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -13,6 +11,8 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/calibrate/hessians.hpp"
+#include "detent/io/safetensors.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "nn/random_matrix.hpp"
@@ -153,8 +153,9 @@ TEST_F(saved_hessians, halves) {
 
 TEST_F(saved_hessians, a_failed_save_leaves_what_was_there) {
     save_hessians(path_, {{"up", hessian(2)}});
-    std::string const clash =
-        failure_message([&] { save_hessians(path_, {{"a", hessian(1)}, {"a.tokens", hessian(1)}}); });
+    std::string const clash = failure_message([&] {
+        save_hessians(path_, {{"a", hessian(1)}, {"a.tokens", hessian(1)}});
+    });
     EXPECT_TRUE(contains(clash, "a.tokens")) << clash;
     EXPECT_TRUE(load_hessians(path_).contains("up"));
     std::string const nowhere = failure_message([&] { save_hessians(directory_ / "none" / "h", {}); });

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/json.hpp"
-
 #include <string>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "detent/io/json.hpp"
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"

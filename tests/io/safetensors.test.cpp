@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/safetensors.hpp"
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -19,7 +17,10 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "detent/io/json.hpp"
+#include "detent/io/safetensors.hpp"
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/configuration.hpp"
-
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "detent/model/configuration.hpp"
 
 namespace detent {
 

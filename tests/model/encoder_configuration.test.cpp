@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/encoder_configuration.hpp"
-
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
+#include "detent/model/encoder_configuration.hpp"
 #include "io/failure_message.hpp"
 
 namespace detent {
@@ -22,9 +22,10 @@ nlohmann::json hugging_face(std::string const& type) {
 }
 
 nlohmann::json plain() {
-    return {{"image_size", 32}, {"patch_size", 4}, {"in_channels", 3},   {"embed_dim", 64},
-            {"depth", 3},       {"num_heads", 8},  {"mlp_dim", 160},     {"num_classes", 10},
-            {"pixel_mean", {0, 0.5, -1}},          {"pixel_std", {0.5, 1, 2}}};
+    return {{"image_size", 32},        {"patch_size", 4},   {"in_channels", 3},
+            {"embed_dim", 64},         {"depth", 3},        {"num_heads", 8},
+            {"mlp_dim", 160},          {"num_classes", 10}, {"pixel_mean", {0, 0.5, -1}},
+            {"pixel_std", {0.5, 1, 2}}};
 }
 
 void expect_shared_sizes(encoder_configuration const& c) {
@@ -114,7 +115,7 @@ TEST(encoder_configuration, fields_are_read) {
 
 TEST(encoder_configuration, errors_name_file_and_field) {
     struct wrong_field {
-        char const* type; // "" is the dialect without model_type
+        char const* type;  // "" is the dialect without model_type
         char const* patch; // null removes
         char const* message;
     };
@@ -185,8 +186,7 @@ TEST(encoder_configuration, preprocessors_that_do_something_else_are_errors) {
     };
     EXPECT_EQ(message(R"({})"), "");
     EXPECT_EQ(message(R"({"rescale_factor": 0.00392156862745098})"), "");
-    EXPECT_EQ(message(R"({"rescale_factor": 1})"),
-              "p, field 'rescale_factor': is not 1 / 255, which is not supported");
+    EXPECT_EQ(message(R"({"rescale_factor": 1})"), "p, field 'rescale_factor': is not 1 / 255, which is not supported");
     EXPECT_EQ(message(R"({"do_normalize": false})"), "p, field 'do_normalize': is false, which is not supported");
     EXPECT_EQ(message(R"({"do_rescale": false})"), "p, field 'do_rescale': is false, which is not supported");
     EXPECT_EQ(message(R"({"image_std": null})"), "p, field 'image_std': is missing");

@@ -17,6 +17,7 @@
 #include "detent/model/fold.hpp"
 #include "detent/model/load.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/transform/channel_scale.hpp"
 #include "random_decoder.hpp"
 
 namespace detent {

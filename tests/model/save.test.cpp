@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/save.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -10,12 +8,15 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "calibrate/tiny_models.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/grid/fp_grid.hpp"
+#include "detent/io/json.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/model/save.hpp"
 #include "detent/quantizer/named_grid.hpp"
 #include "detent/scale/absmax.hpp"
 #include "detent/scale/mse.hpp"

@@ -12,6 +12,7 @@
 
 #include "detent/quantizer/catalogue.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/scale/truncated.hpp"
 #include "detent/transform/fake_quantizer.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"

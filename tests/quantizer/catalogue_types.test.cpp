@@ -8,6 +8,7 @@
 #include "detent/quantizer/catalogue.hpp"
 #include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/quantizer/quantizer.hpp"
+#include "detent/scale/mse.hpp"
 #include "solver/correlated_inputs.hpp"
 
 // What words of specifications mean, as types.

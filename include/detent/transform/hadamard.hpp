@@ -6,6 +6,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
+#include "detent/evidence/layer_inputs.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "detent/simd/hadamard.hpp"
@@ -28,7 +29,7 @@ constexpr index_t hadamard_width(index_t width, index_t features) {
 template <index_t Width = dynamic> struct hadamard {
     static_assert(simd::is_power_of_two(Width), "a Hadamard block is a power of two wide");
 
-    template <class Evidence> input_map fit(matrix_view w, Evidence const&) const {
+    template <class Evidence = layer_inputs> input_map fit(matrix_view w, Evidence const&) const {
         return {block_hadamard{hadamard_width(Width, w.cols())}, w.cols()};
     }
 
@@ -38,7 +39,7 @@ template <> struct hadamard<dynamic> {
     index_t width = 128;
 
     /// @throws error when `width` is no power of two.
-    template <class Evidence> input_map fit(matrix_view w, Evidence const&) const {
+    template <class Evidence = layer_inputs> input_map fit(matrix_view w, Evidence const&) const {
         if (!simd::is_power_of_two(width)) {
             throw error("hadamard", "blocks of " + std::to_string(width) + " are no power of two");
         }
