@@ -13,6 +13,7 @@
 #include "detent/quantizer/catalogue.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/truncated.hpp"
+#include "detent/solver/joint_search.hpp"
 #include "detent/transform/fake_quantizer.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"

@@ -9,6 +9,11 @@
 #include "detent/quantizer/layer_quantizer.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/mse.hpp"
+#include "detent/scale/truncated.hpp"
+#include "detent/solver/clipped.hpp"
+#include "detent/solver/searched.hpp"
+#include "detent/solver/transformed.hpp"
+#include "detent/transform/hadamard.hpp"
 #include "solver/correlated_inputs.hpp"
 
 // What words of specifications mean, as types.

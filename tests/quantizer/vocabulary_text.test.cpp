@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/quantizer/spec.hpp"
+#include "detent/quantizer/vocabulary.hpp"
 #include "detent/quantizer/vocabulary_text.hpp"
 #include "detent/quantizer/word.hpp"
 #include "io/failure_message.hpp"
