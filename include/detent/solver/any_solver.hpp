@@ -16,8 +16,9 @@ public:
     using evidence = layer_inputs;
 
     any_solver() : any_solver(rtn{}) {}
-    template <Solver S>
-    requires(!std::same_as<S, any_solver>) explicit any_solver(S solver)
+    template <class S>
+    requires(!std::same_as<S, any_solver> && Solver<S>) // in this order: else the second asks for itself
+        explicit any_solver(S solver)
         : solver_(std::make_shared<holder<S>>(std::move(solver))) {}
 
     /// As that solver, with what of the evidence it asks for; second-order solvers share the factor `known` keeps.
