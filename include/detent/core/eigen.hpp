@@ -155,16 +155,13 @@ inline float_vector largest_of_columns(matrix_view m) {
     return largest;
 }
 
-/// `count` rows of `m` from `first` on, by reference.
-inline matrix_view middle_rows(matrix_view m, index_t first, index_t count) {
-    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + first * m.outerStride(), count, m.cols(),
-                                                             Eigen::OuterStride<>(m.outerStride()));
-}
-
 /// The block of `m` that begins at `row` and `col`, by reference.
 inline matrix_view block_of(matrix_view m, index_t row, index_t col, index_t rows, index_t cols) {
-    return Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(m.data() + row * m.outerStride() + col, rows, cols,
-                                                             Eigen::OuterStride<>(m.outerStride()));
+    return view_of(m.data() + row * m.outerStride() + col, rows, cols, m.outerStride());
+}
+/// `count` rows of `m` from `first` on, by reference.
+inline matrix_view middle_rows(matrix_view m, index_t first, index_t count) {
+    return block_of(m, first, 0, count, m.cols());
 }
 
 /// The shape of any Eigen expression.

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
 #include <utility>
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/same_bits.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/simd/dot.hpp"
@@ -51,10 +50,8 @@ basic_vector<double> row_losses(matrix_view w, solution const& s, matrix const& 
 template <class Scalar>
 solution better_rows(solution a, basic_vector<Scalar> const& losses_a, solution b,
                      basic_vector<Scalar> const& losses_b) {
-    auto const bits = [](float number) { return std::bit_cast<std::uint32_t>(number); }; // NaN == NaN
     bool const alike = a.tile == b.tile && a.scales.tiles == b.scales.tiles && a.map == b.map &&
-                       a.tile_of == b.tile_of && std::ranges::equal(a.table, b.table, {}, bits, bits) &&
-                       a.weak.columns() == b.weak.columns();
+                       a.tile_of == b.tile_of && same_bits(a.table, b.table) && a.weak.columns() == b.weak.columns();
     if (!alike) {
         return losses_b.sum() < losses_a.sum() ? std::move(b) : std::move(a);
     }

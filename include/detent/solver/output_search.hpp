@@ -78,8 +78,8 @@ struct output_search {
     template <class Scalar = float>
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const;
 
-    /// The same with what `output_cost` made of the inputs, which formats with the same tiles can share. The loss
-    /// lacks what does not depend on the weights that are chosen.
+    /// Codes and scales from what `output_cost` made of the inputs, which formats with the same tiles can share. The
+    /// loss lacks what does not depend on the weights that are chosen.
     template <class Scalar>
     solution solve(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                    executor_ref executor = {}) const;
