@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -27,5 +29,27 @@ class cancelled : public std::runtime_error {
 public:
     cancelled() : std::runtime_error("cancelled") {}
 };
+
+#if !defined(__cpp_exceptions)
+/// Takes what would be thrown in a program that is compiled without exceptions. It must not return.
+using error_handler = void (*)(std::exception const&);
+
+/// The error handler of a program without exceptions, for the program to set before it calls anything else; by
+/// default it prints the message and aborts. Setting it while other threads work is a race.
+inline error_handler& on_error() noexcept {
+    static error_handler handler = [](std::exception const& e) { std::fprintf(stderr, "detent: %s\n", e.what()); };
+    return handler;
+}
+#endif
+
+/// Throws `problem`, or without exceptions hands it to `on_error()`; aborts if that returns.
+template <class Problem> [[noreturn]] void raise(Problem const& problem) {
+#if defined(__cpp_exceptions)
+    throw problem;
+#else
+    on_error()(problem);
+    std::abort();
+#endif
+}
 
 } // namespace detent::inline DETENT_ABI

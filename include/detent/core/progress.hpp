@@ -15,7 +15,7 @@ using progress = std::function<bool(std::string_view what, double fraction)>;
 /// Tells `report` (which may be empty) how far the work is. @throws cancelled when it answers false.
 inline void advance(progress const& report, std::string_view what, double fraction) {
     if (report && !report(what, fraction)) {
-        throw cancelled{};
+        raise(cancelled{});
     }
 }
 

@@ -104,7 +104,7 @@ basic_vector<Scalar> finite_diagonal(std::type_identity_t<basic_hessian<Scalar>>
     basic_vector<Scalar> diagonal = h.diagonal();
     for (index_t j = 0; j < diagonal.size(); ++j) {
         if (!std::isfinite(diagonal(j))) {
-            throw error("hessian", "input " + std::to_string(j) + " was not finite");
+            raise(error("hessian", "input " + std::to_string(j) + " was not finite"));
         }
     }
     return diagonal;
@@ -185,7 +185,7 @@ template <class Scalar>
 basic_matrix<Scalar> damped_hessian(basic_hessian_factor<Scalar> const& f, executor_ref executor = {}) {
     index_t const n = f.r.rows();
     if (n == 0) {
-        throw error("hessian", f.failure);
+        raise(error("hessian", f.failure));
     }
     basic_matrix<Scalar> product = zero_matrix<Scalar>(n, n); // in the order of the sweep
     executor.for_pieces(n, 64, [&](index_t begin, index_t end) {

@@ -99,8 +99,8 @@ private:
     template <class Half> void add_halves(std::span<Half const> x, executor_ref executor) {
         index_t const tokens = features() > 0 ? std::ssize(x) / features() : 0;
         if (tokens * features() != std::ssize(x)) {
-            throw error("hessian", std::to_string(x.size()) + " numbers are no inputs of " +
-                                       std::to_string(features()) + " features");
+            raise(error("hessian", std::to_string(x.size()) + " numbers are no inputs of " +
+                                       std::to_string(features()) + " features"));
         }
         constexpr index_t at_once = 1024;
         matrix run; // (token, feature)
@@ -131,22 +131,22 @@ using hessian = basic_hessian<>;
 template <class Scalar>
 basic_hessian<Scalar>::basic_hessian(basic_matrix<Scalar> sum, index_t tokens) : sum_(std::move(sum)), tokens_(tokens) {
     if (sum_.rows() != sum_.cols()) {
-        throw error("hessian",
-                    "is not square but " + std::to_string(sum_.rows()) + " x " + std::to_string(sum_.cols()));
+        raise(
+            error("hessian", "is not square but " + std::to_string(sum_.rows()) + " x " + std::to_string(sum_.cols())));
     }
     if (tokens < 0) {
-        throw error("hessian", "has seen " + std::to_string(tokens) + " tokens");
+        raise(error("hessian", "has seen " + std::to_string(tokens) + " tokens"));
     }
     clear_lower(0, features());
     if (!all_finite(sum_.data(), sum_.size())) {
-        throw error("hessian", "is not finite");
+        raise(error("hessian", "is not finite"));
     }
 }
 
 template <class Scalar> void basic_hessian<Scalar>::add(matrix_view x, executor_ref executor) {
     if (x.cols() != features()) {
-        throw error("hessian",
-                    "expected inputs of " + std::to_string(features()) + " features, got " + std::to_string(x.cols()));
+        raise(error("hessian",
+                    "expected inputs of " + std::to_string(features()) + " features, got " + std::to_string(x.cols())));
     }
     if (x.rows() == 0) {
         return;
@@ -173,8 +173,8 @@ template <class Scalar> void basic_hessian<Scalar>::add(matrix_view x, executor_
 
 template <class Scalar> basic_hessian<Scalar>& basic_hessian<Scalar>::operator+=(basic_hessian const& other) {
     if (other.features() != features()) {
-        throw error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
-                                   std::to_string(other.features()));
+        raise(error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
+                                   std::to_string(other.features())));
     }
     for (index_t k = 0; k < sum_.size(); ++k) {
         sum_.data()[k] += other.sum_.data()[k];
@@ -218,8 +218,8 @@ template <class Scalar> double basic_hessian<Scalar>::quadratic(matrix_view d, e
 /// @throws error when a Hessian of so many features cannot be that of the inputs of `w` (out, in).
 inline void expect_features(index_t features, matrix_view w) {
     if (features != w.cols()) {
-        throw error("hessian", "has " + std::to_string(features) + " features, the weights have " +
-                                   std::to_string(w.cols()) + " columns");
+        raise(error("hessian", "has " + std::to_string(features) + " features, the weights have " +
+                                   std::to_string(w.cols()) + " columns"));
     }
 }
 

@@ -196,7 +196,7 @@ using layer_inputs = basic_layer_inputs<>;
 
 template <class Scalar> void basic_layer_inputs<Scalar>::add(matrix_view x, executor_ref executor) {
     if (has_difference()) {
-        throw error("inputs", "of the float model are missing, which earlier ones came with");
+        raise(error("inputs", "of the float model are missing, which earlier ones came with"));
     }
     add_to_hessian(x, executor);
     add_to_largest(x);
@@ -204,12 +204,12 @@ template <class Scalar> void basic_layer_inputs<Scalar>::add(matrix_view x, exec
 
 template <class Scalar> void basic_layer_inputs<Scalar>::add(matrix_view x, matrix_view floats, executor_ref executor) {
     if (shape_of(x) != shape_of(floats)) {
-        throw error("inputs", "of the float model are " + std::to_string(floats.rows()) + " x " +
+        raise(error("inputs", "of the float model are " + std::to_string(floats.rows()) + " x " +
                                   std::to_string(floats.cols()) + ", of the quantized one " + std::to_string(x.rows()) +
-                                  " x " + std::to_string(x.cols()));
+                                  " x " + std::to_string(x.cols())));
     }
     if (!has_difference() && hessian_.tokens() > 0) {
-        throw error("inputs", "of the float model are there, which earlier ones came without");
+        raise(error("inputs", "of the float model are there, which earlier ones came without"));
     }
     add_to_hessian(x, executor);
     if (!has_difference()) {

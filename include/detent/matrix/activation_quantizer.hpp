@@ -90,32 +90,32 @@ private:
     void check() const {
         for (tile_scale const s : how_.fixed) {
             if (!(s.scale > 0) || !std::isfinite(s.scale) || !std::isfinite(s.zero)) {
-                throw error("activations", "cannot be quantized with a scale of " + std::to_string(s.scale));
+                raise(error("activations", "cannot be quantized with a scale of " + std::to_string(s.scale)));
             }
             if (s.zero != 0 && !grid_.has_zero()) {
-                throw error("activations", "cannot have a zero point on a grid without one");
+                raise(error("activations", "cannot have a zero point on a grid without one"));
             }
         }
         for (auto const k : how_.shifts) {
             if (k < 0 || k > 15) {
-                throw error("activations", "cannot be shifted by " + std::to_string(k) + " bits");
+                raise(error("activations", "cannot be shifted by " + std::to_string(k) + " bits"));
             }
         }
         if (how_.width < 0) {
-            throw error("activations", "cannot share a scale in groups of " + std::to_string(how_.width));
+            raise(error("activations", "cannot share a scale in groups of " + std::to_string(how_.width)));
         }
         if (how_.unit && how_.kind != scale_kind::ue4m3) {
-            throw error("activations", "have scales that are not E4M3, which alone have a unit");
+            raise(error("activations", "have scales that are not E4M3, which alone have a unit"));
         }
         if (how_.unit && !(*how_.unit >= unit_limits::lowest && *how_.unit <= unit_limits::highest)) {
-            throw error("activations", "cannot have scales with a unit of " + std::to_string(*how_.unit));
+            raise(error("activations", "cannot have scales with a unit of " + std::to_string(*how_.unit)));
         }
         if (how_.fixed.empty() ? !how_.shifts.empty() : how_.kind != scale_kind::f32 || !how_.range.empty()) {
-            throw error("activations", how_.fixed.empty() ? "have shifts, which go with static scales only"
-                                                          : "have static scales and a way to fit others");
+            raise(error("activations", how_.fixed.empty() ? "have shifts, which go with static scales only"
+                                                          : "have static scales and a way to fit others"));
         }
         if (how_.fixed.size() > 1 && how_.width == 0) {
-            throw error("activations", "have several static scales, but no groups of features");
+            raise(error("activations", "have several static scales, but no groups of features"));
         }
     }
 
@@ -163,7 +163,7 @@ private:
             for (index_t row = begin; row < end; ++row) {
                 Scalar const* const numbers = x.data() + row * x.outerStride();
                 if (!all_finite(numbers, features)) {
-                    throw error("activations", "those of token " + std::to_string(row) + " are not finite");
+                    raise(error("activations", "those of token " + std::to_string(row) + " are not finite"));
                 }
                 for (std::size_t k = 0; k < n; ++k) {
                     t.shifted[k] = factors_.empty() ? numbers[k] : numbers[k] * factors_[k];

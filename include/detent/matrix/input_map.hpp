@@ -112,32 +112,32 @@ private:
         std::vector<char> seen(static_cast<std::size_t>(features));
         for (auto const input : p.order) {
             if (input < 0 || input >= features || seen[static_cast<std::size_t>(input)] != 0) {
-                throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
+                raise(error("input map", "its order is no permutation of " + std::to_string(features) + " inputs"));
             }
             seen[static_cast<std::size_t>(input)] = 1;
         }
         if (std::ssize(p.order) != features) {
-            throw error("input map", "its order is no permutation of " + std::to_string(features) + " inputs");
+            raise(error("input map", "its order is no permutation of " + std::to_string(features) + " inputs"));
         }
     }
 
     static void check(diagonal const& d, index_t features) {
         if (std::ssize(d.factors) != features) {
-            throw error("input map", "has " + std::to_string(d.factors.size()) + " factors for " +
-                                         std::to_string(features) + " inputs");
+            raise(error("input map", "has " + std::to_string(d.factors.size()) + " factors for " +
+                                         std::to_string(features) + " inputs"));
         }
         for (index_t k = 0; k < features; ++k) {
             float const f = d.factors[static_cast<std::size_t>(k)];
             if (!std::isfinite(f) || !std::isfinite(1 / f)) {
-                throw error("input map", "the factor of input " + std::to_string(k) + " is " + std::to_string(f));
+                raise(error("input map", "the factor of input " + std::to_string(k) + " is " + std::to_string(f)));
             }
         }
     }
 
     static void check(block_hadamard h, index_t features) {
         if (!simd::is_power_of_two(h.width) || features % h.width != 0) {
-            throw error("input map", "blocks of " + std::to_string(h.width) + " do not divide " +
-                                         std::to_string(features) + " inputs, or are no power of two");
+            raise(error("input map", "blocks of " + std::to_string(h.width) + " do not divide " +
+                                         std::to_string(features) + " inputs, or are no power of two"));
         }
     }
 

@@ -65,7 +65,7 @@ private:
 
     static void expect_finite(matrix_view x) {
         if (!(x.size() > 0 && all_finite(x))) {
-            throw error("inputs", x.size() > 0 ? "are not finite" : "are missing");
+            raise(error("inputs", x.size() > 0 ? "are not finite" : "are missing"));
         }
     }
 };

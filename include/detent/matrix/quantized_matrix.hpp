@@ -29,11 +29,11 @@ public:
             fits = whole_rows || s.tile.cols % cols == 0;
         }
         if (!fits) {
-            throw error("solution", "has tiles that are not those of the granularity");
+            raise(error("solution", "has tiles that are not those of the granularity"));
         }
         if (s.shape.size() > 0 && s.scales.zeros.empty() == AffineGrid<G>) {
-            throw error("solution", AffineGrid<G> ? "lacks the zero points of the grid"
-                                                  : "has zero points that the grid does not have");
+            raise(error("solution", AffineGrid<G> ? "lacks the zero points of the grid"
+                                                  : "has zero points that the grid does not have"));
         }
     }
 

@@ -45,10 +45,10 @@ template <Grid G, Granularity P = per_token, class Range = default_range<G>> str
         constexpr index_t many = index_t{1} << 40; // more than any tile has, and so all there are
         extents const tile = granularity.tile({many, many});
         if (tile.rows != 1 && tile.rows != many) {
-            throw error("activations", "cannot share scales in blocks of " + std::to_string(tile.rows) + " tokens");
+            raise(error("activations", "cannot share scales in blocks of " + std::to_string(tile.rows) + " tokens"));
         }
         if (tile.rows != 1 && !fixed) {
-            throw error("activations", "that share scales with other tokens must have static ones");
+            raise(error("activations", "that share scales with other tokens must have static ones"));
         }
         return {.grids = {any_grid(grid, name_of(grid))},
                 .fixed = fixed,

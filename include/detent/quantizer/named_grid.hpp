@@ -73,7 +73,7 @@ template <class F> bool visit_grid(grid_name const& wanted, F const& f) {
 inline any_grid find_grid(grid_name const& wanted) {
     std::vector<any_grid> found;
     if (!visit_grid(wanted, [&](auto grid) { found.emplace_back(grid, wanted.text()); })) {
-        throw error("grid '" + wanted.text() + "'", "is unknown");
+        raise(error("grid '" + wanted.text() + "'", "is unknown"));
     }
     return found.front();
 }

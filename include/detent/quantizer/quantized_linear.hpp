@@ -27,8 +27,8 @@ public:
     /// `x` is not finite, or there are not as many features as the weights have.
     matrix operator()(matrix_view x, executor_ref executor = {}) const {
         if (x.cols() != shape().cols) {
-            throw error("inputs", "have " + std::to_string(x.cols()) + " features, the weights have " +
-                                      std::to_string(shape().cols) + " columns");
+            raise(error("inputs", "have " + std::to_string(x.cols()) + " features, the weights have " +
+                                      std::to_string(shape().cols) + " columns"));
         }
         matrix y(x.rows(), shape().rows); // (token, out)
         multiply(weights_, input_, x, y, executor);

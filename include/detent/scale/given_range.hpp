@@ -22,13 +22,13 @@ struct given_range {
         index_t const row = place.row / tile.rows;
         index_t const col = place.col / tile.cols;
         if (row >= scales.tiles.rows || col >= scales.tiles.cols) {
-            throw error("given scales", "have none for the tile at row " + std::to_string(place.row) + ", column " +
-                                            std::to_string(place.col));
+            raise(error("given scales", "have none for the tile at row " + std::to_string(place.row) + ", column " +
+                                            std::to_string(place.col)));
         }
         tile_scale const s = scales.at(row, col);
         if (!(s.scale > 0) || !std::isfinite(s.scale)) {
-            throw error("given scales", "that of the tile at row " + std::to_string(place.row) + ", column " +
-                                            std::to_string(place.col) + " is " + std::to_string(s.scale));
+            raise(error("given scales", "that of the tile at row " + std::to_string(place.row) + ", column " +
+                                            std::to_string(place.col) + " is " + std::to_string(s.scale)));
         }
         return s;
     }

@@ -21,8 +21,7 @@ namespace detent::inline DETENT_ABI {
 
 /// The numbers of an integer grid for vector instructions.
 template <int Bits, zero Zero>
-    requires(Bits > 1 || Zero == zero::free)
-simd::integer_set number_set(int_grid<Bits, Zero> const& grid) {
+requires(Bits > 1 || Zero == zero::free) simd::integer_set number_set(int_grid<Bits, Zero> const& grid) {
     return {grid.lowest(), int_grid<Bits, Zero>::levels, grid.has_zero};
 }
 
@@ -38,7 +37,7 @@ template <Grid G> simd::number_list<G::bits> number_set(G const& grid) {
     std::size_t count = 0;
     auto const append = [&](code c) {
         if (count == list.most || (count > 0 && !(list.numbers[count - 1] <= grid.decode(c)))) {
-            throw error("grid", "a larger number is encoded as a smaller one");
+            raise(error("grid", "a larger number is encoded as a smaller one"));
         }
         list.numbers[count] = grid.decode(c);
         list.codes[count] = c;

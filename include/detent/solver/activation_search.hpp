@@ -82,7 +82,7 @@ struct activation_search {
 private:
     static void expect_finite(matrix_view x) {
         if (!(x.size() > 0 && all_finite(x))) {
-            throw error("inputs", x.size() > 0 ? "are not finite" : "are missing");
+            raise(error("inputs", x.size() > 0 ? "are not finite" : "are missing"));
         }
     }
 
@@ -160,7 +160,7 @@ template <class Scalar>
 activation_search::answer activation_search::operator()(matrix_view x, matrix_view w, matrix_view q,
                                                         std::span<any_grid const> grids, executor_ref executor) const {
     if (grids.empty()) {
-        throw error("range search", "has no grid for the inputs");
+        raise(error("range search", "has no grid for the inputs"));
     }
     expect_finite(x);
     float_vector const largest = largest_of_columns(x);

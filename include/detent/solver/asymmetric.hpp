@@ -78,11 +78,11 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
             return w;
         }
         if (!known.has_difference()) {
-            throw error("inputs", "of the float stream are needed too");
+            raise(error("inputs", "of the float stream are needed too"));
         }
         matrix const corrected = corrected_weights(w, known, f, strength, Kind, executor);
         if (all_finite(w) && !all_finite(corrected)) {
-            throw error("corrected weights", "are not finite; a larger damping may help");
+            raise(error("corrected weights", "are not finite; a larger damping may help"));
         }
         return corrected;
     }

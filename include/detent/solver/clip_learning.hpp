@@ -205,7 +205,7 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 template <class Scalar = float>
 solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
     if (p.placed()) {
-        throw error("clipping", "has nothing to learn where scales are given");
+        raise(error("clipping", "has nothing to learn where scales are given"));
     }
     solution s = p.begin(w);
     index_t const piece = ceil_div(index_t{32}, s.tile.rows) * s.tile.rows;

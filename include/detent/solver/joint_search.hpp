@@ -39,7 +39,7 @@ template <class Scalar = float>
 format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<problem const* const> formats,
                             output_search const& search, executor_ref executor = {}) {
     if (formats.empty()) {
-        throw error("format search", "has no format to choose from");
+        raise(error("format search", "has no format to choose from"));
     }
     expect_features(known.features(), w);
     basic_output_cost<Scalar> const at_output(known, formats.front()->begin(w));
@@ -64,7 +64,7 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
         }
     }
     if (!found) {
-        throw no_finite_error();
+        raise(no_finite_error());
     }
     best.weights.report.loss += constant;
     return best;
@@ -77,11 +77,11 @@ template <class Scalar = float>
 format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, std::span<problem const* const> formats,
                             metric_search const& search, executor_ref executor = {}) {
     if (formats.empty() || x.rows() == 0) {
-        throw error("format search",
-                    formats.empty() ? "has no format to choose from" : "by this metric needs the inputs, kept");
+        raise(error("format search",
+                    formats.empty() ? "has no format to choose from" : "by this metric needs the inputs, kept"));
     }
     if (!all_finite(x) || !all_finite(rounded)) { // a cosine would not show it
-        throw error("inputs", "are not finite");
+        raise(error("inputs", "are not finite"));
     }
     index_t const step = std::max<index_t>(1, x.rows() / 512);
     matrix const some = every_nth_row(x, step);               // (token, in)
@@ -96,7 +96,7 @@ format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, s
         }
     }
     if (!found) {
-        throw no_finite_error();
+        raise(no_finite_error());
     }
     return best;
 }
@@ -130,7 +130,7 @@ template <class Scalar>
 joint_search::answer joint_search::operator()(matrix_view w, matrix_view x, std::span<problem const* const> formats,
                                               std::span<any_grid const> grids, executor_ref executor) const {
     if (formats.empty() || grids.empty()) {
-        throw error("format search", "has nothing to choose from");
+        raise(error("format search", "has nothing to choose from"));
     }
     activation_search const input_search{.candidates = candidates, .metric = metric, .shifted = shifted};
     activation_quantizer input = input_search.whole_range<Scalar>(x, grids.front());

@@ -77,8 +77,8 @@ private:
             p.round(w.cols(), zero.data(), scales.data(), zeros.data(), codes.data(), numbers.data());
             for (index_t col = 0; col < w.cols(); ++col) {
                 if (w(row, col) == 0 && numbers(col) != 0) {
-                    throw error("weights", "the zero at row " + std::to_string(row) + ", column " +
-                                               std::to_string(col) + " cannot be kept: the grid has no zero there");
+                    raise(error("weights", "the zero at row " + std::to_string(row) + ", column " +
+                                               std::to_string(col) + " cannot be kept: the grid has no zero there"));
                 }
             }
         }

@@ -38,10 +38,10 @@ struct range_candidates {
     /// nothing to try, or biases of a grid without exponents are asked for.
     std::vector<float> ratios(float scale, std::optional<float_split> split) const {
         if (steps < 1 || !(lowest > 0 && lowest <= highest)) {
-            throw error("range search", "needs a step or more, and ranges above 0");
+            raise(error("range search", "needs a step or more, and ranges above 0"));
         }
         if (spaced == spacing::bias && !split) {
-            throw error("range search", "over exponent biases needs a floating-point grid");
+            raise(error("range search", "over exponent biases needs a floating-point grid"));
         }
         std::vector<float> all(static_cast<std::size_t>(steps) + 1, 1.0F);
         for (int i = 0; i < steps; ++i) {

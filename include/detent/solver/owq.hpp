@@ -194,8 +194,8 @@ void put_weak(solution& whole, std::vector<std::int32_t> at, basic_matrix<Scalar
             auto const value = static_cast<float>(values(row, k));
             whole.weak.set(k, row, value);
             if (!std::isfinite(whole.weak.at(k, row))) {
-                throw error("weak columns", "the weight " + std::to_string(value) + " of row " + std::to_string(row) +
-                                                " is too large for their format");
+                raise(error("weak columns", "the weight " + std::to_string(value) + " of row " + std::to_string(row) +
+                                                " is too large for their format"));
             }
         }
     }
@@ -291,15 +291,15 @@ private:
         hessian const& h = known;
         expect_features(h.features(), w);
         if (columns < 0 || columns >= w.cols()) {
-            throw error("weak columns", std::to_string(columns) + " of " + std::to_string(w.cols()) +
-                                            " inputs are asked for; at least one must be left to quantize");
+            raise(error("weak columns", std::to_string(columns) + " of " + std::to_string(w.cols()) +
+                                            " inputs are asked for; at least one must be left to quantize"));
         }
         problem::expect_weights(w);
         if (columns == 0) {
             return solve_with(inner, w, known, p, executor);
         }
         if (!contains_zero(p)) {
-            throw error("weak columns", "need a grid that has 0");
+            raise(error("weak columns", "need a grid that has 0"));
         }
         factor_options const factored = factoring_of(inner);
         weak_split const parts = split_weak(finite_diagonal(h), sensitivities(w, h, p, chosen_by, executor), columns,

@@ -77,7 +77,7 @@ public:
     /// @throws error when there are no weights `w` (out, in) or one is not finite.
     static void expect_weights(matrix_view w) {
         if (w.size() == 0) {
-            throw error("weights", "are empty");
+            raise(error("weights", "are empty"));
         }
         for (index_t r = 0; r < w.rows(); ++r) {
             if (all_finite(w.data() + r * w.outerStride(), w.cols())) {
@@ -85,8 +85,8 @@ public:
             }
             for (index_t c = 0; c < w.cols(); ++c) {
                 if (!std::isfinite(w(r, c))) {
-                    throw error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
-                                               " is not finite");
+                    raise(error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
+                                               " is not finite"));
                 }
             }
         }
@@ -323,7 +323,7 @@ public:
 private:
     static problem const& first_of(std::vector<std::unique_ptr<problem const>> const& formats) {
         if (formats.empty()) {
-            throw error("format search", "has no format to choose from");
+            raise(error("format search", "has no format to choose from"));
         }
         return *formats.front();
     }

@@ -32,7 +32,7 @@ template <Solver Inner = rtn> struct rounding_inputs {
         }
         expect_features(known.features(), w);
         if (known.kept().rows() == 0) {
-            throw error("inputs", "that share a range must all be known, and kept");
+            raise(error("inputs", "that share a range must all be known, and kept"));
         }
         std::span<any_grid const> const grids(how.grids.data(), how.grids.size());
         if constexpr (requires { inner.solve(w, known, p, grids, executor); }) {

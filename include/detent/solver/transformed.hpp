@@ -26,7 +26,7 @@ template <Transform T, Solver Inner = rtn> struct transformed {
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
         expect_features(known.features(), w);
         if (p.placed()) {
-            throw error("transform", "scales that depend on their place cannot follow weights that are mapped");
+            raise(error("transform", "scales that depend on their place cannot follow weights that are mapped"));
         }
         problem::expect_weights(w);
         input_map map = transform.fit(w, known);

@@ -35,8 +35,8 @@ enum class weak_rule {
 inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_share const> layers,
                                         weak_rule rule = weak_rule::exact) {
     if (!(target >= bits && target < 16)) {
-        throw error("weak columns", "cannot make " + std::to_string(target) + " bits of codes of " +
-                                        std::to_string(bits) + " and columns of 16");
+        raise(error("weak columns", "cannot make " + std::to_string(target) + " bits of codes of " +
+                                        std::to_string(bits) + " and columns of 16"));
     }
     double weights = 0;
     double shared = 0;
@@ -55,8 +55,8 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
         auto n = static_cast<index_t>(std::nearbyint(static_cast<double>(layer.shape.cols) * r * layer.ratio));
         n += n % 2;
         if (n > 0 && n >= layer.shape.cols) {
-            throw error("weak columns", std::to_string(target) + " bits would make " + std::to_string(n) + " of " +
-                                            std::to_string(layer.shape.cols) + " inputs weak");
+            raise(error("weak columns", std::to_string(target) + " bits would make " + std::to_string(n) + " of " +
+                                            std::to_string(layer.shape.cols) + " inputs weak"));
         }
         counts[i] = n;
     }

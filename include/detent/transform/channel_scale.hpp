@@ -22,13 +22,13 @@ namespace detent::inline DETENT_ABI {
 /// numbers. @throws error about `subject` that names the first wrong channel.
 inline void check_channel_scales(std::string const& subject, float_vector const& scales, index_t channels) {
     if (scales.size() != channels) {
-        throw error(subject, "there are " + std::to_string(scales.size()) + " for " + std::to_string(channels) +
-                                 " channels");
+        raise(error(subject,
+                    "there are " + std::to_string(scales.size()) + " for " + std::to_string(channels) + " channels"));
     }
     for (index_t c = 0; c < channels; ++c) {
         if (!(scales(c) >= 0x1p-64F && scales(c) <= 0x1p64F)) {
-            throw error(subject, "that of channel " + std::to_string(c) + " is " + std::to_string(scales(c)) +
-                                     "; a scale is positive, from 2^-64 to 2^64");
+            raise(error(subject, "that of channel " + std::to_string(c) + " is " + std::to_string(scales(c)) +
+                                     "; a scale is positive, from 2^-64 to 2^64"));
         }
     }
 }

@@ -41,7 +41,7 @@ template <> struct hadamard<dynamic> {
     /// @throws error when `width` is no power of two.
     template <class Evidence = layer_inputs> input_map fit(matrix_view w, Evidence const&) const {
         if (!simd::is_power_of_two(width)) {
-            throw error("hadamard", "blocks of " + std::to_string(width) + " are no power of two");
+            raise(error("hadamard", "blocks of " + std::to_string(width) + " are no power of two"));
         }
         return {block_hadamard{hadamard_width(width, w.cols())}, w.cols()};
     }

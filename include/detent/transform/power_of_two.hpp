@@ -24,8 +24,8 @@ struct power_of_two {
     input_map fit(matrix_view w, layer_inputs const& known) const {
         float_vector const& largest = known.largest();
         if (largest.size() == 0 || most < 0 || most > 15) {
-            throw error("power_of_two", largest.size() == 0 ? "needs the largest of each input, not only their Hessian"
-                                                            : "cannot shift by " + std::to_string(most) + " bits");
+            raise(error("power_of_two", largest.size() == 0 ? "needs the largest of each input, not only their Hessian"
+                                                            : "cannot shift by " + std::to_string(most) + " bits"));
         }
         std::vector<float> factors(largest.data(), largest.data() + largest.size());
         float const top = *std::max_element(factors.begin(), factors.end());

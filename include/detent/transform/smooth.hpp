@@ -39,7 +39,7 @@ template <channel_size Size = channel_size::largest> struct smooth {
     /// @throws error when `exponent` is out of range, or how large inputs are is not known.
     input_map fit(matrix_view w, layer_inputs const& known) const {
         if (!(exponent >= 0 && exponent <= 1)) {
-            throw error("smooth", "its exponent is " + std::to_string(exponent) + ", not from 0 to 1");
+            raise(error("smooth", "its exponent is " + std::to_string(exponent) + ", not from 0 to 1"));
         }
         float_vector const scales = smoothing_scales(size_of(known), largest_of_columns(w), exponent);
         std::vector<float> factors(scales.data(), scales.data() + scales.size());
@@ -61,7 +61,7 @@ private:
             return sizes;
         } else {
             if (known.largest().size() == 0) {
-                throw error("smooth", "needs the largest of each input, not only their Hessian");
+                raise(error("smooth", "needs the largest of each input, not only their Hessian"));
             }
             return known.largest();
         }
