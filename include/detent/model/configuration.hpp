@@ -9,91 +9,99 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
+#include "detent/model/configuration_fields.hpp"
+#include "detent/model/tensor_names.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
+#include "detent/nn/rope.hpp"
+#include "detent/nn/router.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// The architectures a decoder can have.
-enum class model_family {
-    llama, ///< RMSNorm, rotary positions, grouped-query attention, SwiGLU: LLaMA, Mistral, Qwen2
-    opt    ///< LayerNorm, learned positions, a two-layer feed-forward network
+/// How a norm makes features small.
+enum class norm_kind { rms, layer };
+
+/// Which norms a branch of a block has, attention's or the feed-forward network's.
+struct branch_norms {
+    bool input = true;   ///< of what the branch reads
+    bool output = false; ///< of what it makes, before that is added (OLMo 2, Gemma 2)
+    bool sum = false;    ///< of what is there when it has been added, norm(x + branch), as BERT and the first OPT
+};
+
+/// What distinguishes one block of a model from the others.
+struct layer_configuration {
+    index_t window = 0;                   ///< the newest keys that a query sees; 0 for all
+    std::optional<nn::rotary_law> rotary; ///< none where positions are not rotated
+    bool experts = false;                 ///< whether the feed-forward network is one of experts
+};
+
+/// What a network of experts is made of.
+struct expert_configuration {
+    index_t count = 0;
+    index_t intermediate = 0;        ///< features inside each
+    index_t shared_intermediate = 0; ///< of the one that every token passes too; 0 where there is none
+    bool shared_gate = false;        ///< whether what that makes is multiplied by a sigmoid of its own
+    bool router_bias = false;
+    bool bias = false; ///< of their linear layers
+    nn::routing routing;
 };
 
 /// The sizes and switches of a decoder, under one name for every family.
 struct model_configuration {
-    model_family family = model_family::llama;
+    std::string type; ///< `model_type` in config.json
     index_t vocabulary = 0;
-    index_t hidden = 0;       ///< features of a token between blocks
-    index_t layers = 0;       ///< number of blocks
-    index_t intermediate = 0; ///< features inside the feed-forward network
-    nn::attention_heads heads;
+    index_t hidden = 0;          ///< features of a token between blocks
+    index_t embedding_width = 0; ///< features of a row of the embeddings, where projections make `hidden` of them
+    index_t intermediate = 0;    ///< features inside the feed-forward network
     index_t max_positions = 0;
-    nn::activation activation = nn::activation::silu; ///< of the gate where there is one
+    nn::attention_heads heads;
+    std::vector<layer_configuration> layers;
+
+    norm_kind norm = norm_kind::rms;
     float norm_eps = 1e-5F;
-    double rope_theta = 10000.0; ///< llama only
+    bool norm_bias = false;
+    float norm_offset = 0;   ///< added to the weights that files have (Gemma: 1)
+    branch_norms norms;      ///< of both branches
+    bool parallel = false;   ///< both branches read the hidden state before the block
+    bool shared_norm = false; ///< parallel branches read what one norm makes
+    bool embedding_norm = false;
+    bool final_norm = true;
+    std::optional<norm_kind> query_key_norm; ///< of queries and keys, before they are rotated
+    bool norm_all_heads = false;             ///< that takes all features at once, not those of each head
+
+    nn::attention_form attention; ///< but for windows, which layers have
+    nn::gated_activation activation;
+    bool gated = true; ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
+    std::optional<expert_configuration> experts;
+
+    bool learned_positions = false;
+    index_t position_offset = 0; ///< rows of the table of positions before the first one's
+    double embedding_multiplier = 1;
+    double residual_multiplier = 1; ///< of what each branch makes
+    double logit_multiplier = 1;
+    double logit_cap = 0; ///< logits l become c tanh(l / c); 0 for none
+
     bool tied_embeddings = false;
+    bool head_bias = false;
     bool qkv_bias = false;
     bool output_bias = false; ///< of the projection after attention
     bool mlp_bias = false;
+
+    tensor_names names;
     std::vector<index_t> end_of_text; ///< ids after which generation stops; may be empty
 };
 
-/// Reads the fields of one `config.json`; a field that is null counts as missing. Every error names file and field.
-class configuration_fields {
-public:
-    configuration_fields(nlohmann::json const& json, std::string file);
-
-    /// The error `problem` about `field`.
-    error wrong(std::string const& field, std::string const& problem) const;
-
-    /// The value of `field`, or nothing where it is missing or null.
-    nlohmann::json const* find(std::string const& field) const;
-
-    /// A number of things from 1 to `most`, by default more than any model has and few enough that the product of two
-    /// fits an `index_t`.
-    index_t size(std::string const& field, std::optional<index_t> missing = {}, index_t most = index_t{1} << 24) const;
-
-    /// A number above 0 that is a finite float.
-    double positive(std::string const& field, double missing) const;
-
-    bool flag(std::string const& field, bool missing) const;
-
-    std::string text(std::string const& field, std::optional<std::string> missing = {}) const;
-
-    /// Refuses a switch that this library does not implement unless it is off.
-    void require(std::string const& field, bool supported, bool missing) const;
-
-    /// Token ids in `field`: none, one, or a list.
-    std::vector<index_t> token_ids(std::string const& field, index_t vocabulary) const;
-
-private:
-    nlohmann::json const& json_;
-    std::string file_;
-};
-
-/// The activation that Hugging Face calls `name`, or nothing where a two-layer feed-forward network has no such one.
-std::optional<nn::activation> find_activation(std::string const& name);
-
-/// What `find_activation` finds, as errors list it.
-inline constexpr char const* known_activations = "relu, gelu, gelu_new, gelu_fast and gelu_pytorch_tanh";
-
-/// The base of rotary positions. Throws `error` where positions are scaled or partial.
-double parse_rope_theta(configuration_fields const& fields, nlohmann::json const& json, std::string const& file);
-
-/// Throws `error` where some layer would see fewer tokens than the longest sequence has.
-void reject_sliding_window(configuration_fields const& fields, nlohmann::json const& json,
-                           std::string const& model_type, index_t max_positions);
-
-/// Interprets the fields of a Hugging Face `config.json` with `model_type` llama, mistral, qwen2 or opt. Missing
-/// optional fields take the defaults of Hugging Face. Throws `error` naming `file` and the field that is wrong or asks
-/// for something this library does not compute.
+/// Interprets the fields of a Hugging Face `config.json` of any family of `decoder_families()`. Missing optional fields
+/// take the defaults of Hugging Face. @throws error naming `file` and the field that is wrong, asks for something this
+/// library does not compute, or is not known and may change what the model computes.
 model_configuration parse_configuration(nlohmann::json const& json, std::string const& file);
 
 /// Reads a Hugging Face `config.json`. Throws like `parse_configuration`.
 model_configuration read_configuration(std::filesystem::path const& path);
+
+/// The `model_type`s of decoders that are known.
+std::vector<std::string> decoder_families();
 
 } // namespace detent::inline DETENT_ABI
 

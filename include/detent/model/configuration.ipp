@@ -2,231 +2,217 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include "detent/core/error.hpp"
-#include "detent/core/index.hpp"
 #include "detent/io/json.hpp"
 #include "detent/model/configuration.hpp"
+#include "detent/model/configuration_fields.hpp"
+#include "detent/model/family.hpp"
 #include "detent/nn/activation.hpp"
-#include "detent/nn/attention.hpp"
+#include "detent/nn/rope.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE configuration_fields::configuration_fields(nlohmann::json const& json, std::string file)
-    : json_(json), file_(std::move(file)) {
-    if (!json.is_object()) {
-        throw error(file_, "is not a JSON object");
+/// The kind of rotary positions called `name`, or nothing.
+DETENT_INLINE std::optional<nn::rotary_kind> find_rotary(std::string_view name) {
+    using enum nn::rotary_kind;
+    for (auto const& [known, kind] : {std::pair{"default", plain}, {"linear", linear}, {"dynamic", dynamic},
+                                      {"llama3", llama3}, {"yarn", yarn}, {"longrope", longrope}, {"su", longrope}}) {
+        if (name == known) {
+            return kind;
+        }
     }
+    return {};
 }
 
-DETENT_INLINE error configuration_fields::wrong(std::string const& field, std::string const& problem) const {
-    return error(file_ + ", field '" + field + "'", problem);
+/// Reads one object of rotary positions into `law`, whose base and dimensions are known but may be said again.
+DETENT_INLINE void read_rotary(configuration_fields const& rope, model_configuration const& c, nn::rotary_law& law) {
+    std::string const type = rope.text(rope.either({"rope_type", "type"}), "default");
+    rope.ignore({"rope_type", "type"});
+    auto const kind = find_rotary(type);
+    if (!kind) {
+        throw rope.wrong(rope.either({"rope_type", "type"}), "is '" + io::printable(type) + "', which is not supported");
+    }
+    law.kind = *kind;
+    law.base = rope.positive("rope_theta", law.base);
+    if (auto const share = rope.positive("partial_rotary_factor")) {
+        law.dimensions = static_cast<index_t>(static_cast<double>(c.heads.head_dim) * *share);
+    }
+    law.factor = rope.positive("factor", law.factor);
+    law.low_freq_factor = rope.positive("low_freq_factor", law.low_freq_factor);
+    law.high_freq_factor = rope.positive("high_freq_factor", law.high_freq_factor);
+    law.original_positions = rope.size("original_max_position_embeddings", law.original_positions);
+    law.beta_fast = rope.positive("beta_fast", law.beta_fast);
+    law.beta_slow = rope.positive("beta_slow", law.beta_slow);
+    law.mscale = rope.positive("mscale");
+    law.mscale_all_dim = rope.positive("mscale_all_dim");
+    law.attention_factor = rope.positive("attention_factor");
+    law.truncate = rope.flag("truncate", true);
+    if (law.kind == nn::rotary_kind::longrope) {
+        law.short_factors = rope.numbers("short_factor", law.dimensions / 2);
+        law.long_factors = rope.numbers("long_factor", law.dimensions / 2);
+        if (!rope.find("factor")) {
+            law.factor = static_cast<double>(c.max_positions) / static_cast<double>(law.original_positions);
+        }
+    }
+    rope.expect_all_read();
 }
 
-DETENT_INLINE nlohmann::json const* configuration_fields::find(std::string const& field) const {
-    auto const found = json_.find(field);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-}
-
-DETENT_INLINE index_t configuration_fields::size(std::string const& field, std::optional<index_t> missing,
-                                                 index_t most) const {
-    auto const* value = find(field);
-    if (value == nullptr) {
-        return missing ? *missing : throw wrong(field, "is missing");
+/// Rotary positions of all layers, as transformers of version 4 or 5 writes them: fields of the model or an object,
+/// which may hold one for each type of layer.
+DETENT_INLINE void read_rotaries(configuration_fields const& fields, model_configuration& c,
+                                 std::vector<std::string> const& types) {
+    nn::rotary_law law;
+    law.base = fields.positive(fields.either({"rope_theta", "rotary_emb_base"}), 10000.0);
+    fields.ignore({"rope_theta", "rotary_emb_base"});
+    double const share = fields.positive(fields.either({"partial_rotary_factor", "rotary_pct"}), 1.0);
+    fields.ignore({"partial_rotary_factor", "rotary_pct"});
+    law.dimensions = fields.size_or_none("rotary_dim",
+                                         static_cast<index_t>(static_cast<double>(c.heads.head_dim) * share));
+    law.max_positions = c.max_positions;
+    law.original_positions = fields.size("original_max_position_embeddings", c.max_positions);
+    std::string const name = fields.either({"rope_parameters", "rope_scaling"});
+    fields.ignore({"rope_parameters", "rope_scaling"});
+    auto const rope = fields.object(name);
+    bool by_type = false;
+    for (auto const* type : {"full_attention", "sliding_attention"}) {
+        by_type = by_type || (rope && rope->find(type) != nullptr);
     }
-    if (!value->is_number_integer() || value->get<double>() < 1 || value->get<double>() > static_cast<double>(most)) {
-        throw wrong(field,
-                    "is " + io::printable(value->dump()) + "; expected an integer from 1 to " + std::to_string(most));
+    if (rope && !by_type) {
+        read_rotary(*rope, c, law);
     }
-    return value->get<index_t>();
-}
-
-DETENT_INLINE double configuration_fields::positive(std::string const& field, double missing) const {
-    auto const* value = find(field);
-    if (value == nullptr) {
-        return missing;
-    }
-    if (!value->is_number() || !(value->get<float>() > 0) || !std::isfinite(value->get<float>())) {
-        throw wrong(field, "is " + io::printable(value->dump()) + "; expected a positive number");
-    }
-    return value->get<double>();
-}
-
-DETENT_INLINE bool configuration_fields::flag(std::string const& field, bool missing) const {
-    auto const* value = find(field);
-    if (value != nullptr && !value->is_boolean()) {
-        throw wrong(field, "is " + io::printable(value->dump()) + "; expected true or false");
-    }
-    return value == nullptr ? missing : value->get<bool>();
-}
-
-DETENT_INLINE std::string configuration_fields::text(std::string const& field,
-                                                     std::optional<std::string> missing) const {
-    auto const* value = find(field);
-    if (value == nullptr) {
-        return missing ? *missing : throw wrong(field, "is missing");
-    }
-    if (!value->is_string()) {
-        throw wrong(field, "is " + io::printable(value->dump()) + "; expected a string");
-    }
-    return value->get<std::string>();
-}
-
-DETENT_INLINE void configuration_fields::require(std::string const& field, bool supported, bool missing) const {
-    if (flag(field, missing) != supported) {
-        throw wrong(field, std::string("is ") + (supported ? "false" : "true") + ", which is not supported");
-    }
-}
-
-DETENT_INLINE std::vector<index_t> configuration_fields::token_ids(std::string const& field, index_t vocabulary) const {
-    std::vector<index_t> ids;
-    if (auto const* value = find(field); value != nullptr) {
-        auto const list = value->is_array() ? *value : nlohmann::json::array({*value});
-        for (auto const& id : list) {
-            if (!id.is_number_integer() || id.get<double>() < 0 ||
-                id.get<double>() >= static_cast<double>(vocabulary)) {
-                throw wrong(field, "holds " + io::printable(id.dump()) + ", not a token id below vocab_size");
+    for (std::size_t i = 0; i < c.layers.size(); ++i) {
+        nn::rotary_law here = law;
+        if (by_type) {
+            std::string const type = types.empty() ? "full_attention" : types[i];
+            auto const of_type = rope->object(type);
+            if (!of_type) {
+                throw rope->wrong(type, "is missing");
             }
-            ids.push_back(id.get<index_t>());
+            read_rotary(*of_type, c, here);
         }
+        if (here.dimensions % 2 != 0 || here.dimensions > c.heads.head_dim) {
+            throw fields.wrong(fields.find("rotary_dim") != nullptr ? "rotary_dim" : "head_dim",
+                               "gives rotary positions " + std::to_string(here.dimensions) +
+                                   " of the " + std::to_string(c.heads.head_dim) +
+                                   " features of a head; they need an even number of them");
+        }
+        c.layers[i].rotary = std::move(here);
     }
-    return ids;
 }
 
-DETENT_INLINE std::optional<nn::activation> find_activation(std::string const& name) {
-    if (name == "relu") {
-        return nn::activation::relu;
+DETENT_INLINE void read_heads(configuration_fields const& fields, model_configuration& c) {
+    std::string const name = fields.either({"num_attention_heads", "n_head", "n_heads"});
+    c.heads.heads = fields.size(name);
+    // A head without an explicit size is an equal share of the hidden features.
+    bool const explicit_head = fields.find("head_dim") != nullptr;
+    if (!explicit_head && c.hidden % c.heads.heads != 0) {
+        throw fields.wrong(name, "is " + std::to_string(c.heads.heads) + ", which does not divide hidden_size " +
+                                     std::to_string(c.hidden));
     }
-    if (name == "gelu") {
-        return nn::activation::gelu;
+    c.heads.head_dim =
+        explicit_head ? fields.size("head_dim", {}, (index_t{1} << 24) / c.heads.heads) : c.hidden / c.heads.heads;
+    c.heads.kv_heads = fields.size("num_key_value_heads", c.heads.heads);
+    if (c.heads.heads % c.heads.kv_heads != 0) {
+        throw fields.wrong("num_key_value_heads", "is " + std::to_string(c.heads.kv_heads) +
+                                                      ", which does not divide " + name + " " +
+                                                      std::to_string(c.heads.heads));
     }
-    if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") {
-        return nn::activation::gelu_tanh;
-    }
-    return std::nullopt;
+    c.attention.scale = 1 / std::sqrt(static_cast<double>(c.heads.head_dim));
 }
 
-DETENT_INLINE double parse_rope_theta(configuration_fields const& fields, nlohmann::json const& json,
-                                      std::string const& file) {
-    double theta = fields.positive("rope_theta", 10000.0);
-    for (std::string const name : {"rope_scaling", "rope_parameters"}) {
-        if (fields.find(name) == nullptr) {
-            continue;
-        }
-        configuration_fields const rope(json.at(name), file + ", field '" + name + "'");
-        for (std::string const key : {"rope_type", "type"}) {
-            if (auto const type = rope.text(key, "default"); type != "default") {
-                throw rope.wrong(key, "is '" + io::printable(type) + "'; only 'default' is supported");
-            }
-        }
-        if (rope.positive("partial_rotary_factor", 1.0) != 1.0) {
-            throw rope.wrong("partial_rotary_factor", "is not 1, which is not supported");
-        }
-        theta = rope.positive("rope_theta", theta);
+DETENT_INLINE void read_activation(configuration_fields const& fields, model_configuration& c) {
+    std::string const name =
+        fields.either({"hidden_activation", "hidden_act", "activation_function", "activation"});
+    fields.ignore({"hidden_activation", "hidden_act", "activation_function", "activation"});
+    if (fields.find(name) == nullptr) {
+        return;
     }
-    if (fields.positive("partial_rotary_factor", 1.0) != 1.0) {
-        throw fields.wrong("partial_rotary_factor", "is not 1, which is not supported");
+    auto const known = nn::find_activation(fields.text(name));
+    if (!known) {
+        throw fields.wrong(name, "is '" + io::printable(fields.text(name)) + "', which is not supported");
     }
-    return theta;
+    c.activation.kind = *known;
 }
 
-DETENT_INLINE void reject_sliding_window(configuration_fields const& fields, nlohmann::json const& json,
-                                         std::string const& model_type, index_t max_positions) {
-    // In the Hugging Face classes LLaMA has no window, Qwen2 has one when told so, Mistral unless told otherwise: there
-    // a missing window is 4096 tokens, only null is none.
-    bool const slides = model_type == "qwen2" ? fields.flag("use_sliding_window", false)
-                                              : model_type == "mistral" && (!json.contains("sliding_window") ||
-                                                                            !json["sliding_window"].is_null());
-    if (slides) {
-        if (index_t const window = fields.size("sliding_window", 4096); window < max_positions) {
-            throw fields.wrong("sliding_window", "is " + std::to_string(window) +
-                                                     ", less than max_position_embeddings, which is not supported");
+/// Which layers see a window of keys only, by `layer_types` or else by `slides(layer)`.
+template <class Slides>
+void read_windows(configuration_fields const& fields, model_configuration& c, index_t window, Slides const& slides) {
+    auto const types = fields.words("layer_types", std::ssize(c.layers));
+    for (std::size_t i = 0; i < c.layers.size(); ++i) {
+        if (!types.empty() && types[i] != "sliding_attention" && types[i] != "full_attention") {
+            throw fields.wrong("layer_types", "holds '" + io::printable(types[i]) + "', which is not supported");
         }
+        bool const here = types.empty() ? slides(static_cast<index_t>(i)) : types[i] == "sliding_attention";
+        if (here && window == 0) {
+            throw fields.wrong("sliding_window", "is missing, but some layers slide");
+        }
+        c.layers[i].window = here ? window : 0;
     }
+}
+
+DETENT_INLINE void read_common(configuration_fields const& fields, model_configuration& c) {
+    c.vocabulary = fields.size("vocab_size");
+    c.hidden = fields.size(fields.either({"hidden_size", "n_embd", "d_model"}));
+    c.embedding_width = c.hidden;
+    c.layers.resize(static_cast<std::size_t>(fields.size(fields.either({"num_hidden_layers", "n_layer", "n_layers"}))));
+    c.intermediate = fields.size_or_none(
+        fields.either({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}), 4 * c.hidden);
+    c.max_positions = fields.size(
+        fields.either({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"}), c.max_positions);
+    read_heads(fields, c);
+    read_activation(fields, c);
+    c.norm_eps = static_cast<float>(fields.positive(
+        fields.either({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"}), static_cast<double>(c.norm_eps)));
+    c.tied_embeddings = fields.flag("tie_word_embeddings", c.tied_embeddings);
+    c.end_of_text = fields.token_ids("eos_token_id", c.vocabulary);
+    // What training, generation, or only the loading program wants to know.
+    fields.ignore({"model_type", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version",
+                   "_name_or_path", "_attn_implementation", "attn_implementation", "use_cache", "initializer_range",
+                   "initializer_factor", "init_std", "bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id",
+                   "cls_token_id", "mask_token_id", "decoder_start_token_id", "attention_dropout", "hidden_dropout",
+                   "attn_pdrop", "embd_pdrop", "resid_pdrop", "emb_pdrop", "dropout", "activation_dropout", "layerdrop",
+                   "classifier_dropout", "summary_type", "summary_use_proj", "summary_activation",
+                   "summary_proj_to_labels", "summary_first_dropout", "task_specific_params", "pretraining_tp",
+                   "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "quantization_config",
+                   "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "use_flash_attn",
+                   "gradient_checkpointing", "tokenizer_class", "unsloth_version", "unsloth_fixed", "is_decoder",
+                   "return_dict", "chunk_size_feed_forward", "prefix", "language", "rope_theta_unused"});
+}
+
+DETENT_INLINE std::vector<std::string> decoder_families() {
+    std::vector<std::string> types;
+    for (auto const& family : families()) {
+        types.emplace_back(family.type);
+    }
+    return types;
 }
 
 DETENT_INLINE model_configuration parse_configuration(nlohmann::json const& json, std::string const& file) {
     configuration_fields const fields(json, file);
     std::string const type = fields.text("model_type");
-    bool const llama = type == "llama" || type == "mistral" || type == "qwen2";
-    if (!llama && type != "opt") {
-        throw fields.wrong("model_type",
-                           "is '" + io::printable(type) + "'; supported are llama, mistral, qwen2 and opt");
+    auto const known = families();
+    auto const family = std::ranges::find(known, std::string_view(type), &decoder_family::type);
+    if (family == known.end()) {
+        std::string all;
+        for (auto const& name : decoder_families()) {
+            all += (all.empty() ? "" : ", ") + name;
+        }
+        throw fields.wrong("model_type", "is '" + io::printable(type) + "'; supported are " + all);
     }
-
     model_configuration c;
-    c.family = llama ? model_family::llama : model_family::opt;
-    c.vocabulary = fields.size("vocab_size");
-    c.hidden = fields.size("hidden_size");
-    c.layers = fields.size("num_hidden_layers");
-    c.heads.heads = fields.size("num_attention_heads");
-    c.tied_embeddings = fields.flag("tie_word_embeddings", !llama);
-    c.end_of_text = fields.token_ids("eos_token_id", c.vocabulary);
-
-    // A head without an explicit size is an equal share of the hidden features.
-    bool const explicit_head = llama && fields.find("head_dim") != nullptr;
-    if (!explicit_head && c.hidden % c.heads.heads != 0) {
-        throw fields.wrong("num_attention_heads", "is " + std::to_string(c.heads.heads) +
-                                                      ", which does not divide hidden_size " +
-                                                      std::to_string(c.hidden));
-    }
-    c.heads.head_dim =
-        explicit_head ? fields.size("head_dim", {}, (index_t{1} << 24) / c.heads.heads) : c.hidden / c.heads.heads;
-
-    std::string const activation = fields.text(llama ? "hidden_act" : "activation_function", llama ? "silu" : "relu");
-    auto const unknown_activation = [&](char const* supported) {
-        return fields.wrong(llama ? "hidden_act" : "activation_function",
-                            "is '" + io::printable(activation) + "'; supported are " + supported);
-    };
-    if (llama) {
-        c.intermediate = fields.size("intermediate_size");
-        c.heads.kv_heads = fields.size("num_key_value_heads", type == "mistral" ? 8 : c.heads.heads);
-        // Sines and cosines of all positions are kept, hence the limit.
-        c.max_positions = fields.size("max_position_embeddings",
-                                      type == "mistral" ? 131072
-                                      : type == "qwen2" ? 32768
-                                                        : 2048,
-                                      index_t{1} << 20);
-        c.norm_eps = static_cast<float>(fields.positive("rms_norm_eps", 1e-6));
-        c.rope_theta = parse_rope_theta(fields, json, file);
-        c.qkv_bias = type == "qwen2" || (type == "llama" && fields.flag("attention_bias", false));
-        c.output_bias = type == "llama" && c.qkv_bias;
-        c.mlp_bias = type == "llama" && fields.flag("mlp_bias", false);
-        reject_sliding_window(fields, json, type, c.max_positions);
-        if (c.heads.heads % c.heads.kv_heads != 0) {
-            throw fields.wrong("num_key_value_heads", "is " + std::to_string(c.heads.kv_heads) +
-                                                          ", which does not divide num_attention_heads " +
-                                                          std::to_string(c.heads.heads));
-        }
-        if (c.heads.head_dim % 2 != 0) {
-            throw fields.wrong("head_dim",
-                               "is " + std::to_string(c.heads.head_dim) + "; rotary positions need an even number");
-        }
-        if (activation != "silu" && activation != "swish") {
-            throw unknown_activation("silu and swish");
-        }
-    } else {
-        c.intermediate = fields.size("ffn_dim");
-        c.heads.kv_heads = c.heads.heads;
-        c.max_positions = fields.size("max_position_embeddings", 2048);
-        c.qkv_bias = c.output_bias = c.mlp_bias = fields.flag("enable_bias", true);
-        fields.require("do_layer_norm_before", true, true);
-        fields.require("layer_norm_elementwise_affine", true, true);
-        fields.require("_remove_final_layer_norm", false, false);
-        if (fields.size("word_embed_proj_dim", c.hidden) != c.hidden) {
-            throw fields.wrong("word_embed_proj_dim", "differs from hidden_size, which is not supported");
-        }
-        auto const known = find_activation(activation);
-        c.activation = known ? *known : throw unknown_activation(known_activations);
-    }
+    c.type = type;
+    c.names = family->names();
+    family->read(fields, c);
+    fields.expect_all_read();
     return c;
 }
 
