@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "detent/core/eigen.hpp"
+#include "detent/model/block.hpp"
+#include "detent/model/configuration.hpp"
+#include "detent/model/decoder.hpp"
+#include "detent/model/linear_layer.hpp"
+#include "detent/model/norm_layer.hpp"
+
+namespace detent::inline DETENT_ABI {
+
+/// Where the weights of a decoder come from; all throw `error` when there is no such tensor or its shape is another.
+/// `tensor` answers a whole tensor, a vector as one column; `linear` the weight, the bias if there is to be one, and how
+/// inputs are rounded, of a layer of shape (out, in) whose name and place in the checkpoint are known; `contains` tells
+/// whether there is such a tensor.
+template <class S>
+concept WeightSource = requires(S& source, std::string const& name, extents shape, bool biased, linear_layer layer) {
+    { source.tensor(name, shape) } -> std::convertible_to<matrix>;
+    { source.linear(layer, shape, biased) } -> std::convertible_to<linear_layer>;
+    { source.contains(name) } -> std::convertible_to<bool>;
+};
+
+/// Builds the decoder that a configuration describes, asking a source for every weight by the name that it has in the
+/// checkpoint.
+template <WeightSource Source> class decoder_assembly {
+public:
+    decoder_assembly(model_configuration const& c, std::string prefix, Source& source)
+        : c_(c), prefix_(std::move(prefix)), source_(source) {}
+
+    /// Throws what the source throws.
+    decoder make() {
+        decoder model;
+        auto const& n = c_.names;
+        model.configuration = c_;
+        model.prefix = prefix_;
+        model.embeddings = linear(prefix_ + n.embeddings, {c_.vocabulary, c_.embedding_width}, false, false);
+        if (c_.learned_positions) {
+            model.position_embeddings =
+                source_.tensor(prefix_ + n.positions + ".weight", {c_.max_positions + c_.position_offset, c_.hidden});
+        }
+        if (c_.embedding_width != c_.hidden) {
+            model.project_in = linear(prefix_ + n.project_in, {c_.hidden, c_.embedding_width}, false);
+            model.project_out = linear(prefix_ + n.project_out, {c_.embedding_width, c_.hidden}, false);
+        }
+        if (c_.embedding_norm) {
+            model.embedding_norm = norm(prefix_ + n.embedding_norm, c_.hidden);
+        }
+        for (index_t i = 0; i < std::ssize(c_.layers); ++i) {
+            model.blocks.push_back(make_block(i));
+        }
+        if (c_.final_norm) {
+            model.final_norm = norm(prefix_ + n.final_norm, c_.hidden);
+        }
+        // A checkpoint that has a head of its own is followed, whatever its configuration says.
+        if (!c_.tied_embeddings || source_.contains(n.head + ".weight")) {
+            model.lm_head = linear(n.head, {c_.vocabulary, c_.embedding_width}, c_.head_bias, false);
+        }
+        return model;
+    }
+
+private:
+    linear_layer linear(std::string name, extents shape, bool biased, bool in_block = true) {
+        return source_.linear({.name = std::move(name), .transposed = in_block && c_.names.transposed}, shape, biased);
+    }
+
+    /// A layer whose rows are some of those of a tensor.
+    linear_layer part(char const* role, stored_rows rows, extents shape, bool biased) {
+        return source_.linear({.name = rows.tensor + "." + role, .stored = rows, .transposed = c_.names.transposed},
+                              shape, biased);
+    }
+
+    norm_layer norm(std::string const& name, index_t features) {
+        norm_layer layer{.name = name,
+                         .type = c_.norm,
+                         .weight = source_.tensor(name + ".weight", {features, 1}),
+                         .eps = c_.norm_eps};
+        layer.weight.array() += c_.norm_offset;
+        if (c_.norm_bias) {
+            layer.bias = source_.tensor(name + ".bias", {features, 1});
+        }
+        return layer;
+    }
+
+    branch_norm_layers<float> branch_norms(std::string const& block, std::string const& input,
+                                           std::string const& output, bool shared) {
+        branch_norm_layers<float> norms;
+        if (c_.norms.input && !shared) {
+            norms.input = norm(block + input, c_.hidden);
+        }
+        if (c_.norms.output) {
+            norms.output = norm(block + output, c_.hidden);
+        }
+        if (c_.norms.sum) {
+            norms.sum = norm(block + input, c_.hidden);
+        }
+        return norms;
+    }
+
+    /// The norm of queries or keys: one weight for all heads, one for each, or over the features of all heads.
+    norm_layer head_norm(std::string const& name, index_t heads) {
+        bool const layer = c_.query_key_norm == norm_kind::layer;
+        index_t const hd = c_.heads.head_dim;
+        norm_layer n{.name = name, .type = *c_.query_key_norm, .eps = c_.norm_eps};
+        if (c_.norm_all_heads) {
+            n.weight = source_.tensor(name + ".weight", {heads * hd, 1});
+        } else {
+            n.width = hd;
+            if (c_.norm_each_head) {
+                matrix const weights = source_.tensor(name + ".weight", {heads, hd}); // (head, feature)
+                n.weight = Eigen::Map<float_vector const>(weights.data(), weights.size());
+            } else {
+                n.weight = source_.tensor(name + ".weight", {hd, 1});
+            }
+        }
+        n.weight.array() += c_.norm_offset;
+        if (layer && c_.norm_bias) {
+            n.bias = source_.tensor(name + ".bias", {hd, 1});
+        }
+        return n;
+    }
+
+    block make_block(index_t i) {
+        auto const& n = c_.names;
+        auto const& here = c_.layers[static_cast<std::size_t>(i)];
+        std::string const name = prefix_ + n.blocks + std::to_string(i) + ".";
+        block b;
+        b.attention_norms = branch_norms(name, n.attention_norm, n.attention_output_norm, false);
+        make_attention(b, name);
+        b.mlp_norms = branch_norms(name, n.mlp_norm, n.mlp_output_norm, c_.parallel && c_.shared_norm);
+        if (here.experts) {
+            make_experts(b, name);
+        } else {
+            b.mlps.push_back(make_mlp(name, c_.intermediate));
+        }
+        b.heads = c_.heads;
+        b.attention.window = here.window;
+        b.rotary = here.rotary;
+        b.activation = c_.activation;
+        b.parallel = c_.parallel;
+        b.residual = static_cast<float>(c_.residual_multiplier);
+        return b;
+    }
+
+    void make_attention(block& b, std::string const& name) {
+        auto const& n = c_.names;
+        index_t const hd = c_.heads.head_dim;
+        index_t const queries = c_.heads.heads * hd;
+        index_t const keys = c_.heads.kv_heads * hd;
+        if (n.qkv.empty()) {
+            b.query = linear(name + n.query, {queries, c_.hidden}, c_.qkv_bias);
+            b.key = linear(name + n.key, {keys, c_.hidden}, c_.qkv_bias);
+            b.value = linear(name + n.value, {keys, c_.hidden}, c_.qkv_bias);
+        } else {
+            stored_rows all{.tensor = name + n.qkv, .rows = queries + 2 * keys};
+            bool const stacked = n.qkv_order == fused_order::stacked;
+            index_t const group = stacked ? queries : queries / c_.heads.kv_heads; // rows of query that are together
+            index_t const one = stacked ? keys : hd;                               // of key, and of value
+            all.stride = group + 2 * one;
+            auto const rows = [&](index_t first, index_t run) {
+                stored_rows r = all;
+                r.first = first;
+                r.run = run;
+                return r;
+            };
+            b.query = part("query", rows(0, group), {queries, c_.hidden}, c_.qkv_bias);
+            b.key = part("key", rows(group, one), {keys, c_.hidden}, c_.qkv_bias);
+            b.value = part("value", rows(group + one, one), {keys, c_.hidden}, c_.qkv_bias);
+        }
+        b.output = linear(name + n.output, {c_.hidden, queries}, c_.output_bias);
+        b.attention = c_.attention;
+        if (c_.query_key_norm) {
+            b.query_norm = head_norm(name + n.query_norm, c_.heads.heads);
+            b.key_norm = head_norm(name + n.key_norm, c_.heads.kv_heads);
+        }
+        if (!n.sinks.empty()) {
+            matrix const sinks = source_.tensor(name + n.sinks, {c_.heads.heads, 1});
+            b.attention.sinks.assign(sinks.data(), sinks.data() + sinks.size());
+        }
+    }
+
+    feed_forward_layers<linear_layer> make_mlp(std::string const& name, index_t width) {
+        auto const& n = c_.names;
+        feed_forward_layers<linear_layer> mlp;
+        if (!n.gate_up.empty()) {
+            stored_rows rows{.tensor = name + n.gate_up, .rows = 2 * width, .run = width, .stride = 2 * width};
+            mlp.gate = part("gate", rows, {width, c_.hidden}, c_.mlp_bias);
+            rows.first = width;
+            mlp.up = part("up", rows, {width, c_.hidden}, c_.mlp_bias);
+        } else {
+            if (c_.gated) {
+                mlp.gate = linear(name + n.gate, {width, c_.hidden}, c_.mlp_bias);
+            }
+            mlp.up = linear(name + n.up, {width, c_.hidden}, c_.mlp_bias);
+        }
+        mlp.down = linear(name + n.down, {c_.hidden, width}, c_.mlp_bias);
+        return mlp;
+    }
+
+    void make_experts(block& b, std::string const& name) {
+        auto const& n = c_.names;
+        auto const& e = *c_.experts;
+        b.routing = e.routing;
+        b.router = linear(name + n.router, {e.count, c_.hidden}, e.router_bias);
+        bool const fused = !n.fused_gate_up.empty() && source_.contains(name + n.fused_gate_up);
+        for (index_t i = 0; i < e.count; ++i) {
+            b.mlps.push_back(fused ? fused_expert(name, i) : single_expert(name + n.experts + std::to_string(i) + "."));
+        }
+        if (e.shared_intermediate > 0) {
+            std::string const shared = name + n.shared_expert + ".";
+            b.mlps.push_back({linear(shared + n.expert_gate, {e.shared_intermediate, c_.hidden}, e.bias),
+                              linear(shared + n.expert_up, {e.shared_intermediate, c_.hidden}, e.bias),
+                              linear(shared + n.expert_down, {c_.hidden, e.shared_intermediate}, e.bias)});
+            if (e.shared_gate) {
+                b.shared_gate = linear(name + n.shared_gate, {1, c_.hidden}, false);
+            }
+        }
+    }
+
+    feed_forward_layers<linear_layer> single_expert(std::string const& name) {
+        auto const& n = c_.names;
+        index_t const width = c_.experts->intermediate;
+        bool const bias = c_.experts->bias;
+        return {linear(name + n.expert_gate, {width, c_.hidden}, bias),
+                linear(name + n.expert_up, {width, c_.hidden}, bias),
+                linear(name + n.expert_down, {c_.hidden, width}, bias)};
+    }
+
+    /// An expert in tensors of all of them: gate and up stacked, or as gpt-oss has them, in turns.
+    feed_forward_layers<linear_layer> fused_expert(std::string const& name, index_t i) {
+        auto const& n = c_.names;
+        auto const& e = *c_.experts;
+        index_t const width = e.intermediate;
+        std::string const number = "." + std::to_string(i) + ".";
+        auto const layer = [&](std::string const& tensor, char const* role, stored_rows rows, extents shape) {
+            rows.tensor = name + tensor;
+            rows.experts = e.count;
+            rows.expert = i;
+            return source_.linear(
+                {.name = name + tensor + number + role, .stored = rows, .transposed = n.fused_transposed}, shape,
+                e.bias);
+        };
+        stored_rows gate{.rows = 2 * width, .run = width, .stride = 2 * width};
+        stored_rows up = gate;
+        up.first = width;
+        if (n.fused_transposed) { // in turns
+            gate.run = up.run = up.first = 1;
+            gate.stride = up.stride = 2;
+        }
+        return {layer(n.fused_gate_up, "gate", gate, {width, c_.hidden}),
+                layer(n.fused_gate_up, "up", up, {width, c_.hidden}),
+                layer(n.fused_down, "down", {.rows = c_.hidden, .run = c_.hidden, .stride = c_.hidden},
+                      {c_.hidden, width})};
+    }
+
+    model_configuration const& c_;
+    std::string prefix_;
+    Source& source_;
+};
+
+/// Builds the decoder that `configuration` describes, asking `source` for every weight by its name after `prefix`.
+/// Throws what `source` throws.
+template <WeightSource Source>
+decoder assemble_decoder(model_configuration const& configuration, std::string const& prefix, Source& source) {
+    return decoder_assembly<Source>(configuration, prefix, source).make();
+}
+
+} // namespace detent::inline DETENT_ABI
