@@ -101,6 +101,11 @@ template <class Layer> struct basic_block {
 /// A block of a model that runs.
 using block = basic_block<linear_layer>;
 
+/// The hidden state (token, hidden) after the block, given that before it, `x`, of the tokens that `rows` describes or,
+/// with a cache, of one sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.
+matrix forward(block const& b, matrix_view x, nn::token_rows rows, executor_ref executor = {},
+               kv_layer* cache = nullptr);
+
 template <class Layer> Layer const& basic_block<Layer>::linear(layer_place place) const {
     auto const& mlp = mlps[static_cast<std::size_t>(place.expert)];
     switch (place.role) {
@@ -129,3 +134,7 @@ template <class Layer> std::vector<std::vector<layer_place>> basic_block<Layer>:
 }
 
 } // namespace detent::inline DETENT_ABI
+
+#if !defined(DETENT_COMPILED)
+#include "detent/model/block.ipp" // IWYU pragma: export
+#endif

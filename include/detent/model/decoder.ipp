@@ -22,39 +22,60 @@
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE matrix decoder::embed(std::span<nn::token_id const> tokens, nn::token_rows rows) const {
+DETENT_INLINE matrix decoder::embed(std::span<nn::token_id const> tokens, nn::token_rows rows,
+                                    executor_ref executor) const {
+    auto const& c = configuration;
     auto const count = static_cast<index_t>(tokens.size());
     index_t const length = rows.length(count);
-    if (rows.start + length > configuration.max_positions) {
+    if (rows.start + length > c.max_positions && (c.learned_positions || c.attention.slopes.empty())) {
         throw error("sequence of " + std::to_string(rows.start + length) + " tokens",
-                    "is longer than the " + std::to_string(configuration.max_positions) + " the model can take");
+                    "is longer than the " + std::to_string(c.max_positions) + " the model can take");
     }
-    matrix x(count, configuration.hidden); // (token, hidden)
+    matrix x(count, c.embedding_width); // (token, embedding_width)
     for (index_t t = 0; t < count; ++t) {
         index_t const id = tokens[static_cast<std::size_t>(t)];
-        if (id < 0 || id >= configuration.vocabulary) {
+        if (id < 0 || id >= c.vocabulary) {
             throw error("token " + std::to_string(t), "has id " + std::to_string(id) + ", outside the vocabulary of " +
-                                                          std::to_string(configuration.vocabulary));
+                                                          std::to_string(c.vocabulary));
         }
         x.row(t) = embeddings.weight_row(id);
-        if (position_embeddings.size() > 0) {
-            x.row(t) += position_embeddings.row(rows.start + t % length + 2);
-        }
     }
-    return x;
+    if (project_in) {
+        x = project_in->forward(x, executor);
+    }
+    if (c.embedding_multiplier != 1) {
+        x *= static_cast<float>(c.embedding_multiplier);
+    }
+    for (index_t t = 0; c.learned_positions && t < count; ++t) {
+        x.row(t) += position_embeddings.row(rows.start + t % length + c.position_offset);
+    }
+    return embedding_norm ? embedding_norm->forward(x, executor) : x;
+}
+
+DETENT_INLINE matrix decoder::head_input(matrix_view hidden, executor_ref executor) const {
+    matrix x = final_norm ? final_norm->forward(hidden, executor) : matrix(hidden);
+    return project_out ? project_out->forward(x, executor) : x;
 }
 
 DETENT_INLINE matrix decoder::logits(matrix_view hidden, executor_ref executor) const {
-    matrix const x = final_norm.forward(hidden, executor); // (token, hidden)
-    return (lm_head ? *lm_head : embeddings).forward(x, executor);
+    matrix y = head().forward(head_input(hidden, executor), executor); // (token, vocabulary)
+    auto const& c = configuration;
+    if (c.logit_multiplier != 1) {
+        y *= static_cast<float>(c.logit_multiplier);
+    }
+    if (c.logit_cap != 0) {
+        auto const cap = static_cast<float>(c.logit_cap);
+        y = (cap * (y.array() / cap).tanh()).matrix();
+    }
+    return y;
 }
 
 DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, index_t sequences,
                                       executor_ref executor) const {
     nn::token_rows const rows{.sequences = sequences};
-    matrix x = embed(tokens, rows);
+    matrix x = embed(tokens, rows, executor);
     for (auto const& b : blocks) {
-        x = b.forward(std::move(x), rows, executor);
+        x = detent::forward(b, x, rows, executor);
     }
     return logits(x, executor);
 }
@@ -67,9 +88,9 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_c
         throw error("sequence of " + std::to_string(cache.size() + std::ssize(tokens)) + " tokens",
                     "is longer than the " + std::to_string(cache.capacity()) + " the cache has room for");
     }
-    matrix x = embed(tokens, rows);
+    matrix x = embed(tokens, rows, executor);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-        x = blocks[i].forward(std::move(x), rows, executor, &cache.layer(static_cast<index_t>(i)));
+        x = detent::forward(blocks[i], x, rows, executor, &cache.layer(static_cast<index_t>(i)));
     }
     return logits(x.bottomRows(1), executor);
 }
