@@ -23,10 +23,6 @@ std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std::strin
 std::string attention_name(block const& b, char const* last = "attention");
 inline std::string probabilities_name(block const& b) { return attention_name(b, "probabilities"); }
 
-/// What stands before the names of all tensors but lm_head's: Hugging Face writes one with the model's head and a
-/// shorter or none without it.
-std::string find_prefix(io::checkpoint const& checkpoint, model_family family);
-
 /// The layout of a checkpoint's packed layers. @throws error when its quantization is not one this library reads.
 io::packed_layout read_packed_layout(std::filesystem::path const& configuration);
 

@@ -80,20 +80,29 @@ public:
         return values;
     }
 
-    /// The layer `name` of shape (out, in), and how its input is rounded. Throws like `tensor`, and when the checkpoint
+    /// Whether the checkpoint has this tensor.
+    bool contains(std::string const& name) const { return checkpoint_.contains(name); }
+
+    /// The layer of shape (out, in) whose name and place are known, and how its input is rounded: packed or float under
+    /// its own name, or else float in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint
     /// has a bias that the configuration does not know: leaving it out would change the model.
-    linear_layer linear(std::string const& name, extents shape, bool biased) const {
-        linear_layer layer{.name = name, .weight = {}, .bias = {}};
+    linear_layer linear(linear_layer layer, extents shape, bool biased) const {
+        std::string const& name = layer.name;
+        bool const own = !layer.stored || packed_.contains(name) || checkpoint_.contains(name + ".weight");
         if (packed_.contains(name)) {
             layer.weight = packed_.read(name, shape);
+        } else if (!own) {
+            layer.weight = shared_weight(*layer.stored, shape, layer.transposed);
+        } else if (layer.transposed) {
+            layer.weight = matrix(tensor(name + ".weight", {shape.cols, shape.rows}).transpose());
         } else {
             layer.weight = tensor(name + ".weight", shape);
         }
+        std::string const bias = own ? name + ".bias" : shared_bias(*layer.stored);
         if (biased) {
-            layer.bias = tensor(name + ".bias", {shape.rows, 1});
-        } else if (checkpoint_.contains(name + ".bias")) {
-            throw error(io::subject_of(checkpoint_.path(), name + ".bias"),
-                        "is there, but config.json has no such bias");
+            layer.bias = own ? float_vector(tensor(bias, {shape.rows, 1}).col(0)) : shared_bias(*layer.stored, shape);
+        } else if (checkpoint_.contains(bias)) {
+            throw error(io::subject_of(checkpoint_.path(), bias), "is there, but config.json has no such bias");
         }
         layer.input = input(name, shape.cols);
         return layer;
@@ -111,6 +120,43 @@ public:
     }
 
 private:
+    /// The name of a weight that layers share; those of all experts are no modules, and so without `.weight`.
+    static std::string shared_name(stored_rows const& at) { return at.experts > 0 ? at.tensor : at.tensor + ".weight"; }
+    static std::string shared_bias(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "_bias" : ".bias"); }
+
+    /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one expert
+    /// where there are several.
+    matrix shared_weight(stored_rows const& at, extents shape, bool transposed) const {
+        extents const one = transposed ? extents{shape.cols, at.rows} : extents{at.rows, shape.cols};
+        index_t const all = std::max<index_t>(at.experts, 1);
+        auto expected = std::vector<index_t>{one.rows, one.cols};
+        if (at.experts > 0) {
+            expected.insert(expected.begin(), at.experts);
+        }
+        matrix const stored = tensor(shared_name(at), {all * one.rows, one.cols}, expected);
+        auto const mine = stored.middleRows(at.expert * one.rows, one.rows);
+        matrix weight(shape.rows, shape.cols);
+        for (index_t i = 0; i < shape.rows; ++i) {
+            if (transposed) {
+                weight.row(i) = mine.col(at.row(i)).transpose();
+            } else {
+                weight.row(i) = mine.row(at.row(i));
+            }
+        }
+        return weight;
+    }
+
+    float_vector shared_bias(stored_rows const& at, extents shape) const {
+        index_t const all = std::max<index_t>(at.experts, 1);
+        auto const expected = at.experts > 0 ? std::vector<index_t>{at.experts, at.rows} : std::vector<index_t>{at.rows};
+        matrix const stored = tensor(shared_bias(at), {all, at.rows}, expected);
+        float_vector bias(shape.rows);
+        for (index_t i = 0; i < shape.rows; ++i) {
+            bias(i) = stored(at.expert, at.row(i));
+        }
+        return bias;
+    }
+
     static std::string to_text(std::vector<index_t> const& shape) {
         std::string text = "[";
         for (index_t const extent : shape) {
@@ -135,13 +181,6 @@ DETENT_INLINE std::string find_prefix(io::checkpoint const& checkpoint, std::vec
 
 DETENT_INLINE std::string attention_name(block const& b, char const* last) {
     return b.query.name.substr(0, b.query.name.rfind('.') + 1) + last;
-}
-
-DETENT_INLINE std::string find_prefix(io::checkpoint const& checkpoint, model_family family) {
-    auto const prefixes = family == model_family::llama ? std::vector<std::string>{"model.", ""}
-                                                        : std::vector<std::string>{"model.decoder.", "decoder.", ""};
-    // A norm is never packed, so its weight has this name in every layout.
-    return find_prefix(checkpoint, prefixes, family == model_family::llama ? "norm.weight" : "final_layer_norm.weight");
 }
 
 DETENT_INLINE io::packed_layout read_packed_layout(std::filesystem::path const& configuration) {
@@ -175,11 +214,32 @@ DETENT_INLINE activation_quantizer probability_quantizer(int bits) {
     return {find_grid(grid_name::parse("int" + std::to_string(bits))), {1 / steps, 0}};
 }
 
+/// @throws error about a tensor of an expert that the model does not have: it would be left out.
+DETENT_INLINE void expect_all_experts(decoder const& model, io::checkpoint const& checkpoint) {
+    auto const& c = model.configuration;
+    for (std::size_t i = 0; c.experts && i < c.layers.size(); ++i) {
+        std::string const experts = model.prefix + c.names.blocks + std::to_string(i) + "." + c.names.experts;
+        for (auto const& name : checkpoint.names()) {
+            if (!name.starts_with(experts)) {
+                continue;
+            }
+            auto const number = name.substr(experts.size(), name.find('.', experts.size()) - experts.size());
+            bool const digits = !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
+            if (digits && (number.size() > 6 || std::stol(number) >= c.experts->count)) {
+                throw error(io::subject_of(checkpoint.path(), name), "is of an expert that config.json does not have");
+            }
+        }
+    }
+}
+
 DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
-    auto const configuration = read_configuration(directory / "config.json");
+    auto const c = read_configuration(directory / "config.json");
     io::checkpoint const checkpoint(directory);
     checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
-    decoder model = assemble_decoder(configuration, find_prefix(checkpoint, configuration.family), source);
+    // The norm of the first block is never packed, so its weight has this name in every layout.
+    std::string const norm = c.norms.input || c.norms.sum ? c.names.attention_norm : c.names.attention_output_norm;
+    decoder model =
+        assemble_decoder(c, find_prefix(checkpoint, c.names.prefixes, c.names.blocks + "0." + norm + ".weight"), source);
     for (block& b : model.blocks) {
         b.head_input = source.input(attention_name(b), b.heads.head_dim);
         if (auto const probabilities = source.input(probabilities_name(b), 0)) {
@@ -190,6 +250,7 @@ DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
             }
         }
     }
+    expect_all_experts(model, checkpoint);
     return model;
 }
 
