@@ -106,14 +106,14 @@ private:
 
     /// The norm of queries or keys: one weight for all heads, one for each, or over the features of all heads.
     norm_layer head_norm(std::string const& name, index_t heads) {
-        bool const layer = c_.query_key_norm == norm_kind::layer;
+        bool const layer = c_.query_key_norm == nn::norm_kind::layer;
         index_t const hd = c_.heads.head_dim;
         norm_layer n{.name = name, .type = *c_.query_key_norm, .eps = c_.norm_eps};
-        if (c_.norm_all_heads) {
+        if (c_.head_norm == head_norm_weights::all_heads) {
             n.weight = source_.tensor(name + ".weight", {heads * hd, 1});
         } else {
             n.width = hd;
-            if (c_.norm_each_head) {
+            if (c_.head_norm == head_norm_weights::each) {
                 matrix const weights = source_.tensor(name + ".weight", {heads, hd}); // (head, feature)
                 n.weight = Eigen::Map<float_vector const>(weights.data(), weights.size());
             } else {
@@ -143,7 +143,7 @@ private:
         b.heads = c_.heads;
         b.attention.window = here.window;
         b.rotary = here.rotary;
-        b.activation = c_.activation;
+        b.gate_form = c_.gate;
         b.parallel = c_.parallel;
         b.residual = static_cast<float>(c_.residual_multiplier);
         return b;

@@ -16,7 +16,7 @@
 #include "detent/model/norm_layer.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
-#include "detent/nn/rope.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/router.hpp"
 #include "detent/nn/tokens.hpp"
 
@@ -78,8 +78,8 @@ template <class Layer> struct basic_block {
     nn::attention_heads heads;
     nn::attention_form attention;
     std::optional<nn::rotary_law> rotary; ///< none where positions are not rotated
-    nn::gated_activation activation;
-    nn::routing routing;
+    nn::gate_form gate_form; ///< and the activation where there is no gate
+    nn::router_form routing;
     bool parallel = false;   ///< both branches read the hidden state before the block
     scalar residual = 1;     ///< multiplies what each branch makes
     /// Rounds what attention reads, each head of queries, keys and values as if it were a token; none where they stay.

@@ -15,7 +15,7 @@
 #include "detent/model/kv_cache.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
-#include "detent/nn/rope.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/router.hpp"
 #include "detent/nn/tokens.hpp"
 #include "detent/transform/fake_quantizer.hpp"
@@ -57,8 +57,8 @@ template <class Scalar> struct rounded_activations {
 
 /// What one feed-forward network of a block was given and made.
 template <class Scalar> struct feed_forward_tape {
-    std::vector<index_t> tokens; ///< rows that were sent here; empty where all are
-    basic_vector<Scalar> share;  ///< of what it makes, for each of them; empty where that is 1
+    std::vector<nn::routed_token> tokens; ///< that were sent here; empty where all are
+    basic_vector<Scalar> share;           ///< of what it makes, for each of them; empty where that is 1
     basic_matrix<Scalar> gate;   ///< (token, intermediate), or empty
     basic_matrix<Scalar> up;     ///< (token, intermediate)
     rounded_activations<Scalar> hidden;
@@ -74,7 +74,8 @@ template <class Scalar> struct block_tape {
     basic_matrix<Scalar> attention_branch, attention_sum; ///< before the norms there, if there are some
     basic_matrix<Scalar> mlp_branch, mlp_sum;             ///< likewise
     basic_matrix<Scalar> middle;                          ///< the hidden state between the two branches
-    nn::routes<Scalar> routes;                            ///< of experts
+    basic_matrix<Scalar> router_logits;                   ///< (token, expert)
+    nn::expert_routes<Scalar> routes;
     std::vector<feed_forward_tape<Scalar>> mlps;
 
     std::optional<fake_quantizer<Scalar>> const& inputs() const {
@@ -133,8 +134,8 @@ void prepare_heads(basic_block<Layer> const& b, nn::token_rows rows, block_tape<
     if (b.rotary) {
         index_t const length = rows.length(q.rows());
         auto const rotation = nn::rotary_of(*b.rotary, rows.start + length).at(rows.start, length);
-        rotation.apply(q, b.heads.head_dim, executor);
-        rotation.apply(k, b.heads.head_dim, executor);
+        rotation.apply(q, b.heads.head_dim, rows, executor);
+        rotation.apply(k, b.heads.head_dim, rows, executor);
     }
     if constexpr (std::is_same_v<Scalar, float>) {
         if (b.head_input) {
@@ -189,27 +190,22 @@ void enter_mlp(basic_block<Layer> const& b, basic_matrix_view<Scalar> x, block_t
     tape.mlp_input.set(norm ? norm->forward(from, executor) : basic_matrix<Scalar>(from), tape.inputs(), executor);
     tape.mlps.resize(b.mlps.size());
     if (b.router) {
-        tape.routes = nn::route(b.router->forward(tape.mlp_input.raw, executor), b.routing);
-        for (index_t e = 0; e < b.experts(); ++e) {
-            auto& mlp = tape.mlps[static_cast<std::size_t>(e)];
-            mlp.tokens = tape.routes.tokens(e);
-            mlp.share = tape.routes.shares(e);
+        tape.router_logits = b.router->forward(tape.mlp_input.raw, executor);
+        tape.routes = nn::route(b.routing, tape.router_logits, executor);
+        auto sent = nn::tokens_by_expert(tape.routes, b.experts());
+        for (std::size_t e = 0; e < sent.size(); ++e) {
+            auto& mlp = tape.mlps[e];
+            mlp.tokens = std::move(sent[e]);
+            mlp.share.resize(std::ssize(mlp.tokens));
+            for (std::size_t i = 0; i < mlp.tokens.size(); ++i) {
+                mlp.share(static_cast<index_t>(i)) = tape.routes.weights(mlp.tokens[i].token, mlp.tokens[i].choice);
+            }
         }
     }
     if (b.shared_gate) {
         basic_matrix<Scalar> const logit = b.shared_gate->forward(tape.mlp_input.raw, executor); // (token, 1)
         tape.mlps.back().share = (Scalar(1) + (-logit.col(0).array()).exp()).inverse();
     }
-}
-
-/// The rows of `x` that a network gets.
-template <class Scalar>
-basic_matrix<Scalar> rows_of(basic_matrix<Scalar> const& x, feed_forward_tape<Scalar> const& mlp) {
-    basic_matrix<Scalar> rows(std::ssize(mlp.tokens), x.cols());
-    for (index_t i = 0; i < rows.rows(); ++i) {
-        rows.row(i) = x.row(mlp.tokens[static_cast<std::size_t>(i)]);
-    }
-    return rows;
 }
 
 /// Whether a network of a block gets some of the tokens only.
@@ -222,14 +218,14 @@ template <class Layer, class Scalar>
 void run_hidden(basic_block<Layer> const& b, std::size_t e, block_tape<Scalar>& tape, executor_ref executor = {}) {
     auto const& layers = b.mlps[e];
     auto& mlp = tape.mlps[e];
-    basic_matrix<Scalar> const mine = is_routed(b, e) ? rows_of(tape.mlp_input.read(), mlp) : basic_matrix<Scalar>();
+    basic_matrix<Scalar> const mine = is_routed(b, e) ? nn::rows_of_tokens(tape.mlp_input.read(), mlp.tokens) : basic_matrix<Scalar>();
     basic_matrix<Scalar> const& read = is_routed(b, e) ? mine : tape.mlp_input.read();
     mlp.up = layers.up.forward(read, executor);
     if (layers.gate) {
         mlp.gate = layers.gate->forward(read, executor);
     }
-    mlp.hidden.set(layers.gate ? nn::gated(b.activation, mlp.gate, mlp.up, executor)
-                               : nn::activate(b.activation.kind, mlp.up, executor),
+    mlp.hidden.set(layers.gate ? nn::gated(b.gate_form, mlp.gate, mlp.up, executor)
+                               : nn::activate(b.gate_form.kind, basic_matrix<Scalar>(mlp.up), executor),
                    tape.inputs(), executor);
 }
 
@@ -245,7 +241,7 @@ basic_matrix<Scalar> leave_mlp(basic_block<Layer> const& b, block_tape<Scalar>& 
             auto& mlp = tape.mlps[e];
             mlp.made = b.mlps[e].down.forward(mlp.hidden.read(), executor);
             for (index_t i = 0; i < mlp.made.rows(); ++i) {
-                index_t const token = is_routed(b, e) ? mlp.tokens[static_cast<std::size_t>(i)] : i;
+                index_t const token = is_routed(b, e) ? mlp.tokens[static_cast<std::size_t>(i)].token : i;
                 made.row(token) += (mlp.share.size() > 0 ? mlp.share(i) : Scalar(1)) * mlp.made.row(i);
             }
         }
@@ -344,9 +340,9 @@ private:
                                                           tape_.inputs(), executor_);
         if (!b_.mlps[e].gate) {
             return through(place(linear_role::up), read,
-                           nn::activate_backward(b_.activation.kind, mlp.up, std::move(hidden), executor_));
+                           nn::activate_backward(b_.gate_form.kind, mlp.up, std::move(hidden), executor_));
         }
-        auto const back = nn::gated_backward(b_.activation, std::move(mlp.gate), std::move(mlp.up), hidden, executor_);
+        auto const back = nn::gated_backward(b_.gate_form, std::move(mlp.gate), std::move(mlp.up), hidden, executor_);
         basic_matrix<Scalar> to_read = through(place(linear_role::up), read, back.up);
         to_read += through(place(linear_role::gate), read, back.gate);
         return to_read;
@@ -359,30 +355,36 @@ private:
         }
         basic_matrix<Scalar> to_read = basic_matrix<Scalar>::Zero(read.rows(), read.cols());
         basic_matrix<Scalar> to_raw = basic_matrix<Scalar>::Zero(read.rows(), read.cols()); // from routers
+        basic_matrix<Scalar> to_weights =
+            basic_matrix<Scalar>::Zero(tape_.routes.weights.rows(), tape_.routes.weights.cols()); // (token, choice)
         for (std::size_t e = 0; e < b_.mlps.size(); ++e) {
             auto& mlp = tape_.mlps[e];
             bool const routed = is_routed(b_, e);
-            basic_matrix<Scalar> mine = routed ? rows_of(g, mlp) : g;
+            basic_matrix<Scalar> mine = routed ? nn::rows_of_tokens(g, mlp.tokens) : g;
             if (mlp.share.size() > 0) {
                 basic_vector<Scalar> const slope = mine.cwiseProduct(mlp.made).rowwise().sum();
                 mine.array().colwise() *= mlp.share.array();
                 if (routed) {
-                    tape_.routes.add_gradient(static_cast<index_t>(e), slope);
+                    for (std::size_t i = 0; i < mlp.tokens.size(); ++i) {
+                        to_weights(mlp.tokens[i].token, mlp.tokens[i].choice) = slope(static_cast<index_t>(i));
+                    }
                 } else { // a sigmoid's
                     basic_matrix<Scalar> const logit = slope.cwiseProduct(
                         mlp.share.cwiseProduct((Scalar(1) - mlp.share.array()).matrix()));
                     to_raw += through({linear_role::shared_gate}, tape_.mlp_input.raw, logit);
                 }
             }
-            basic_matrix<Scalar> const rows = routed ? rows_of(read, mlp) : read;
+            basic_matrix<Scalar> const rows = routed ? nn::rows_of_tokens(read, mlp.tokens) : read;
             basic_matrix<Scalar> const back = through_network(e, rows, mine);
             for (index_t i = 0; i < back.rows(); ++i) {
-                to_read.row(routed ? mlp.tokens[static_cast<std::size_t>(i)] : i) += back.row(i);
+                to_read.row(routed ? mlp.tokens[static_cast<std::size_t>(i)].token : i) += back.row(i);
             }
         }
         to_read = tape_.mlp_input.backward(std::move(to_read), tape_.inputs(), executor_);
         if (b_.router) {
-            to_raw += through({linear_role::router}, tape_.mlp_input.raw, tape_.routes.logit_gradient());
+            to_raw += through({linear_role::router}, tape_.mlp_input.raw,
+                              nn::route_backward(b_.routing, tape_.router_logits, tape_.routes,
+                                                 basic_matrix_view<Scalar>(to_weights), executor_));
         }
         return to_read + to_raw;
     }
@@ -398,8 +400,8 @@ private:
         if (b_.rotary) {
             index_t const length = rows_.length(back.q.rows());
             auto const rotation = nn::rotary_of(*b_.rotary, length).at(0, length);
-            rotation.apply_transposed(back.q, b_.heads.head_dim, executor_);
-            rotation.apply_transposed(back.k, b_.heads.head_dim, executor_);
+            rotation.apply_transposed(back.q, b_.heads.head_dim, rows_, executor_);
+            rotation.apply_transposed(back.k, b_.heads.head_dim, rows_, executor_);
         }
         if (b_.query_norm) {
             back.q = b_.query_norm->input_gradient(tape_.raw_q, back.q, executor_);

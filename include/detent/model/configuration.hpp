@@ -14,13 +14,11 @@
 #include "detent/model/tensor_names.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
-#include "detent/nn/rope.hpp"
+#include "detent/nn/norm.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/router.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// How a norm makes features small.
-enum class norm_kind { rms, layer };
 
 /// Which norms a branch of a block has, attention's or the feed-forward network's.
 struct branch_norms {
@@ -28,6 +26,10 @@ struct branch_norms {
     bool output = false; ///< of what it makes, before that is added (OLMo 2, Gemma 2)
     bool sum = false;    ///< of what is there when it has been added, norm(x + branch), as BERT and the first OPT
 };
+
+/// What norms of queries and keys take together: the features of each head, with weights that all heads share or that
+/// each has of its own, or the features of all heads.
+enum class head_norm_weights { shared, each, all_heads };
 
 /// What distinguishes one block of a model from the others.
 struct layer_configuration {
@@ -44,7 +46,7 @@ struct expert_configuration {
     bool shared_gate = false;        ///< whether what that makes is multiplied by a sigmoid of its own
     bool router_bias = false;
     bool bias = false; ///< of their linear layers
-    nn::routing routing;
+    nn::router_form routing;
 };
 
 /// The sizes and switches of a decoder, under one name for every family.
@@ -58,7 +60,7 @@ struct model_configuration {
     nn::attention_heads heads;
     std::vector<layer_configuration> layers;
 
-    norm_kind norm = norm_kind::rms;
+    nn::norm_kind norm = nn::norm_kind::rms;
     float norm_eps = 1e-5F;
     bool norm_bias = false;
     float norm_offset = 0;   ///< added to the weights that files have (Gemma: 1)
@@ -67,12 +69,12 @@ struct model_configuration {
     bool shared_norm = false; ///< parallel branches read what one norm makes
     bool embedding_norm = false;
     bool final_norm = true;
-    std::optional<norm_kind> query_key_norm; ///< of queries and keys, before they are rotated
-    bool norm_all_heads = false;             ///< that takes all features at once, not those of each head
+    std::optional<nn::norm_kind> query_key_norm; ///< of queries and keys, before they are rotated
+    head_norm_weights head_norm = head_norm_weights::shared; ///< of that
 
     nn::attention_form attention; ///< but for windows, which layers have
-    nn::gated_activation activation;
-    bool gated = true; ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
+    nn::gate_form gate; ///< and the activation where there is no gate
+    bool gated = true;  ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
     std::optional<expert_configuration> experts;
 
     bool learned_positions = false;

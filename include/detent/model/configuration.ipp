@@ -17,7 +17,7 @@
 #include "detent/model/configuration_fields.hpp"
 #include "detent/model/family.hpp"
 #include "detent/nn/activation.hpp"
-#include "detent/nn/rope.hpp"
+#include "detent/nn/rotary_law.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -50,18 +50,20 @@ DETENT_INLINE void read_rotary(configuration_fields const& rope, model_configura
     law.low_freq_factor = rope.positive("low_freq_factor", law.low_freq_factor);
     law.high_freq_factor = rope.positive("high_freq_factor", law.high_freq_factor);
     law.original_positions = rope.size("original_max_position_embeddings", law.original_positions);
-    law.beta_fast = rope.positive("beta_fast", law.beta_fast);
-    law.beta_slow = rope.positive("beta_slow", law.beta_slow);
-    law.mscale = rope.positive("mscale");
-    law.mscale_all_dim = rope.positive("mscale_all_dim");
-    law.attention_factor = rope.positive("attention_factor");
+    law.beta_fast = rope.positive("beta_fast", 0.0);
+    law.beta_slow = rope.positive("beta_slow", 0.0);
+    law.mscale = rope.positive("mscale", 0.0);
+    law.mscale_all_dim = rope.positive("mscale_all_dim", 0.0);
+    law.attention_factor = rope.positive("attention_factor", 0.0);
     law.truncate = rope.flag("truncate", true);
     if (law.kind == nn::rotary_kind::longrope) {
-        law.short_factors = rope.numbers("short_factor", law.dimensions / 2);
-        law.long_factors = rope.numbers("long_factor", law.dimensions / 2);
-        if (!rope.find("factor")) {
-            law.factor = static_cast<double>(c.max_positions) / static_cast<double>(law.original_positions);
-        }
+        law.short_factor = rope.numbers("short_factor", law.dimensions / 2);
+        law.long_factor = rope.numbers("long_factor", law.dimensions / 2);
+    }
+    try {
+        nn::expect_rotary_law(law);
+    } catch (error const& e) {
+        throw error(rope.file(), e.what());
     }
     rope.expect_all_read();
 }
@@ -140,7 +142,7 @@ DETENT_INLINE void read_activation(configuration_fields const& fields, model_con
     if (!known) {
         throw fields.wrong(name, "is '" + io::printable(fields.text(name)) + "', which is not supported");
     }
-    c.activation.kind = *known;
+    c.gate.kind = *known;
 }
 
 /// Which layers see a window of keys only, by `layer_types` or else by `slides(layer)`.

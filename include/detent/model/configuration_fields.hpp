@@ -22,6 +22,12 @@ class configuration_fields {
 public:
     configuration_fields(nlohmann::json const& json, std::string file);
 
+    /// What errors call it.
+    std::string const& file() const { return file_; }
+
+    /// Whether the field is there, even if it is null.
+    bool has(std::string_view field) const;
+
     /// The error `problem` about `field`.
     error wrong(std::string_view field, std::string const& problem) const;
 

@@ -30,6 +30,11 @@ DETENT_INLINE error configuration_fields::wrong(std::string_view field, std::str
     return error(file_ + ", field '" + std::string(field) + "'", problem);
 }
 
+DETENT_INLINE bool configuration_fields::has(std::string_view field) const {
+    read_.emplace(field);
+    return json_->contains(std::string(field));
+}
+
 DETENT_INLINE nlohmann::json const* configuration_fields::find(std::string_view field) const {
     read_.emplace(field);
     auto const found = json_->find(std::string(field));

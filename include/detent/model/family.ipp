@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/core/half.hpp"
 #include "detent/io/json.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/configuration_fields.hpp"
@@ -18,7 +19,8 @@
 #include "detent/model/tensor_names.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
-#include "detent/nn/router.hpp"
+#include "detent/nn/norm.hpp"
+#include "detent/nn/rotary_law.hpp"
 
 // The families of decoders. What is called "default" here are the defaults of their classes in Hugging Face
 // transformers, which config.json leaves out.
@@ -28,7 +30,7 @@ namespace detent::inline DETENT_ABI {
 DETENT_INLINE void read_llama(configuration_fields const& fields, model_configuration& c) {
     c.norm_eps = fields.find("rms_norm_eps") == nullptr && c.norm_eps == 1e-5F ? 1e-6F : c.norm_eps;
     c.max_positions = c.max_positions == 0 ? 2048 : c.max_positions;
-    c.activation.kind = nn::activation::silu;
+    c.gate.kind = nn::activation::silu;
     read_common(fields, c);
     read_rotaries(fields, c, fields.words("layer_types", std::ssize(c.layers)));
 }
@@ -44,6 +46,15 @@ DETENT_INLINE void read_qwen_windows(configuration_fields const& fields, model_c
     index_t const window = fields.size("sliding_window", 4096);
     index_t const from = fields.size_or_none("max_window_layers", first);
     read_windows(fields, c, on ? window : 0, [&](index_t layer) { return on && layer >= from; });
+}
+
+/// Rotates pairs of neighbours, not of halves.
+DETENT_INLINE void interleave(model_configuration& c) {
+    for (auto& layer : c.layers) {
+        if (layer.rotary) {
+            layer.rotary->interleaved = true;
+        }
+    }
 }
 
 DETENT_INLINE tensor_names llama_names() { return {}; }
@@ -65,7 +76,7 @@ template <class Change> tensor_names names_like_gpt2(Change const& change) {
 
 /// LayerNorm, a feed-forward network without a gate, biases where `bias`: the first generation.
 DETENT_INLINE void make_plain(model_configuration& c, bool bias) {
-    c.norm = norm_kind::layer;
+    c.norm = nn::norm_kind::layer;
     c.norm_bias = true;
     c.gated = false;
     c.qkv_bias = c.output_bias = c.mlp_bias = bias;
@@ -95,7 +106,7 @@ DETENT_INLINE void read_experts(configuration_fields const& fields, model_config
     if (per_token > count) {
         throw fields.wrong("num_experts_per_tok", "is " + std::to_string(per_token) + ", more than there are experts");
     }
-    c.experts->routing.chosen = per_token;
+    c.experts->routing.experts_per_token = per_token;
     for (auto& layer : c.layers) {
         layer.experts = true;
     }
@@ -129,7 +140,7 @@ DETENT_INLINE void read_qwen3(configuration_fields const& fields, model_configur
     c.max_positions = 32768;
     read_llama(fields, c);
     read_attention_bias(fields, c);
-    c.query_key_norm = norm_kind::rms;
+    c.query_key_norm = nn::norm_kind::rms;
     read_qwen_windows(fields, c, 28);
 }
 
@@ -138,7 +149,6 @@ DETENT_INLINE void read_qwen3_moe(configuration_fields const& fields, model_conf
     read_experts(fields, c, fields.size(fields.either({"num_experts", "num_local_experts"}), 128),
                  fields.size("num_experts_per_tok", 8), fields.size("moe_intermediate_size", 768));
     fields.ignore({"num_experts", "num_local_experts"});
-    c.experts->routing.scores = nn::routing::softmax;
     c.experts->routing.renormalized = fields.flag("norm_topk_prob", false);
     index_t const step = fields.size("decoder_sparse_step", 1);
     auto const* dense = fields.find("mlp_only_layers");
@@ -154,7 +164,6 @@ DETENT_INLINE void read_mixtral(configuration_fields const& fields, model_config
     c.heads.kv_heads = fields.size("num_key_value_heads", 8);
     read_experts(fields, c, fields.size(fields.either({"num_local_experts", "num_experts"}), 8),
                  fields.size("num_experts_per_tok", 2), c.intermediate);
-    c.experts->routing.scores = nn::routing::softmax;
     c.experts->routing.renormalized = true;
     index_t const window = fields.size_or_none("sliding_window");
     read_windows(fields, c, window, [&](index_t) { return window > 0; });
@@ -168,9 +177,8 @@ DETENT_INLINE void read_gpt_oss(configuration_fields const& fields, model_config
     read_experts(fields, c, fields.size(fields.either({"num_local_experts", "num_experts"}), 128),
                  fields.size(fields.either({"num_experts_per_tok", "experts_per_token"}), 4), c.intermediate);
     fields.ignore({"experts_per_token", "initial_context_length"});
-    c.experts->routing.scores = nn::routing::softmax_of_chosen;
     c.experts->router_bias = c.experts->bias = true;
-    c.activation = nn::gated_activation::clamped(fields.positive("swiglu_limit", 7.0));
+    c.gate = {.kind = nn::activation::quick_gelu, .limit = fields.positive("swiglu_limit", 7.0), .up_offset = 1};
     index_t const window = fields.size("sliding_window", 128);
     read_windows(fields, c, window, [](index_t layer) { return layer % 2 == 0; });
 }
@@ -182,7 +190,7 @@ DETENT_INLINE void read_gemma(configuration_fields const& fields, model_configur
     read_attention_bias(fields, c);
     // The first checkpoints said gelu and meant its tanh form, which later classes wrote out.
     if (fields.find("hidden_activation") == nullptr) {
-        c.activation.kind = nn::activation::gelu_tanh;
+        c.gate.kind = nn::activation::gelu_tanh;
     }
     c.norm_offset = 1;
     c.embedding_multiplier = static_cast<double>(std::sqrt(static_cast<float>(c.hidden)));
@@ -208,7 +216,7 @@ DETENT_INLINE void read_gemma2(configuration_fields const& fields, model_configu
 DETENT_INLINE void read_gemma3(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 131072;
     read_later_gemma(fields, c);
-    c.query_key_norm = norm_kind::rms;
+    c.query_key_norm = nn::norm_kind::rms;
     c.attention.soft_cap = fields.positive("attn_logit_softcapping", 0.0);
     c.logit_cap = fields.positive("final_logit_softcapping", 0.0);
     index_t const pattern = fields.size(fields.either({"_sliding_window_pattern", "sliding_window_pattern"}), 6);
@@ -273,8 +281,8 @@ DETENT_INLINE void read_olmo2(configuration_fields const& fields, model_configur
     read_llama(fields, c);
     read_attention_bias(fields, c);
     c.norms = {.input = false, .output = true};
-    c.query_key_norm = norm_kind::rms;
-    c.norm_all_heads = true;
+    c.query_key_norm = nn::norm_kind::rms;
+    c.head_norm = head_norm_weights::all_heads;
 }
 
 DETENT_INLINE void read_olmo3(configuration_fields const& fields, model_configuration& c) {
@@ -290,7 +298,7 @@ DETENT_INLINE void read_olmo3(configuration_fields const& fields, model_configur
 DETENT_INLINE void read_stablelm(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 4096;
     c.norm_eps = 1e-5F;
-    c.norm = norm_kind::layer;
+    c.norm = nn::norm_kind::layer;
     c.norm_bias = true;
     read_llama(fields, c);
     if (fields.find("partial_rotary_factor") == nullptr && fields.find("rope_parameters") == nullptr) {
@@ -306,15 +314,16 @@ DETENT_INLINE void read_stablelm(configuration_fields const& fields, model_confi
 DETENT_INLINE void read_cohere(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 8192;
     c.norm_eps = 1e-5F;
-    c.norm = norm_kind::layer;
+    c.norm = nn::norm_kind::layer;
     c.tied_embeddings = true;
     c.logit_multiplier = fields.positive("logit_scale", 0.0625);
     read_llama(fields, c);
     read_attention_bias(fields, c);
     c.parallel = c.shared_norm = true;
-    c.interleave_rotary();
+    interleave(c);
     if (fields.flag("use_qk_norm", false)) {
-        c.query_key_norm = norm_kind::layer;
+        c.query_key_norm = nn::norm_kind::layer;
+        c.head_norm = head_norm_weights::each;
     }
 }
 
@@ -335,7 +344,7 @@ DETENT_INLINE void read_cohere2(configuration_fields const& fields, model_config
 
 DETENT_INLINE void read_opt(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::relu;
+    c.gate.kind = nn::activation::relu;
     c.tied_embeddings = true;
     fields.ignore({"num_key_value_heads"});
     read_common(fields, c);
@@ -366,7 +375,7 @@ DETENT_INLINE tensor_names opt_names() {
 
 DETENT_INLINE void read_gpt2(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 1024;
-    c.activation.kind = nn::activation::gelu_tanh;
+    c.gate.kind = nn::activation::gelu_tanh;
     c.tied_embeddings = true;
     fields.ignore({"n_ctx", "reorder_and_upcast_attn"});
     read_common(fields, c);
@@ -394,7 +403,7 @@ DETENT_INLINE tensor_names gpt2_names() {
 
 DETENT_INLINE void read_gptj(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::gelu_tanh;
+    c.gate.kind = nn::activation::gelu_tanh;
     read_common(fields, c);
     make_plain(c, false);
     c.mlp_bias = c.head_bias = true;
@@ -406,7 +415,7 @@ DETENT_INLINE void read_gptj(configuration_fields const& fields, model_configura
             layer.rotary->dimensions = 64;
         }
     }
-    c.interleave_rotary();
+    interleave(c);
 }
 
 DETENT_INLINE tensor_names gptj_names() {
@@ -423,7 +432,7 @@ DETENT_INLINE tensor_names gptj_names() {
 
 DETENT_INLINE void read_gpt_neox(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::gelu;
+    c.gate.kind = nn::activation::gelu;
     read_common(fields, c);
     make_plain(c, true);
     c.qkv_bias = c.output_bias = fields.flag("attention_bias", true);
@@ -455,7 +464,7 @@ DETENT_INLINE tensor_names gpt_neox_names() {
 
 DETENT_INLINE void read_bloom(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048; // none is built in: ALiBi knows distances only
-    c.activation.kind = nn::activation::gelu_tanh;
+    c.gate.kind = nn::activation::gelu_tanh;
     c.tied_embeddings = true;
     fields.ignore({"slow_but_exact", "masked_softmax_fusion", "attention_softmax_in_fp32", "bias_dropout_fusion",
                    "skip_bias_add", "skip_bias_add_qkv", "offset_alibi", "unk_token_id"});
@@ -478,7 +487,7 @@ DETENT_INLINE tensor_names bloom_names() {
 
 DETENT_INLINE void read_falcon(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::gelu;
+    c.gate.kind = nn::activation::gelu;
     c.tied_embeddings = true;
     read_common(fields, c);
     make_plain(c, fields.flag("bias", false));
@@ -521,7 +530,7 @@ DETENT_INLINE tensor_names falcon_names() {
 
 DETENT_INLINE void read_mpt(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::gelu;
+    c.gate.kind = nn::activation::gelu;
     c.tied_embeddings = true;
     fields.ignore({"learned_pos_emb", "init_device", "verbose", "init_config", "logit_scale_unused", "fc_type"});
     read_common(fields, c);
@@ -577,7 +586,7 @@ DETENT_INLINE tensor_names mpt_names() {
 
 DETENT_INLINE void read_phi(configuration_fields const& fields, model_configuration& c) {
     c.max_positions = 2048;
-    c.activation.kind = nn::activation::gelu_tanh;
+    c.gate.kind = nn::activation::gelu_tanh;
     read_common(fields, c);
     make_plain(c, true);
     c.head_bias = true;
@@ -589,7 +598,7 @@ DETENT_INLINE void read_phi(configuration_fields const& fields, model_configurat
         }
     }
     if (fields.flag("qk_layernorm", false)) {
-        c.query_key_norm = norm_kind::layer;
+        c.query_key_norm = nn::norm_kind::layer;
     }
 }
 

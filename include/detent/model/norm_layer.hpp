@@ -10,16 +10,12 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Which mean a norm divides by: RMSNorm the root of the mean square, LayerNorm the deviation, after the mean is taken
-/// away.
-enum class norm_kind { rms, layer };
-
 /// A named normalization of each token's features, or of those of each of its heads.
 template <class Scalar> struct basic_norm_layer {
-    using kind = norm_kind;
+    using kind = nn::norm_kind;
 
     std::string name; ///< of the module in the checkpoint, without `.weight`
-    norm_kind type = norm_kind::rms;
+    kind type = kind::rms;
     basic_vector<Scalar> weight; ///< one entry per feature; one for each of a head where all heads share them
     basic_vector<Scalar> bias;   ///< likewise, or none
     Scalar eps = Scalar(1e-5);
@@ -27,8 +23,11 @@ template <class Scalar> struct basic_norm_layer {
 
     /// (token, feature) to (token, feature).
     basic_matrix<Scalar> forward(basic_matrix_view<Scalar> x, executor_ref executor = {}) const {
-        return type == norm_kind::rms ? nn::rms_norm(x, weight, eps, executor, width)
-                                      : nn::layer_norm(x, weight, bias, eps, executor, width);
+        if (width > 0) {
+            return nn::head_norm(type, x, width, weight, bias, eps, executor);
+        }
+        return type == kind::rms ? nn::rms_norm(x, weight, eps, executor)
+                                 : nn::layer_norm(x, weight, bias, eps, executor);
     }
 
     /// The gradient with respect to the input x given that with respect to the result, g; all are (token, feature).
@@ -36,11 +35,12 @@ template <class Scalar> struct basic_norm_layer {
     basic_matrix<Scalar> input_gradient(basic_matrix_view<Scalar> x, basic_matrix_view<Scalar> g,
                                         executor_ref executor = {}, basic_norm_layer* gradient = nullptr) const {
         auto* const weights = gradient != nullptr ? &gradient->weight : nullptr;
-        return type == norm_kind::rms
-                   ? nn::rms_norm_backward(x, weight, eps, g, weights, executor, width)
-                   : nn::layer_norm_backward(x, weight, eps, g, weights,
-                                             gradient != nullptr && bias.size() > 0 ? &gradient->bias : nullptr,
-                                             executor, width);
+        auto* const biases = gradient != nullptr && bias.size() > 0 ? &gradient->bias : nullptr;
+        if (width > 0) {
+            return nn::head_norm_backward(type, x, width, weight, eps, g, weights, biases, executor);
+        }
+        return type == kind::rms ? nn::rms_norm_backward(x, weight, eps, g, weights, executor)
+                                 : nn::layer_norm_backward(x, weight, eps, g, weights, biases, executor);
     }
 
     /// A gradient with respect to it before anything is added.
