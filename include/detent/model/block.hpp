@@ -96,10 +96,27 @@ template <class Layer> struct basic_block {
 
     /// The linear layers that are quantized, in the order they run; those of one group read the same input.
     std::vector<std::vector<layer_place>> groups() const;
+
+    /// All linear layers, those that stay float among them.
+    std::vector<layer_place> places() const;
 };
 
 /// A block of a model that runs.
 using block = basic_block<linear_layer>;
+
+template <class Layer> std::vector<layer_place> basic_block<Layer>::places() const {
+    std::vector<layer_place> all;
+    for (auto const& group : groups()) {
+        all.insert(all.end(), group.begin(), group.end());
+    }
+    if (router) {
+        all.push_back({linear_role::router});
+    }
+    if (shared_gate) {
+        all.push_back({linear_role::shared_gate});
+    }
+    return all;
+}
 
 /// The hidden state (token, hidden) after the block, given that before it, `x`, of the tokens that `rows` describes or,
 /// with a cache, of one sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.

@@ -3,92 +3,99 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <string_view>
+#include <cstddef>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/dense_block.hpp"
+#include "detent/model/sites.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// Scales s and shifts d of the channels between the linear layers of a decoder's block, which change its weights but
-/// not what it computes (learnable equivalent transformation, OmniQuant, section 3.3): what writes a channel x writes
-/// (x - d) / s instead, and what reads it has weights W diag(s) and the bias b + W d. An empty vector leaves its
-/// channels as they are. Also what gradients with respect to it are kept in.
+/// Scales s and shifts d of the channels at the sites of a block, which change its weights but not what it computes
+/// (learnable equivalent transformation, OmniQuant, section 3.3): what writes a channel x writes (x - d) / s instead,
+/// and what reads it has weights W diag(s) and the bias b + W d. An empty vector leaves its channels as they are. Where
+/// that is exact is said in sites.hpp. Also what gradients with respect to it are kept in.
 template <class Scalar> struct equivalent_transform {
     using vector_type = basic_vector<Scalar>;
 
-    vector_type attention_scale; ///< from the norm to query, key and value, (hidden)
-    vector_type attention_shift; ///< likewise; for norms with a bias only
-    vector_type context_scale;   ///< from value to output, (kv_heads * head_dim): shared by query heads that read one
-    vector_type context_shift;   ///< likewise: probabilities of attention add up to 1, so a shift passes them
-    vector_type key_scale;       ///< from key, times s, to query, divided by s; see `key_scales`
-    vector_type mlp_scale;       ///< from the norm to gate and up, (hidden)
-    vector_type mlp_shift;       ///< likewise; for norms with a bias only
-    vector_type hidden_scale;    ///< from up to down, (intermediate); where there is a gate, as SwiGLU is linear in up
+    /// The scales and shifts of the channels of one site, or none.
+    struct channels {
+        vector_type scale, shift;
+    };
 
-    /// All of them, and their names.
-    std::array<vector_type*, 8> parts() {
-        return {&attention_scale, &attention_shift, &context_scale, &context_shift,
-                &key_scale,       &mlp_scale,       &mlp_shift,     &hidden_scale};
+    channels attention;             ///< from the norm to query, key and value (and what shares it), (hidden)
+    channels context;               ///< from value to output, (kv_heads * head_dim): shared by query heads that read one
+    vector_type key_scale;          ///< from key, times s, to query, divided by s; see `key_scales`
+    channels mlp;                   ///< from the norm to gate, up and router of all networks, (hidden)
+    std::vector<vector_type> hidden; ///< of each network, from up to down, (intermediate)
+
+    /// All of them with their names.
+    template <class F> void for_each_part(F const& f) {
+        f("attention_scale", attention.scale);
+        f("attention_shift", attention.shift);
+        f("context_scale", context.scale);
+        f("context_shift", context.shift);
+        f("key_scale", key_scale);
+        f("mlp_scale", mlp.scale);
+        f("mlp_shift", mlp.shift);
+        for (std::size_t e = 0; e < hidden.size(); ++e) {
+            f("hidden_scale" + (hidden.size() > 1 ? "." + std::to_string(e) : std::string()), hidden[e]);
+        }
     }
-    static constexpr std::array<std::string_view, 8> part_names{"attention_scale", "attention_shift", "context_scale",
-                                                                "context_shift",   "key_scale",       "mlp_scale",
-                                                                "mlp_shift",       "hidden_scale"};
 
     /// Moves scales that are nearly 0 away from it, with their sign; blocks are divided by them.
     void keep_invertible() {
-        for (vector_type* const scale : {&attention_scale, &context_scale, &key_scale, &mlp_scale, &hidden_scale}) {
-            *scale = scale->unaryExpr([](Scalar s) { return std::copysign(std::max(std::abs(s), Scalar(1e-2)), s); });
+        auto const keep = [](vector_type& scale) {
+            scale = scale.unaryExpr([](Scalar s) { return std::copysign(std::max(std::abs(s), Scalar(1e-2)), s); });
+        };
+        for (vector_type* const scale : {&attention.scale, &context.scale, &key_scale, &mlp.scale}) {
+            keep(*scale);
         }
+        std::for_each(hidden.begin(), hidden.end(), keep);
     }
 
     /// Zeros in the same shape.
     equivalent_transform zeros() const {
         equivalent_transform z = *this;
-        for (vector_type* const part : z.parts()) {
-            part->setZero();
-        }
+        z.for_each_part([](std::string const&, vector_type& part) { part.setZero(); });
         return z;
     }
 
-    /// How many numbers `key_scale` has: one for each channel of the keys, or for each pair that is rotated together.
-    static index_t key_scales(dense_block<Scalar> const& b) {
-        return b.heads.kv_heads * b.heads.head_dim / (b.rope ? 2 : 1);
-    }
-
     bool empty() const {
-        return attention_scale.size() + context_scale.size() + key_scale.size() + mlp_scale.size() +
-                   hidden_scale.size() == 0;
+        bool none = attention.scale.size() + context.scale.size() + key_scale.size() + mlp.scale.size() == 0;
+        for (auto const& scale : hidden) {
+            none = none && scale.size() == 0;
+        }
+        return none;
     }
 
     /// The block that computes the same. Biases are made where a shift needs one.
     dense_block<Scalar> apply(dense_block<Scalar> b) const {
+        dense_block<Scalar> const floats = b;
         apply_to_norms(b);
-        for (linear_role const role : block_roles) {
-            b[role] = made(b, role);
+        for (layer_place const place : b.places()) {
+            b.linear(place) = made(floats, place);
         }
         return b;
     }
 
     /// The norms of that block.
     void apply_to_norms(dense_block<Scalar>& b) const {
-        write({attention_scale, attention_shift}, b.attention_norm.weight, b.attention_norm.bias);
-        write({mlp_scale, mlp_shift}, b.mlp_norm.weight, b.mlp_norm.bias);
+        write_norm(attention, b.attention_norms.input);
+        write_norm(mlp, b.mlp_norms.input);
     }
 
     /// One of its linear layers.
-    dense_linear<Scalar> made(dense_block<Scalar> const& b, linear_role role) const {
-        dense_linear<Scalar> layer = b[role];
-        if (layer.weight.size() == 0) {
-            return layer;
-        }
-        auto const reads = read_by(b, role);
-        auto const writes = written_by(b, role);
+    dense_linear<Scalar> made(dense_block<Scalar> const& b, layer_place place) const {
+        dense_linear<Scalar> layer = b.linear(place);
+        auto const reads = read_by(b, place);
+        auto const writes = written_by(b, place);
         DETENT_EXPECTS(reads.scale.size() == 0 || reads.scale.size() == layer.weight.cols());
         if (layer.bias.size() == 0 && reads.shift.size() + writes.shift.size() > 0) {
             layer.bias = vector_type::Zero(layer.weight.rows());
@@ -105,10 +112,10 @@ template <class Scalar> struct equivalent_transform {
 
     /// Adds to `sum` what the gradient `g` with respect to a linear layer that was `made` of `b` says about the scales
     /// and shifts.
-    void backward(dense_block<Scalar> const& b, linear_role role, dense_linear<Scalar> const& made,
+    void backward(dense_block<Scalar> const& b, layer_place place, dense_linear<Scalar> const& made,
                   dense_linear<Scalar> const& g, equivalent_transform& sum) const {
-        auto const reads = read_by(b, role);
-        auto const writes = written_by(b, role);
+        auto const reads = read_by(b, place);
+        auto const writes = written_by(b, place);
         // Gradients with respect to the logarithms of scales: the weight is W diag(read) / written, row by row.
         vector_type written = vector_type::Zero(made.weight.rows()), read = vector_type::Zero(made.weight.cols());
         for (index_t row = 0; row < made.weight.rows(); ++row) {
@@ -123,23 +130,20 @@ template <class Scalar> struct equivalent_transform {
         }
         channels slopes{reads.scale.size() > 0 ? vector_type(read.cwiseQuotient(reads.scale)) : vector_type{}, {}};
         if (reads.shift.size() > 0) {
-            slopes.shift = b[role].weight.transpose() * bias;
+            slopes.shift = b.linear(place).weight.transpose() * bias;
         }
-        if (role == linear_role::output) {
-            slopes = {from_queries(slopes.scale, b.heads), from_queries(slopes.shift, b.heads)};
-        }
-        auto const [scale, shift] = place_read(sum, role);
-        add(slopes, {scale, shift});
+        add_read(b, place, std::move(slopes), sum);
 
-        if (role == linear_role::value) {
-            add({context_scale.size() > 0 ? vector_type(written.cwiseQuotient(context_scale)) : vector_type{},
-                 context_shift.size() > 0 ? vector_type(-bias) : vector_type{}},
-                {&sum.context_scale, &sum.context_shift});
-        } else if (role == linear_role::up && hidden_scale.size() > 0) {
-            sum.hidden_scale += written.cwiseQuotient(hidden_scale);
-        } else if ((role == linear_role::query || role == linear_role::key) && key_scale.size() > 0) {
+        if (place.role == linear_role::value) {
+            add({context.scale.size() > 0 ? vector_type(written.cwiseQuotient(context.scale)) : vector_type{},
+                 context.shift.size() > 0 ? vector_type(-bias) : vector_type{}},
+                sum.context);
+        } else if (place.role == linear_role::up && hidden_scale(place.expert).size() > 0) {
+            sum.hidden[static_cast<std::size_t>(place.expert)] += written.cwiseQuotient(hidden_scale(place.expert));
+        } else if ((place.role == linear_role::query || place.role == linear_role::key) && key_scale.size() > 0) {
             // Keys are written with 1 / s.
-            vector_type const of_keys = role == linear_role::query ? from_queries(written, b.heads) : -written;
+            vector_type const of_keys =
+                place.role == linear_role::query ? sum_over_queries(written, b.heads) : vector_type(-written);
             for (index_t c = 0; c < of_keys.size(); ++c) {
                 index_t const i = key_index(b, c);
                 sum.key_scale(i) += of_keys(c) / key_scale(i);
@@ -147,49 +151,47 @@ template <class Scalar> struct equivalent_transform {
         }
     }
 
-    /// The same for the norms: those of the transformed block, and the gradients with respect to them.
-    void backward(dense_norm<Scalar> const& attention, dense_norm<Scalar> const& attention_gradient,
-                  dense_norm<Scalar> const& mlp, dense_norm<Scalar> const& mlp_gradient,
-                  equivalent_transform& sum) const {
-        norm_backward({attention_scale, attention_shift}, attention, attention_gradient,
-                      {&sum.attention_scale, &sum.attention_shift});
-        norm_backward({mlp_scale, mlp_shift}, mlp, mlp_gradient, {&sum.mlp_scale, &sum.mlp_shift});
+    /// The same for the norms of the transformed block `made`, given the gradients with respect to them.
+    void backward(dense_block<Scalar> const& made, norm_gradients<Scalar> const& g, equivalent_transform& sum) const {
+        norm_backward(attention, made.attention_norms.input, g.attention, sum.attention);
+        norm_backward(mlp, made.mlp_norms.input, g.mlp, sum.mlp);
     }
 
 private:
-    /// Scales and shifts of the channels at one place, or none.
-    struct channels {
-        vector_type scale, shift;
-    };
-    struct site {
-        vector_type *scale, *shift;
-    };
-
-    /// The place that a linear layer reads, of this or of gradients with respect to it.
-    template <class Transform> static auto place_read(Transform& t, linear_role role) {
-        switch (role) {
-        case linear_role::query:
-        case linear_role::key:
-        case linear_role::value: return std::pair(&t.attention_scale, &t.attention_shift);
-        case linear_role::output: return std::pair(&t.context_scale, &t.context_shift);
-        case linear_role::down: return std::pair(&t.hidden_scale, decltype(&t.context_shift){});
-        default: return std::pair(&t.mlp_scale, &t.mlp_shift);
-        }
+    vector_type const& hidden_scale(index_t expert) const {
+        static vector_type const none;
+        return static_cast<std::size_t>(expert) < hidden.size() ? hidden[static_cast<std::size_t>(expert)] : none;
     }
 
     /// What a linear layer reads, and what it writes.
-    channels read_by(dense_block<Scalar> const& b, linear_role role) const {
-        auto const [scale, shift] = place_read(*this, role);
-        channels const c{*scale, shift != nullptr ? *shift : vector_type{}};
-        return role == linear_role::output ? channels{for_queries(c.scale, b.heads), for_queries(c.shift, b.heads)} : c;
+    channels read_by(dense_block<Scalar> const& b, layer_place place) const {
+        switch (site_read_by(b, place.role)) {
+        case site::attention_input: return attention;
+        case site::mlp_input: return mlp;
+        case site::context: return {for_queries(context.scale, b.heads), for_queries(context.shift, b.heads)};
+        default: return {hidden_scale(place.expert), {}};
+        }
     }
-    channels written_by(dense_block<Scalar> const& b, linear_role role) const {
-        switch (role) {
+    channels written_by(dense_block<Scalar> const& b, layer_place place) const {
+        switch (place.role) {
         case linear_role::query: return {for_queries(of_keys(b), b.heads), {}};
         case linear_role::key: return {of_keys(b).cwiseInverse(), {}};
-        case linear_role::value: return {context_scale, context_shift};
-        case linear_role::up: DETENT_EXPECTS(hidden_scale.size() == 0 || b.has_gate()); return {hidden_scale, {}};
+        case linear_role::value: return context;
+        case linear_role::up: return {hidden_scale(place.expert), {}};
         default: return {};
+        }
+    }
+
+    void add_read(dense_block<Scalar> const& b, layer_place place, channels slopes, equivalent_transform& sum) const {
+        switch (site_read_by(b, place.role)) {
+        case site::attention_input: return add(slopes, sum.attention);
+        case site::mlp_input: return add(slopes, sum.mlp);
+        case site::context:
+            return add({sum_over_queries(slopes.scale, b.heads), sum_over_queries(slopes.shift, b.heads)}, sum.context);
+        default:
+            if (slopes.scale.size() > 0) {
+                sum.hidden[static_cast<std::size_t>(place.expert)] += slopes.scale;
+            }
         }
     }
 
@@ -208,53 +210,33 @@ private:
         }
     }
 
-    static void norm_backward(channels const& c, dense_norm<Scalar> const& made, dense_norm<Scalar> const& g,
-                              site sum) {
+    static void write_norm(channels const& c, std::optional<basic_norm_layer<Scalar>>& norm) {
+        if (norm) {
+            write(c, norm->weight, norm->bias);
+        }
+    }
+
+    static void norm_backward(channels const& c, std::optional<basic_norm_layer<Scalar>> const& made,
+                              std::optional<basic_norm_layer<Scalar>> const& g, channels& sum) {
         if (c.scale.size() == 0) {
             return;
         }
-        vector_type written = -g.weight.cwiseProduct(made.weight);
-        if (made.bias.size() > 0) {
-            written -= g.bias.cwiseProduct(made.bias);
+        vector_type written = -g->weight.cwiseProduct(made->weight);
+        if (made->bias.size() > 0) {
+            written -= g->bias.cwiseProduct(made->bias);
         }
         add({written.cwiseQuotient(c.scale),
-             c.shift.size() > 0 ? vector_type(-g.bias.cwiseQuotient(c.scale)) : vector_type{}},
+             c.shift.size() > 0 ? vector_type(-g->bias.cwiseQuotient(c.scale)) : vector_type{}},
             sum);
     }
 
-    static void add(channels const& slopes, site sum) {
+    static void add(channels const& slopes, channels& sum) {
         if (slopes.scale.size() > 0) {
-            *sum.scale += slopes.scale;
+            sum.scale += slopes.scale;
         }
         if (slopes.shift.size() > 0) {
-            *sum.shift += slopes.shift;
+            sum.shift += slopes.shift;
         }
-    }
-
-    /// Numbers of the channels of key-value heads, repeated for the query heads that read each.
-    static vector_type for_queries(vector_type const& channels, nn::attention_heads const& heads) {
-        index_t const group = heads.heads / heads.kv_heads * heads.head_dim;
-        vector_type all(channels.size() > 0 ? heads.heads * heads.head_dim : 0);
-        for (index_t i = 0; i < all.size(); ++i) {
-            all(i) = channels(i / group * heads.head_dim + i % heads.head_dim);
-        }
-        return all;
-    }
-
-    /// The sums of numbers over the query heads that read the same key-value head.
-    static vector_type from_queries(vector_type const& all, nn::attention_heads const& heads) {
-        index_t const group = heads.heads / heads.kv_heads * heads.head_dim;
-        vector_type sums = vector_type::Zero(all.size() > 0 ? heads.kv_heads * heads.head_dim : 0);
-        for (index_t i = 0; i < all.size(); ++i) {
-            sums(i / group * heads.head_dim + i % heads.head_dim) += all(i);
-        }
-        return sums;
-    }
-
-    /// Which number of `key_scale` belongs to a channel of the keys.
-    static index_t key_index(dense_block<Scalar> const& b, index_t channel) {
-        index_t const half = b.heads.head_dim / 2;
-        return b.rope ? channel / b.heads.head_dim * half + channel % half : channel;
     }
 
     vector_type of_keys(dense_block<Scalar> const& b) const {
