@@ -41,7 +41,7 @@ struct block {
     linear_layer down;
     nn::attention_heads heads;
     nn::activation activation = nn::activation::silu; ///< between up and down where there is no gate
-    std::shared_ptr<nn::rope_table const> rope;       ///< shared by all blocks; none where positions are learned
+    std::shared_ptr<nn::rotary const> rope;           ///< shared by all blocks; none where positions are learned
     norm_placement norms = norm_placement::before;
     nn::attention_mask mask = nn::attention_mask::causal; ///< bidirectional in encoders
     /// Rounds what attention reads, each head of queries, keys and values as if it were a token; none where they stay.
@@ -67,8 +67,13 @@ struct block {
     /// them rounded where attention reads rounded ones.
     projections project(matrix_view attention_input, nn::token_rows rows, executor_ref executor = {}) const;
 
-    /// What the products of queries and keys are multiplied by.
-    float attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(heads.head_dim)); }
+    /// How attention weighs keys: by products over the root of the head dimension.
+    nn::attention_form attention_form() const {
+        nn::attention_form form;
+        form.mask = mask;
+        form.scale = 1.0F / std::sqrt(static_cast<float>(heads.head_dim)); // of floats, in double
+        return form;
+    }
 
     /// The input of the output projection: attention over the tokens that `rows` describes or, with a cache and a
     /// causal mask, over one sequence whose first `rows.start` tokens are in the cache; the new ones are added to it.

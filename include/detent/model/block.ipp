@@ -59,12 +59,13 @@ DETENT_INLINE matrix block::attention_input(matrix_view x, executor_ref executor
 }
 
 DETENT_INLINE block::projections block::project(matrix_view attention_input, nn::token_rows rows,
-                                         executor_ref executor) const {
+                                                executor_ref executor) const {
     projections p{query.forward(attention_input, executor), key.forward(attention_input, executor),
                   value.forward(attention_input, executor)};
     if (rope) {
-        rope->apply(p.q, rows, executor);
-        rope->apply(p.k, rows, executor);
+        nn::rotation const rotation = rope->at(rows.start, rows.length(p.q.rows()));
+        rotation.apply(p.q, heads.head_dim, rows, executor);
+        rotation.apply(p.k, heads.head_dim, rows, executor);
     }
     if (head_input) {
         for (matrix* const x : {&p.q, &p.k, &p.v}) {
@@ -81,11 +82,11 @@ DETENT_INLINE matrix block::attention_context(matrix_view attention_input, nn::t
     auto const [q, k, v] = project(attention_input, rows, executor);
     if (cache == nullptr) {
         DETENT_EXPECTS(rows.start == 0);
-        return nn::attention(q, k, v, heads, rows, attention_scale(), mask, executor);
+        return nn::attention(q, k, v, heads, rows, attention_form(), executor);
     }
     DETENT_EXPECTS(mask == nn::attention_mask::causal && rows.sequences == 1 && rows.start == cache->size());
     cache->append(k, v);
-    return nn::attention(q, cache->keys(), cache->values(), heads, rows, attention_scale(), mask, executor);
+    return nn::attention(q, cache->keys(), cache->values(), heads, rows, attention_form(), executor);
 }
 
 DETENT_INLINE void block::add_attention(matrix_ref x, matrix_view context, executor_ref executor) const {
@@ -94,7 +95,7 @@ DETENT_INLINE void block::add_attention(matrix_ref x, matrix_view context, execu
 
 DETENT_INLINE matrix block::mlp_hidden(matrix_view mlp_input, executor_ref executor) const {
     if (gate) {
-        return nn::swiglu(gate->forward(mlp_input, executor), up.forward(mlp_input, executor), executor);
+        return nn::gated({}, gate->forward(mlp_input, executor), up.forward(mlp_input, executor), executor);
     }
     return nn::activate(activation, up.forward(mlp_input, executor), executor);
 }

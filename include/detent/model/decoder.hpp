@@ -17,6 +17,7 @@
 #include "detent/model/configuration.hpp"
 #include "detent/model/kv_cache.hpp"
 #include "detent/nn/linear.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/tokens.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -104,7 +105,8 @@ decoder assemble_decoder(model_configuration const& configuration, std::string c
         }
     }
     if (llama) { // last, when the weights have shown that the sizes are true
-        auto const rope = std::make_shared<nn::rope_table const>(c.heads.head_dim, c.rope_theta, c.max_positions);
+        auto const rope = std::make_shared<nn::rotary const>(
+            nn::rotary_of({.base = c.rope_theta, .dimensions = c.heads.head_dim}, c.max_positions));
         for (auto& b : model.blocks) {
             b.rope = rope;
         }

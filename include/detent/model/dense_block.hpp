@@ -48,22 +48,26 @@ template <class Scalar> struct dense_block {
     std::array<dense_linear<Scalar>, 7> linears; ///< by `linear_role`; `gate` is empty where there is none
     nn::attention_heads heads;
     nn::activation activation = nn::activation::silu;
-    std::shared_ptr<nn::rope_table const> rope;
+    std::shared_ptr<nn::rotary const> rope;
 
     dense_linear<Scalar>& operator[](linear_role role) { return linears[static_cast<std::size_t>(role)]; }
     dense_linear<Scalar> const& operator[](linear_role role) const { return linears[static_cast<std::size_t>(role)]; }
 
     bool has_gate() const { return (*this)[linear_role::gate].weight.size() > 0; }
-    Scalar attention_scale() const { return Scalar(1) / std::sqrt(static_cast<Scalar>(heads.head_dim)); }
+
+    /// How attention weighs keys: by products over the root of the head dimension.
+    nn::attention_form attention_form() const {
+        nn::attention_form form;
+        form.scale = Scalar(1) / std::sqrt(static_cast<Scalar>(heads.head_dim));
+        return form;
+    }
 
     /// The same without the numbers of linear layers.
-    dense_block without_linears() const {
-        return {attention_norm, mlp_norm, {}, heads, activation, rope};
-    }
+    dense_block without_linears() const { return {attention_norm, mlp_norm, {}, heads, activation, rope}; }
 };
 
 /// All linear layers a block may have.
-inline constexpr std::array<linear_role, 7> block_roles{linear_role::query, linear_role::key,  linear_role::value,
+inline constexpr std::array<linear_role, 7> block_roles{linear_role::query,  linear_role::key,  linear_role::value,
                                                         linear_role::output, linear_role::gate, linear_role::up,
                                                         linear_role::down};
 
@@ -189,21 +193,22 @@ basic_matrix<Scalar> forward(dense_block<Scalar> const& b, block_rounding<Scalar
     basic_matrix<Scalar> q = linear(linear_role::query, tape.attention_input);
     basic_matrix<Scalar> k = linear(linear_role::key, tape.attention_input);
     if (b.rope) {
-        b.rope->apply(q, rows, executor);
-        b.rope->apply(k, rows, executor);
+        nn::rotation const rotation = b.rope->at(rows.start, rows.length(q.rows()));
+        rotation.apply(q, b.heads.head_dim, rows, executor);
+        rotation.apply(k, b.heads.head_dim, rows, executor);
     }
     tape.q.set(std::move(q), rounding.attention, executor);
     tape.k.set(std::move(k), rounding.attention, executor);
     tape.v.set(linear(linear_role::value, tape.attention_input), rounding.attention, executor);
-    tape.context.set(nn::causal_attention(tape.q.read(), tape.k.read(), tape.v.read(), b.heads, rows,
-                                          b.attention_scale(), executor),
-                     rounding.inputs, executor);
+    tape.context.set(
+        nn::attention(tape.q.read(), tape.k.read(), tape.v.read(), b.heads, rows, b.attention_form(), executor),
+        rounding.inputs, executor);
     tape.middle = x + linear(linear_role::output, tape.context);
     tape.mlp_input.set(norm_forward<Scalar>(b.mlp_norm, tape.middle, executor), rounding.inputs, executor);
     tape.up = linear(linear_role::up, tape.mlp_input);
     if (b.has_gate()) {
         tape.gate = linear(linear_role::gate, tape.mlp_input);
-        tape.hidden.set(nn::swiglu(tape.gate, tape.up, executor), rounding.inputs, executor);
+        tape.hidden.set(nn::gated({}, tape.gate, tape.up, executor), rounding.inputs, executor);
     } else {
         tape.hidden.set(nn::activate(b.activation, tape.up, executor), rounding.inputs, executor);
     }
@@ -240,7 +245,7 @@ norm_gradients<Scalar> backward(dense_block<Scalar> const& b, block_rounding<Sca
         tape.hidden.backward(linear(linear_role::down, tape.hidden, g), rounding.inputs, executor);
     basic_matrix<Scalar> from_mlp; // (token, hidden)
     if (b.has_gate()) {
-        auto const back = nn::swiglu_backward(std::move(tape.gate), std::move(tape.up), from_hidden, executor);
+        auto const back = nn::gated_backward({}, std::move(tape.gate), std::move(tape.up), from_hidden, executor);
         from_mlp = linear(linear_role::up, tape.mlp_input, back.up);
         from_mlp += linear(linear_role::gate, tape.mlp_input, back.gate);
     } else {
@@ -252,14 +257,15 @@ norm_gradients<Scalar> backward(dense_block<Scalar> const& b, block_rounding<Sca
 
     basic_matrix<Scalar> const from_context =
         tape.context.backward(linear(linear_role::output, tape.context, g), rounding.inputs, executor);
-    auto back = nn::causal_attention_backward(tape.q.read(), tape.k.read(), tape.v.read(), from_context, b.heads, rows,
-                                              b.attention_scale(), executor);
+    auto back = nn::attention_backward(tape.q.read(), tape.k.read(), tape.v.read(), from_context, b.heads, rows,
+                                       b.attention_form(), executor);
     back.q = tape.q.backward(std::move(back.q), rounding.attention, executor);
     back.k = tape.k.backward(std::move(back.k), rounding.attention, executor);
     back.v = tape.v.backward(std::move(back.v), rounding.attention, executor);
     if (b.rope) {
-        b.rope->apply_transposed(back.q, rows, executor);
-        b.rope->apply_transposed(back.k, rows, executor);
+        nn::rotation const rotation = b.rope->at(rows.start, rows.length(back.q.rows()));
+        rotation.apply_transposed(back.q, b.heads.head_dim, rows, executor);
+        rotation.apply_transposed(back.k, b.heads.head_dim, rows, executor);
     }
     basic_matrix<Scalar> from_attention = linear(linear_role::query, tape.attention_input, back.q);
     from_attention += linear(linear_role::key, tape.attention_input, back.k);
