@@ -20,19 +20,20 @@
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/detent.hpp"
 #include "detent/nn/linear.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "interleaved.hpp"
 
 namespace {
 
 using namespace detent;
 
-dense_block<float> llama_block(index_t hidden, index_t heads, index_t intermediate, index_t tokens) {
+dense_block<float> llama_block(index_t hidden, index_t heads, index_t intermediate) {
     dense_block<float> b;
     b.attention_norm.weight = float_vector::Ones(hidden);
     b.mlp_norm.weight = float_vector::Ones(hidden);
     b.heads = {heads, heads, hidden / heads};
     b.activation = nn::activation::silu;
-    b.rope = std::make_shared<nn::rope_table>(b.heads.head_dim, tokens, 10000.0);
+    b.rope = std::make_shared<nn::rotary>(nn::plain_frequencies(10000, b.heads.head_dim));
     for (linear_role const role : block_roles) {
         bool const from_middle = role == linear_role::down;
         bool const to_middle = role == linear_role::gate || role == linear_role::up;
@@ -62,7 +63,7 @@ void learn(benchmark::State& state) {
     block_parameters<float> p;
     block_rounding<float> rounding;
     fake_quantizer<float> const weights(transforms ? any_grid(int_grid<4>{}) : any_grid(int_grid<3>{}), 0);
-    auto floats = llama_block(hidden, heads, intermediate, tokens);
+    auto floats = llama_block(hidden, heads, intermediate);
     matrix const x = matrix::Random(tokens, hidden), target = matrix::Random(tokens, hidden);
     if (transforms) {
         any_grid const int4(int_grid<4>{});

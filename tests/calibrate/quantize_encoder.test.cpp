@@ -70,7 +70,7 @@ std::vector<matrix> inputs_of(block const& b, matrix& x, index_t sequences) {
     matrix const attention = first ? b.attention_norm.forward(x) : x;
     matrix const context = nn::attention(b.query.forward(attention), b.key.forward(attention),
                                          b.value.forward(attention), b.heads, {.sequences = sequences},
-                                         b.attention_scale(), nn::attention_mask::bidirectional);
+                                         b.attention_form());
     x += b.output.forward(context);
     x = first ? x : b.attention_norm.forward(x);
     matrix const mlp = first ? b.mlp_norm.forward(x) : x;

@@ -23,7 +23,7 @@ DETENT_INLINE matrix backward(block const& b, matrix_view x, nn::token_rows rows
     DETENT_EXPECTS(b.norms == norm_placement::before && b.mask == nn::attention_mask::causal);
     matrix const attention_input = b.attention_input(x, executor); // (token, hidden)
     auto const p = b.project(attention_input, rows, executor);
-    matrix const context = nn::causal_attention(p.q, p.k, p.v, b.heads, rows, b.attention_scale(), executor);
+    matrix const context = nn::attention(p.q, p.k, p.v, b.heads, rows, b.attention_form(), executor);
     matrix const middle = x + b.output.forward(context, executor); // (token, hidden), between the two branches
     matrix const mlp_input = b.mlp_input(middle, executor);        // (token, hidden)
     matrix up = b.up.forward(mlp_input, executor);                 // (token, intermediate)
@@ -31,9 +31,9 @@ DETENT_INLINE matrix backward(block const& b, matrix_view x, nn::token_rows rows
     matrix from_mlp; // (token, hidden), the gradient with respect to mlp_input
     if (b.gate) {
         matrix gate = b.gate->forward(mlp_input, executor); // (token, intermediate)
-        seen(linear_role::down, nn::swiglu(gate, up, executor), g);
+        seen(linear_role::down, nn::gated({}, gate, up, executor), g);
         auto const back =
-            nn::swiglu_backward(std::move(gate), std::move(up), b.down.input_gradient(g, executor), executor);
+            nn::gated_backward({}, std::move(gate), std::move(up), b.down.input_gradient(g, executor), executor);
         seen(linear_role::up, mlp_input, back.up);
         seen(linear_role::gate, mlp_input, back.gate);
         from_mlp = b.up.input_gradient(back.up, executor) + b.gate->input_gradient(back.gate, executor);
@@ -46,11 +46,12 @@ DETENT_INLINE matrix backward(block const& b, matrix_view x, nn::token_rows rows
     g += b.mlp_norm.input_gradient(middle, from_mlp, executor); // now with respect to `middle`
 
     seen(linear_role::output, context, g);
-    auto back = nn::causal_attention_backward(p.q, p.k, p.v, b.output.input_gradient(g, executor), b.heads, rows,
-                                              b.attention_scale(), executor);
+    auto back = nn::attention_backward(p.q, p.k, p.v, b.output.input_gradient(g, executor), b.heads, rows,
+                                       b.attention_form(), executor);
     if (b.rope) {
-        b.rope->apply_transposed(back.q, rows, executor);
-        b.rope->apply_transposed(back.k, rows, executor);
+        nn::rotation const rotation = b.rope->at(rows.start, rows.length(back.q.rows()));
+        rotation.apply_transposed(back.q, b.heads.head_dim, rows, executor);
+        rotation.apply_transposed(back.k, b.heads.head_dim, rows, executor);
     }
     seen(linear_role::value, attention_input, back.v);
     seen(linear_role::key, attention_input, back.k);
