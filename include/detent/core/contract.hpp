@@ -5,8 +5,9 @@
 #include <cstdio>
 #include <cstdlib>
 
-/// Checks what the caller promised. A failed promise is a programming error: debug builds stop with the condition and
-/// its place, release builds (`NDEBUG`) check nothing. Errors in data throw `detent::error` instead.
+/// Checks what other parts of the library promised, and what callers promise of the positions of single elements.
+/// Debug builds stop with the condition and its place, release builds (`NDEBUG`) check nothing. Data, options and
+/// shapes that callers give raise `detent::error` instead, in all builds (`expect_valid`, `expect_option`).
 #if defined(NDEBUG) && !defined(DETENT_CHECKS)
 #define DETENT_EXPECTS(condition) static_cast<void>(0)
 #else

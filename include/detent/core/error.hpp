@@ -11,7 +11,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Wrong data from outside: a file, a tensor, a specification. The message starts with the thing it is about.
+/// What a caller gave is wrong: a file, a tensor, a specification, an option, a shape. The message starts with the
+/// thing it is about.
 class error : public std::runtime_error {
 public:
     error(std::string subject, std::string const& problem)
@@ -50,6 +51,21 @@ template <class Problem> [[noreturn]] void raise(Problem const& problem) {
     on_error()(problem);
     std::abort();
 #endif
+}
+
+/// Checks what a caller gave, once per call and in release builds too. @throws error unless it is `valid`.
+constexpr void expect_valid(bool valid, char const* subject, char const* problem) {
+    if (!valid) {
+        raise(error(subject, problem));
+    }
+}
+
+/// The same for an option. @throws error that says its `name` and value, and what it would have to be.
+template <class Value>
+constexpr void expect_option(bool valid, char const* subject, char const* name, Value value, char const* wanted) {
+    if (!valid) {
+        raise(error(subject, "its " + std::string(name) + " is " + std::to_string(value) + ", not " + wanted));
+    }
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -7,6 +7,7 @@
 #include <concepts>
 #include <exception>
 
+#include "detent/core/error.hpp"
 #include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/stopwatch.hpp"
@@ -57,14 +58,16 @@ struct serial {
 /// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
 class thread_team {
 public:
-    /// `count` threads; by default as many as OpenMP would use.
-    explicit thread_team(index_t count = omp_get_max_threads()) : count_(std::max<index_t>(count, 1)) {}
+    /// `count` threads; by default as many as OpenMP would use. @throws error when there is not one.
+    explicit thread_team(index_t count = omp_get_max_threads()) : count_(count) {
+        expect_option(count > 0, "thread_team", "number of threads", count, "positive");
+    }
 
     index_t workers() const { return count_; }
 
     void for_each(index_t n, function_ref<void(index_t)> f) const {
         std::exception_ptr failure;
-#pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
+#pragma omp parallel num_threads(static_cast <int>(std::clamp <index_t>(n, 1, count_)))
         {
             one_thread const guard{};
 #pragma omp for schedule(dynamic, 1)
@@ -93,11 +96,14 @@ private:
 class executor_ref {
 public:
     executor_ref() : executor_ref(shared_serial) {}
+    /// @throws error when it has no workers, as it would then run nothing.
     template <Executor E>
-        requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
-    executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
+    requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
+        executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
         : executor_(const_cast<void*>(static_cast<void const*>(&executor))), workers_(executor.workers()),
-          for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {}
+          for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {
+        expect_option(workers_ > 0, "executor", "number of workers", workers_, "positive");
+    }
 
     index_t workers() const { return workers_; }
     void for_each(index_t n, function_ref<void(index_t)> f) const { for_each_(executor_, n, f); }

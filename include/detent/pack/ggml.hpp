@@ -38,6 +38,7 @@ requires((Bits == 1 || Bits == 2 || Bits == 4 || Bits == 5 || Bits == 8) &&
 
     /// From the first code to the end of the last.
     static index_t bytes(extents shape) {
+        expect_shape(shape);
         if (shape.cols % block_codes != 0) {
             raise(error("a row of " + std::to_string(shape.cols) + " codes of " + std::to_string(Bits) + " bits",
                         "is not of whole ggml blocks, which have " + std::to_string(block_codes)));

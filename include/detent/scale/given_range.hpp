@@ -19,6 +19,8 @@ struct given_range {
 
     /// The scale of the tile that begins there. @throws error when there is none, or it is not positive and finite.
     template <Grid G> tile_scale fit(G const&, matrix_view, scale_format, tile_place place) const {
+        expect_valid(tile.rows > 0 && tile.cols > 0, "given scales", "are for tiles without weights");
+        expect_valid(scales.complete(), "given scales", "are not as many as the tiles they are for");
         index_t const row = place.row / tile.rows;
         index_t const col = place.col / tile.cols;
         if (row >= scales.tiles.rows || col >= scales.tiles.cols) {

@@ -29,7 +29,7 @@ template <Solver Inner = rtn> struct clipped {
     Inner inner = {};
     clip_learning learning = {};
 
-    /// Codes and scales for `w` (out, in). @throws error as `inner`, and when scales are given.
+    /// Codes and scales for `w` (out, in). @throws error as `inner` and `learn_clips`, and when no token was seen.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
         hessian const& h = known;
         expect_features(h.features(), w);
@@ -40,6 +40,7 @@ template <Solver Inner = rtn> struct clipped {
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
+            h.expect_seen();
             return solve_both(w, known, symmetric_floats(h.sum()), p, executor);
         }
     }
