@@ -165,9 +165,24 @@ TEST(clipped, can_share_a_factor_and_says_what_went_wrong_with_it) {
     problem_of const p{int_grid<2>{}, per_channel{}, minmax_range{}};
     clipped<gptq<>> const solver{.inner = {.activation_order = true}};
     EXPECT_EQ(solver.solve(w, factor(h, solver.factoring()), p).codes, solver.solve(w, h, p).codes);
-    solution const blind = solver.solve(w, hessian(64), p);
+    EXPECT_TRUE(failure_message([&] { solver.solve(w, hessian(64), p); }).starts_with("hessian: has seen no tokens"));
+    EXPECT_EQ(failure_message([&] { clipped<>{}.solve(w, hessian(64), p); }), "hessian: has seen no tokens");
+    solution const blind = clipped<gptq<>>{.inner = {.or_rtn = true}}.solve(w, hessian(64), p);
     EXPECT_EQ(blind.report.fallback, "no input was ever seen");
     EXPECT_EQ(blind.codes, rtn{}.solve(w, {}, p).codes);
+}
+
+TEST(clipped, options_are_checked) {
+    matrix const w = random_matrix(8, 32, 5);
+    hessian const h = hessian::of(correlated_inputs(100, 32, 1));
+    problem_of const p{int_grid<2>{}, per_channel{}, minmax_range{}};
+    auto const message = [&](clip_learning how) {
+        return failure_message([&] { clipped<>{.learning = how}.solve(w, h, p); });
+    };
+    EXPECT_EQ(message({.steps = -1}), "clipping: its number of steps is -1, not 0 or more");
+    EXPECT_EQ(message({.rate = 0}), "clipping: its learning rate is 0.000000, not positive");
+    EXPECT_EQ(message({.rate = -0.1}), "clipping: its learning rate is -0.100000, not positive");
+    EXPECT_EQ(message({.steps = 0}), "");
 }
 
 TEST(clipped, has_nothing_to_do_where_scales_are_given) {

@@ -79,6 +79,7 @@ private:
 template <class Scalar>
 solution gptq<Scalar>::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
     expect_features(h.features(), w); // before the work
+    problem::expect_weights(w);
     return solve(w, factor(h, factoring(), executor), p, executor);
 }
 

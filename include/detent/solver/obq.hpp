@@ -193,6 +193,7 @@ private:
 template <class Scalar>
 solution obq::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
     expect_features(h.features(), w); // before the work
+    problem::expect_weights(w);
     return solve<Scalar>(w, factor(h, factoring(), executor), p, executor);
 }
 
