@@ -56,10 +56,13 @@ template <Grid G> struct code_checker {
     }
     constexpr float operator()(float x) { return decoded(grid.encode(x)); }
 
-    /// Whether `x`, beyond the end `end`, becomes that with every zero point.
+    /// Whether `x`, beyond the end `end`, becomes that, with every zero point too where no such shift reaches `x`.
     constexpr bool clips(float x, float end) {
         bool right = (*this)(x) == end;
         if constexpr (AffineGrid<G>) {
+            if ((x < 0 ? -x : x) < 2 * (grid.highest() - grid.lowest())) {
+                return right;
+            }
             right = right && decoded(grid.encode(x, grid.lowest())) == end;
             right = right && decoded(grid.encode(x, grid.highest())) == end;
         }
