@@ -17,6 +17,9 @@ namespace detent::inline DETENT_ABI {
 /// smallest and the largest weight of a tile make the range that is clipped. Clips are learned for rounding to nearest;
 /// another solver can make up for errors in its own way, so it solves the problem without clips too, and each row of
 /// tiles gets the better answer.
+///
+/// Clips that are chosen in another way are a solver like this one: set the scales of `p.begin(w)`, then
+/// `solve_with(inner, w, known, with_scales(p, s), executor)`.
 template <Solver Inner = rtn> struct clipped {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "clips are those of the mapped matrix: write transformed<T, clipped<Inner>>");
