@@ -159,7 +159,7 @@ private:
 
     /// Calls `f(row, scratch)` for every row; the scratch has room for one.
     template <class Scalar, class F> void for_rows(basic_matrix<Scalar>& x, executor_ref executor, F const& f) const {
-        if (empty()) {
+        if (empty() || x.rows() == 0) {
             return;
         }
         for (step const& s : steps_) {

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
@@ -61,7 +60,7 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, inde
 
 DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_cache& cache,
                                       executor_ref executor) const {
-    DETENT_EXPECTS(!tokens.empty());
+    expect_valid(!tokens.empty(), "tokens", "are none");
     nn::token_rows const rows{.start = cache.size()};
     if (cache.size() + std::ssize(tokens) > cache.capacity()) {
         throw error("sequence of " + std::to_string(cache.size() + std::ssize(tokens)) + " tokens",

@@ -6,15 +6,15 @@
 #include <cstddef>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/kv_cache.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE void kv_layer::append(matrix_view keys, matrix_view values) {
-    DETENT_EXPECTS(size_ + keys.rows() <= capacity());
+    expect_valid(size_ + keys.rows() <= capacity(), "key-value cache", "has no room for so many tokens");
     keys_.middleRows(size_, keys.rows()) = keys;
     values_.middleRows(size_, values.rows()) = values;
     size_ += keys.rows();

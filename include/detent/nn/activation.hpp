@@ -6,8 +6,8 @@
 #include <concepts>
 #include <utility>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/tokens.hpp"
 
@@ -35,7 +35,7 @@ basic_matrix<scalar_of<X>> silu_backward(Eigen::MatrixBase<X> const& inputs, bas
                                          executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(shape_of(x) == shape_of(g));
+    expect_valid(shape_of(x) == shape_of(g), "gradient", "has another shape than the inputs");
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         for (index_t r = begin; r < end; ++r) {
             auto const row = x.row(r).array();
@@ -84,7 +84,7 @@ basic_matrix<scalar_of<X>> gelu_backward(Eigen::MatrixBase<X> const& inputs, bas
                                          executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(shape_of(x) == shape_of(g));
+    expect_valid(shape_of(x) == shape_of(g), "gradient", "has another shape than the inputs");
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         Scalar const peak = Scalar(0.39894228040143268); // 1 / sqrt(2 pi), the normal density at 0
         for (index_t r = begin; r < end; ++r) {
@@ -104,8 +104,7 @@ template <class Scalar> basic_matrix<Scalar> gelu_tanh(basic_matrix<Scalar> x, e
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         auto rows = x.middleRows(begin, end - begin).array();
         // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), which keeps its relative precision for negative u.
-        rows /= Scalar(1) +
-                (-gelu_tanh_slope<Scalar> * rows * (Scalar(1) + Scalar(0.044715) * rows.square())).exp();
+        rows /= Scalar(1) + (-gelu_tanh_slope<Scalar> * rows * (Scalar(1) + Scalar(0.044715) * rows.square())).exp();
     });
     return x;
 }
@@ -116,7 +115,7 @@ basic_matrix<scalar_of<X>> gelu_tanh_backward(Eigen::MatrixBase<X> const& inputs
                                               executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(shape_of(x) == shape_of(g));
+    expect_valid(shape_of(x) == shape_of(g), "gradient", "has another shape than the inputs");
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         Scalar const slope = gelu_tanh_slope<Scalar>, cube = Scalar(0.044715);
         for (index_t r = begin; r < end; ++r) {
@@ -146,7 +145,7 @@ basic_matrix<scalar_of<X>> relu_backward(Eigen::MatrixBase<X> const& inputs, bas
                                          executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(shape_of(x) == shape_of(g));
+    expect_valid(shape_of(x) == shape_of(g), "gradient", "has another shape than the inputs");
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         auto rows = g.middleRows(begin, end - begin).array();
         rows = (x.middleRows(begin, end - begin).array() > Scalar(0)).select(rows, Scalar(0));
@@ -193,7 +192,7 @@ basic_matrix<scalar_of<Up>> swiglu(basic_matrix<scalar_of<Up>> gate, Eigen::Matr
                                    executor_ref executor = {}) {
     using Scalar = scalar_of<Up>;
     basic_matrix_view<Scalar> const up(ups);
-    DETENT_EXPECTS(shape_of(gate) == shape_of(up));
+    expect_valid(shape_of(gate) == shape_of(up), "gate", "has another shape than up");
     executor.for_pieces(gate.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         auto rows = gate.middleRows(begin, end - begin).array();
         rows *= up.middleRows(begin, end - begin).array() / (Scalar(1) + (-rows).exp());
@@ -214,7 +213,8 @@ swiglu_gradients<scalar_of<G>> swiglu_backward(basic_matrix<scalar_of<G>> gate, 
                                                Eigen::MatrixBase<G> const& gradients, executor_ref executor = {}) {
     using Scalar = scalar_of<G>;
     basic_matrix_view<Scalar> const g(gradients);
-    DETENT_EXPECTS(shape_of(gate) == shape_of(g) && shape_of(up) == shape_of(g));
+    expect_valid(shape_of(gate) == shape_of(g) && shape_of(up) == shape_of(g), "gradient",
+                 "has another shape than gate and up");
     executor.for_pieces(g.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         basic_row<Scalar> s(g.cols()), slope(g.cols()); // sigmoid(gate); the derivative of silu
         for (index_t r = begin; r < end; ++r) {

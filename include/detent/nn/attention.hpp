@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/nn/tokens.hpp"
@@ -65,9 +65,12 @@ basic_matrix<scalar_of<Q>> attention(Eigen::MatrixBase<Q> const& queries, basic_
     index_t const hd = layout.head_dim;
     index_t const length = rows.length(q.rows());
     index_t const keys = rows.length(k.rows());
-    DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
-    DETENT_EXPECTS(layout.heads % layout.kv_heads == 0);
-    DETENT_EXPECTS(causal ? rows.start + length <= keys : keys > 0 || length == 0);
+    expect_valid(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v),
+                 "attention", "has queries, keys or values that do not fit the heads");
+    expect_valid(layout.kv_heads > 0 && layout.heads % layout.kv_heads == 0, "attention",
+                 "has query heads that do not share key and value heads evenly");
+    expect_valid(causal ? rows.start + length <= keys : keys > 0 || length == 0, "attention",
+                 "has too few keys for its queries");
     stopwatch::section const timed(executor.watch(), work_kind::attention);
 
     index_t const block = queries_per_block;
@@ -136,10 +139,12 @@ causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view
     basic_matrix_view<Scalar> const q(queries);
     index_t const hd = layout.head_dim;
     index_t const length = rows.length(q.rows());
+    expect_valid(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v),
+                 "attention", "has queries, keys or values that do not fit the heads");
+    expect_valid(layout.kv_heads > 0 && layout.heads % layout.kv_heads == 0 && shape_of(g) == shape_of(q), "attention",
+                 "has heads that do not share evenly, or a gradient of another shape");
+    expect_valid(rows.start == 0 && k.rows() == q.rows(), "attention", "goes back only through whole sequences");
     index_t const group = layout.heads / layout.kv_heads; // query heads that share a key and value head
-    DETENT_EXPECTS(q.cols() == layout.heads * hd && k.cols() == layout.kv_heads * hd && shape_of(k) == shape_of(v));
-    DETENT_EXPECTS(layout.heads % layout.kv_heads == 0 && shape_of(g) == shape_of(q));
-    DETENT_EXPECTS(rows.start == 0 && k.rows() == q.rows());
     stopwatch::section const timed(executor.watch(), work_kind::attention);
 
     attention_gradients<Scalar> result{basic_matrix<Scalar>(q.rows(), q.cols()),
@@ -154,11 +159,11 @@ causal_attention_backward(Eigen::MatrixBase<Q> const& queries, basic_matrix_view
         for (index_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             for (index_t first = 0; first < length; first += queries_per_block) {
                 index_t const n = std::min(queries_per_block, length - first);
-                index_t const seen = first + n;                                   // by the last query of the block
-                auto const q_head = q.block(top + first, head * hd, n, hd);       // (query, head_dim)
-                auto const g_head = g.block(top + first, head * hd, n, hd);       // (query, head_dim)
-                auto const k_head = k.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
-                auto const v_head = v.block(top, kv_head * hd, seen, hd);         // (key, head_dim)
+                index_t const seen = first + n;                             // by the last query of the block
+                auto const q_head = q.block(top + first, head * hd, n, hd); // (query, head_dim)
+                auto const g_head = g.block(top + first, head * hd, n, hd); // (query, head_dim)
+                auto const k_head = k.block(top, kv_head * hd, seen, hd);   // (key, head_dim)
+                auto const v_head = v.block(top, kv_head * hd, seen, hd);   // (key, head_dim)
                 masked_exponentials(q_head, k_head, scale, attention_mask::causal, first, p, sums);
                 p.array().colwise() /= sums.array();
 

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/token_sums.hpp"
 #include "detent/nn/tokens.hpp"
@@ -19,7 +19,7 @@ basic_matrix<scalar_of<X>> rms_norm(Eigen::MatrixBase<X> const& inputs, basic_ve
                                     scalar_of<X> eps, executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(weight.size() == x.cols());
+    expect_valid(weight.size() == x.cols(), "norm", "has not one weight for each feature");
     basic_matrix<Scalar> y(x.rows(), x.cols()); // (token, feature)
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         for (index_t t = begin; t < end; ++t) {
@@ -33,15 +33,16 @@ basic_matrix<scalar_of<X>> rms_norm(Eigen::MatrixBase<X> const& inputs, basic_ve
 /// The gradient of `rms_norm` with respect to its inputs; `g` is that with respect to its result, all are (token,
 /// feature). The gradient with respect to the weight is added to `weight_gradient`, if that is given.
 template <class X>
-basic_matrix<scalar_of<X>> rms_norm_backward(Eigen::MatrixBase<X> const& inputs,
-                                             basic_vector<scalar_of<X>> const& weight, scalar_of<X> eps,
-                                             basic_matrix_view<scalar_of<X>> g,
-                                             basic_vector<scalar_of<X>>* weight_gradient = nullptr,
-                                             executor_ref executor = {}) {
+basic_matrix<scalar_of<X>>
+rms_norm_backward(Eigen::MatrixBase<X> const& inputs, basic_vector<scalar_of<X>> const& weight, scalar_of<X> eps,
+                  basic_matrix_view<scalar_of<X>> g, basic_vector<scalar_of<X>>* weight_gradient = nullptr,
+                  executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(weight.size() == x.cols() && shape_of(g) == shape_of(x));
-    DETENT_EXPECTS(weight_gradient == nullptr || weight_gradient->size() == x.cols());
+    expect_valid(weight.size() == x.cols() && shape_of(g) == shape_of(x), "norm",
+                 "has weights or a gradient that do not fit the inputs");
+    expect_valid(weight_gradient == nullptr || weight_gradient->size() == x.cols(), "norm",
+                 "has a gradient of weights of another size");
     basic_matrix<Scalar> x_gradient(x.rows(), x.cols()); // (token, feature)
     basic_vector<Scalar> r(x.rows());                    // 1 / sqrt(mean(x^2) + eps) of each token
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
@@ -70,7 +71,8 @@ basic_matrix<scalar_of<X>> layer_norm(Eigen::MatrixBase<X> const& inputs, basic_
                                       executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(weight.size() == x.cols() && (bias.size() == x.cols() || bias.size() == 0));
+    expect_valid(weight.size() == x.cols() && (bias.size() == x.cols() || bias.size() == 0), "norm",
+                 "has weights or a bias that do not fit the inputs");
     basic_matrix<Scalar> y(x.rows(), x.cols()); // (token, feature)
     executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         for (index_t t = begin; t < end; ++t) {
@@ -90,17 +92,18 @@ basic_matrix<scalar_of<X>> layer_norm(Eigen::MatrixBase<X> const& inputs, basic_
 /// The gradient of `layer_norm` with respect to its inputs; `g` is that with respect to its result, all are (token,
 /// feature). The gradients with respect to weight and bias are added to those that are given.
 template <class X>
-basic_matrix<scalar_of<X>> layer_norm_backward(Eigen::MatrixBase<X> const& inputs,
-                                               basic_vector<scalar_of<X>> const& weight, scalar_of<X> eps,
-                                               basic_matrix_view<scalar_of<X>> g,
-                                               basic_vector<scalar_of<X>>* weight_gradient = nullptr,
-                                               basic_vector<scalar_of<X>>* bias_gradient = nullptr,
-                                               executor_ref executor = {}) {
+basic_matrix<scalar_of<X>>
+layer_norm_backward(Eigen::MatrixBase<X> const& inputs, basic_vector<scalar_of<X>> const& weight, scalar_of<X> eps,
+                    basic_matrix_view<scalar_of<X>> g, basic_vector<scalar_of<X>>* weight_gradient = nullptr,
+                    basic_vector<scalar_of<X>>* bias_gradient = nullptr, executor_ref executor = {}) {
     using Scalar = scalar_of<X>;
     basic_matrix_view<Scalar> const x(inputs);
-    DETENT_EXPECTS(weight.size() == x.cols() && shape_of(g) == shape_of(x));
-    DETENT_EXPECTS(weight_gradient == nullptr || weight_gradient->size() == x.cols());
-    DETENT_EXPECTS(bias_gradient == nullptr || bias_gradient->size() == x.cols());
+    expect_valid(weight.size() == x.cols() && shape_of(g) == shape_of(x), "norm",
+                 "has weights or a gradient that do not fit the inputs");
+    expect_valid(weight_gradient == nullptr || weight_gradient->size() == x.cols(), "norm",
+                 "has a gradient of weights of another size");
+    expect_valid(bias_gradient == nullptr || bias_gradient->size() == x.cols(), "norm",
+                 "has a gradient of its bias of another size");
     basic_matrix<Scalar> x_gradient(x.rows(), x.cols()); // (token, feature)
     basic_vector<Scalar> mean(x.rows());                 // of each token
     basic_vector<Scalar> r(x.rows());                    // 1 / sqrt(var(x) + eps) of each token

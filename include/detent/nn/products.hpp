@@ -7,6 +7,7 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/simd/product.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -52,7 +53,8 @@ using simd::products;
 /// How a matrix or vector that lies in memory is read: by rows, a transpose by columns.
 template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> const& x) {
     static_assert((X::Flags & Eigen::DirectAccessBit) != 0, "the numbers must lie in memory");
-    DETENT_EXPECTS(x.derived().innerStride() == 1 || x.size() == 0);
+    expect_valid(x.derived().innerStride() == 1 || x.size() == 0, "matrix",
+                 "has neither rows nor columns whose numbers are neighbours");
     index_t const outer = x.derived().outerStride();
     return X::IsRowMajor ? simd::strided<scalar_of<X>>{x.derived().data(), outer}
                          : simd::strided<scalar_of<X>>{x.derived().data(), 1, outer};
@@ -61,7 +63,8 @@ template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> cons
 /// C += A B, of which C (m, n) lies in rows; A (m, k) and B (k, n) may be transposes.
 template <class A, class B>
 void add_product(basic_matrix_ref<scalar_of<A>> c, Eigen::MatrixBase<A> const& a, Eigen::MatrixBase<B> const& b) {
-    DETENT_EXPECTS(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}));
+    expect_valid(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}), "product",
+                 "is of matrices that do not fit");
     products<scalar_of<A>>::add(a.rows(), b.cols(), a.cols(), 1, strided(a), strided(b), c.data(), c.outerStride());
 }
 

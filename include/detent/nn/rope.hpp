@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/tokens.hpp"
 
@@ -15,10 +15,9 @@ namespace detent::inline DETENT_ABI::nn {
 /// position * theta^(-2 i / head_dim). Pairs are (i, i + head_dim / 2), the order of Hugging Face checkpoints.
 class rope_table {
 public:
-    /// Sines and cosines for positions 0 .. max_positions - 1; `head_dim` is even.
+    /// Sines and cosines for positions 0 .. max_positions - 1. @throws error when `head_dim` is not positive and even.
     rope_table(index_t head_dim, double theta, index_t max_positions)
-        : cos_(max_positions, head_dim / 2), sin_(max_positions, head_dim / 2) {
-        DETENT_EXPECTS(head_dim > 0 && head_dim % 2 == 0);
+        : cos_(max_positions, half_of(head_dim)), sin_(max_positions, half_of(head_dim)) {
         for (index_t i = 0; i < head_dim / 2; ++i) {
             double const frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
             for (index_t position = 0; position < max_positions; ++position) {
@@ -43,12 +42,17 @@ public:
     }
 
 private:
+    static index_t half_of(index_t head_dim) {
+        expect_option(head_dim > 0 && head_dim % 2 == 0, "rope", "dimension of heads", head_dim, "positive and even");
+        return head_dim / 2;
+    }
+
     template <bool back, class Scalar>
     void rotate(basic_matrix_ref<Scalar> x, token_rows rows, executor_ref executor) const {
         index_t const length = rows.length(x.rows());
         index_t const half = cos_.cols();
-        DETENT_EXPECTS(x.cols() % head_dim() == 0);
-        DETENT_EXPECTS(rows.start >= 0 && rows.start + length <= max_positions());
+        expect_valid(x.cols() % head_dim() == 0, "rope", "has features that are not of whole heads");
+        expect_valid(rows.start >= 0 && rows.start + length <= max_positions(), "rope", "has no such positions");
         executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
             for (index_t t = begin; t < end; ++t) {
                 float const* c = cos_.row(rows.start + t % length).data();
