@@ -84,8 +84,8 @@ DETENT_INLINE matrix block::attention_context(matrix_view attention_input, nn::t
         return nn::attention(q, k, v, heads, rows, attention_scale(), mask, executor);
     }
     DETENT_EXPECTS(mask == nn::attention_mask::causal && rows.sequences == 1 && rows.start == cache->size());
-    cache->append(k, v);
-    return nn::attention(q, cache->keys(), cache->values(), heads, rows, attention_scale(), mask, executor);
+    cache->append(k, v, executor);
+    return cache->attend(q, {.scale = attention_scale(), .probability_bits = heads.probability_bits}, executor);
 }
 
 DETENT_INLINE void block::add_attention(matrix_ref x, matrix_view context, executor_ref executor) const {

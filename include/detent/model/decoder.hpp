@@ -42,6 +42,10 @@ struct decoder {
     /// `tokens`. Throws like `embed`.
     matrix forward(std::span<nn::token_id const> tokens, index_t sequences = 1, executor_ref executor = {}) const;
 
+    /// The hidden state after the last block, (token, hidden), of the `tokens` that continue the sequence in `cache`;
+    /// the cache then holds them too. Throws like `embed`, and where the cache has no room.
+    matrix hidden(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const;
+
     /// The logits, (1, vocabulary), after the last of the `tokens` that continue the sequence in `cache`; the cache
     /// then holds them too. Throws like `embed`, and where the cache has no room.
     matrix forward(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const;

@@ -58,8 +58,8 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, inde
     return logits(x, executor);
 }
 
-DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_cache& cache,
-                                      executor_ref executor) const {
+DETENT_INLINE matrix decoder::hidden(std::span<nn::token_id const> tokens, kv_cache& cache,
+                                     executor_ref executor) const {
     expect_valid(!tokens.empty(), "tokens", "are none");
     nn::token_rows const rows{.start = cache.size()};
     if (cache.size() + std::ssize(tokens) > cache.capacity()) {
@@ -70,7 +70,12 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_c
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         x = blocks[i].forward(std::move(x), rows, executor, &cache.layer(static_cast<index_t>(i)));
     }
-    return logits(x.bottomRows(1), executor);
+    return x;
+}
+
+DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_cache& cache,
+                                      executor_ref executor) const {
+    return logits(hidden(tokens, cache, executor).bottomRows(1), executor);
 }
 
 } // namespace detent::inline DETENT_ABI

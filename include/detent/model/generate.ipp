@@ -51,7 +51,8 @@ DETENT_INLINE nn::token_id sampler::operator()(matrix_view logits) {
 
 DETENT_INLINE std::vector<nn::token_id> generate(decoder const& model, std::span<nn::token_id const> prompt,
                                                  index_t max_tokens, sampling options,
-                                                 function_ref<bool(nn::token_id)> on_token, executor_ref executor) {
+                                                 function_ref<bool(nn::token_id)> on_token, executor_ref executor,
+                                                 kv_format const& cache_format) {
     expect_valid(!prompt.empty() && max_tokens >= 0, "prompt",
                  "is empty, or is to be followed by a negative number of tokens");
     std::vector<nn::token_id> generated;
@@ -60,7 +61,7 @@ DETENT_INLINE std::vector<nn::token_id> generate(decoder const& model, std::span
     }
     // The last token is answered, not read, so it needs no room.
     kv_cache cache(model.configuration,
-                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions));
+                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions), cache_format);
     sampler next(options);
     matrix logits = model.forward(prompt, cache, executor); // (1, vocabulary)
     for (;;) {
