@@ -2,6 +2,10 @@
 
 #pragma once
 
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "detent rounds by IEEE 754: after -ffast-math or -Ofast also give -fno-unsafe-math-optimizations"
+#endif
+
 /// An inline namespace chosen from the compile flags, so that two translation units built for different instruction
 /// sets never share an inline function: without it the linker keeps one of the two, and an AVX-512 body may end up
 /// in a program that runs on an older processor.

@@ -114,7 +114,7 @@ struct quantization {
 /// The solution as packed bytes.
 template <std::same_as<solution> S> packed_matrix pack(S const& s) {
     DETENT_EXPECTS(s.tile_of.empty());
-    int const bits = std::bit_width(s.table.size()) - 1;
+    int const bits = static_cast<int>(std::bit_width(s.table.size())) - 1;
     return {.bits = bits,
             .extent = s.shape,
             .tile = s.tile,
