@@ -5,6 +5,7 @@
 #include <span>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/matrix/kv_store.hpp"
 #include "detent/model/decoder.hpp"

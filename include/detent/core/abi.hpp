@@ -4,6 +4,10 @@
 
 #include "detent/core/version.hpp"
 
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "detent rounds by IEEE 754: after -ffast-math or -Ofast also give -fno-unsafe-math-optimizations"
+#endif
+
 // All of detent lives in an inline namespace whose name contains every compile flag that changes the body of a
 // function, so that translation units with other flags never share one: a linker keeps one body for each name, and an
 // AVX-512 body would end up in a program that runs on an older processor. tools/check_rooms.py finds flags that

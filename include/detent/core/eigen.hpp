@@ -14,6 +14,7 @@
 #include <Eigen/Cholesky>
 #endif
 
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "detent needs Eigen 3.4 or newer");
@@ -108,7 +109,7 @@ template <class Scalar> basic_matrix<Scalar> zero_matrix(index_t rows, index_t c
 template <class Scalar> bool all_finite(Scalar const* x, index_t n) {
     int others = 0; // counted without a branch, so that compilers use vector instructions
     for (index_t i = 0; i < n; ++i) {
-        others |= std::isfinite(x[i]) ? 0 : 1;
+        others |= is_finite(x[i]) ? 0 : 1;
     }
     return others == 0;
 }

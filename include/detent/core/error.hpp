@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -32,11 +33,14 @@ public:
 };
 
 #if !defined(__cpp_exceptions)
-/// Takes what would be thrown in a program that is compiled without exceptions. It must not return.
+/// Takes what would be thrown in a program that is compiled without exceptions, with its message in `what()`; the object
+/// is an `error` or `cancelled`. It is called on the thread that met the error, which may be one of an executor, and
+/// does not return: it ends the program. The program aborts if it does return.
 using error_handler = void (*)(std::exception const&);
 
-/// The error handler of a program without exceptions, for the program to set before it calls anything else; by
-/// default it prints the message and aborts. Setting it while other threads work is a race.
+/// The error handler of a program without exceptions, for the program to set before it calls anything else, as in
+/// `on_error() = [](std::exception const& e) { ... }`. The one that is there prints the message, whereupon the program
+/// aborts. Setting it while other threads work is a race.
 inline error_handler& on_error() noexcept {
     static error_handler handler = [](std::exception const& e) { std::fprintf(stderr, "detent: %s\n", e.what()); };
     return handler;

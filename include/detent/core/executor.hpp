@@ -55,6 +55,40 @@ struct serial {
 };
 
 #if defined(_OPENMP)
+/// Keeps the first exception of calls on several threads; without exceptions there is none to keep.
+class first_failure {
+public:
+    /// Calls `f`, and keeps what it throws.
+    template <class F> void guard(F const& f) {
+#if defined(__cpp_exceptions)
+        try {
+            f();
+        } catch (...) {
+#pragma omp critical(detent_threads_failure)
+            if (!failure_) {
+                failure_ = std::current_exception();
+            }
+        }
+#else
+        f();
+#endif
+    }
+
+    /// Throws what was kept, once all threads are done.
+    void rethrow() const {
+#if defined(__cpp_exceptions)
+        if (failure_) {
+            std::rethrow_exception(failure_);
+        }
+#endif
+    }
+
+#if defined(__cpp_exceptions)
+private:
+    std::exception_ptr failure_;
+#endif
+};
+
 /// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
 class thread_team {
 public:
@@ -66,25 +100,16 @@ public:
     index_t workers() const { return count_; }
 
     void for_each(index_t n, function_ref<void(index_t)> f) const {
-        std::exception_ptr failure;
-#pragma omp parallel num_threads(static_cast <int>(std::clamp <index_t>(n, 1, count_)))
+        first_failure failure;
+#pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
         {
             one_thread const guard{};
 #pragma omp for schedule(dynamic, 1)
             for (index_t i = 0; i < n; ++i) {
-                try {
-                    f(i);
-                } catch (...) {
-#pragma omp critical(detent_threads_failure)
-                    if (!failure) {
-                        failure = std::current_exception();
-                    }
-                }
+                failure.guard([&] { f(i); });
             }
         }
-        if (failure) {
-            std::rethrow_exception(failure);
-        }
+        failure.rethrow();
     }
 
 private:

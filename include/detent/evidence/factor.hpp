@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "detent/core/finite.hpp"
 #include "detent/evidence/hessian.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/triangular.hpp"
@@ -105,7 +106,7 @@ template <class Scalar = double>
 basic_vector<Scalar> finite_diagonal(std::type_identity_t<basic_hessian<Scalar>> const& h) {
     basic_vector<Scalar> diagonal = h.diagonal();
     for (index_t j = 0; j < diagonal.size(); ++j) {
-        if (!std::isfinite(diagonal(j))) {
+        if (!is_finite(diagonal(j))) {
             raise(error("hessian", "input " + std::to_string(j) + " was not finite"));
         }
     }

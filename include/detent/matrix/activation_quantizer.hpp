@@ -15,6 +15,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/matrix/quantized_activations.hpp"
 #include "detent/scale/any_grid.hpp"
@@ -89,7 +90,7 @@ public:
 private:
     void check() const {
         for (tile_scale const s : how_.fixed) {
-            if (!(s.scale > 0) || !std::isfinite(s.scale) || !std::isfinite(s.zero)) {
+            if (!(s.scale > 0) || !is_finite(s.scale) || !is_finite(s.zero)) {
                 raise(error("activations", "cannot be quantized with a scale of " + std::to_string(s.scale)));
             }
             if (s.zero != 0 && !grid_.has_zero()) {

@@ -14,6 +14,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/simd/hadamard.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -129,7 +130,7 @@ private:
         }
         for (index_t k = 0; k < features; ++k) {
             float const f = d.factors[static_cast<std::size_t>(k)];
-            if (!std::isfinite(f) || !std::isfinite(1 / f)) {
+            if (!is_finite(f) || !is_finite(1 / f)) {
                 raise(error("input map", "the factor of input " + std::to_string(k) + " is " + std::to_string(f)));
             }
         }

@@ -137,7 +137,7 @@ struct quantization {
 template <std::same_as<solution> S> packed_matrix pack(S const& s) {
     expect_complete(s, s.shape);
     expect_valid(s.tile_of.empty(), "solution", "is for some of the columns of a matrix");
-    int const bits = std::bit_width(s.table.size()) - 1;
+    int const bits = static_cast<int>(std::bit_width(s.table.size())) - 1;
     return {.bits = bits,
             .extent = s.shape,
             .tile = s.tile,

@@ -12,6 +12,7 @@
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 
@@ -99,7 +100,7 @@ public:
     bool all_finite() const {
         for (index_t k = 0; k < count(); ++k) {
             for (index_t row = 0; row < rows_; ++row) {
-                if (!std::isfinite(at(k, row))) {
+                if (!is_finite(at(k, row))) {
                     return false;
                 }
             }

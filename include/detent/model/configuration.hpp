@@ -11,6 +11,7 @@
 
 #include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
 

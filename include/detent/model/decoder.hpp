@@ -13,6 +13,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/kv_cache.hpp"

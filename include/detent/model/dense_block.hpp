@@ -16,6 +16,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"

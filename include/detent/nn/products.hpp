@@ -21,7 +21,8 @@ public:
     static void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
                     index_t c_stride, simd::part = simd::part::all) {
         using rows = Eigen::Map<basic_matrix<T> const, 0, Eigen::OuterStride<>>;
-        using cols = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> const, 0, Eigen::OuterStride<>>;
+        using columns = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
+        using cols = Eigen::Map<columns const, 0, Eigen::OuterStride<>>;
         auto const with = [](simd::strided<T> s, index_t height, index_t width, auto const& f) {
             if (s.col_stride == 1) {
                 f(rows(s.data, height, width, Eigen::OuterStride<>(s.row_stride)));

@@ -9,6 +9,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/matrix/input_rounding.hpp"
 #include "detent/matrix/solution.hpp"

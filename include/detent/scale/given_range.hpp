@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/scale/range.hpp"
 #include "detent/scale/scale_store.hpp"
 
@@ -28,7 +29,7 @@ struct given_range {
                                             std::to_string(place.col)));
         }
         tile_scale const s = scales.at(row, col);
-        if (!(s.scale > 0) || !std::isfinite(s.scale)) {
+        if (!(s.scale > 0) || !is_finite(s.scale)) {
             raise(error("given scales", "that of the tile at row " + std::to_string(place.row) + ", column " +
                                             std::to_string(place.col) + " is " + std::to_string(s.scale)));
         }

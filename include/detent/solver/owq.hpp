@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/evidence/factor.hpp"
 #include "detent/nn/products.hpp"
@@ -193,7 +194,7 @@ void put_weak(solution& whole, std::vector<std::int32_t> at, basic_matrix<Scalar
             whole.code_at(row, col) = static_cast<code>(zero);
             auto const value = static_cast<float>(values(row, k));
             whole.weak.set(k, row, value);
-            if (!std::isfinite(whole.weak.at(k, row))) {
+            if (!is_finite(whole.weak.at(k, row))) {
                 raise(error("weak columns", "the weight " + std::to_string(value) + " of row " + std::to_string(row) +
                                                 " is too large for their format"));
             }

@@ -16,6 +16,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/solution.hpp"
@@ -84,7 +85,7 @@ public:
                 continue;
             }
             for (index_t c = 0; c < w.cols(); ++c) {
-                if (!std::isfinite(w(r, c))) {
+                if (!is_finite(w(r, c))) {
                     raise(error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
                                                " is not finite"));
                 }
