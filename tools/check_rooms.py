@@ -54,7 +54,18 @@ ONLY_IN = [
                 r"\bomp_\w+\(|<omp\.h>", {"core"}),
 ]
 
+# The name of the inline namespace contains every macro that headers test, but for those that change no function which
+# two units of a program may have under one name.
+ABI = "core/abi.hpp"
+SAME_IN_A_PROGRAM = {
+    "DETENT_COMPILED",  # says only where functions are, the library's or the unit's
+    "__linux__", "__unix__", "_WIN32", "__APPLE__", "__x86_64__", "__aarch64__",  # one of each in a program
+    "__GNUC__", "__clang__", "XSIMD_VERSION_MAJOR", "EIGEN_VERSION_AT_LEAST",  # ways around what those do not have
+}
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:el)?if(?:n?def)?\b((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
+MACRO = re.compile(r"\b[A-Z_][A-Za-z0-9_]*\b")
 COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 SPDX = "SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception"
 
@@ -135,6 +146,14 @@ class Checker:
         if target == EIGEN_DOOR and room in NO_EIGEN:
             self.report(path, number, f"no Eigen in {room}")
 
+    def check_flags(self, path, text, in_name):
+        """Flags that headers test are in the name of their namespace. A macro of the header's own stands for others."""
+        own = set(re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", text, re.MULTILINE))
+        for condition in CONDITION.finditer(text):
+            line = text.count("\n", 0, condition.start()) + 1
+            for macro in sorted(set(MACRO.findall(condition[1])) - in_name - own - SAME_IN_A_PROGRAM):
+                self.report(path, line, f"{macro} changes functions, so it belongs into the name in {ABI}")
+
     def way_to_eigen(self, header, seen):
         """The headers through which this one includes Eigen, or None."""
         if header == EIGEN_DOOR:
@@ -156,12 +175,15 @@ class Checker:
                                     f"no Eigen in {room}, but it comes through {' > '.join(way)}")
 
     def check(self):
+        abi = self.include / "detent" / ABI
+        in_name = set(MACRO.findall("\n".join(code_lines(abi.read_text(encoding="utf-8"))))) if abi.exists() else set()
         for path in sorted(self.include.rglob("*.[hi]pp")):
             text = path.read_text(encoding="utf-8")
             lines = code_lines(text)
             self.check_spdx(path, text)
             self.check_include_style(path, lines)
             self.check_header(path, text, lines)
+            self.check_flags(path, "\n".join(lines), in_name)
         self.check_way_to_eigen()
         # The consumers stand for other projects, which include as they like.
         for folder in ("tests", "benchmarks", "examples", "src", "tools", "cmake"):

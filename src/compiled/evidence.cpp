@@ -11,7 +11,7 @@
 // Each line has its `extern template` in the header.
 namespace detent::inline DETENT_ABI {
 
-template hessian_factor factor<double>(hessian const&, double, std::vector<std::int32_t>, executor_ref);
+template hessian_factor factor<double>(hessian const&, factor_options, std::vector<std::int32_t>, executor_ref);
 template hessian_factor factor<double>(hessian const&, factor_options, executor_ref);
 template basic_matrix<double> damped_hessian<double>(hessian_factor const&, executor_ref);
 template class basic_hessian<double>;

@@ -40,7 +40,7 @@ template basic_vector<double> sensitivities<double>(matrix_view, hessian const&,
 template basic_matrix<double> compensated<double>(basic_matrix<double>, basic_matrix<double> const&,
                                                   basic_matrix<double> const&, executor_ref);
 template weak_split split_weak<double>(basic_vector<double> const&, basic_vector<double> const&, index_t, bool);
-template hessian_factor factor_with_weak_last<double>(hessian const&, weak_split const&, double, executor_ref);
+template hessian_factor factor_with_weak_last<double>(hessian const&, weak_split const&, factor_options, executor_ref);
 template hessian_factor without_weak<double>(hessian_factor const&, weak_split const&);
 template basic_matrix<double> rounding_errors<double>(matrix const&, solution const&, std::vector<std::int32_t> const&);
 template solution join_weak<double>(solution const&, index_t, weak_split const&, basic_matrix<double> const&,

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/executor.hpp"
+#include "io/failure_message.hpp"
 
 namespace {
 
@@ -94,6 +95,19 @@ TEST(executor_ref, takes_any_executor) {
     EXPECT_EQ(sum_of_pieces(executor, 64), sum_of_pieces({}, 64));
 }
 
+struct pool_without_threads {
+    static detent::index_t workers() { return 0; }
+    static void for_each(detent::index_t n, detent::function_ref<void(detent::index_t)> f) {
+        detent::serial::for_each(n, f);
+    }
+};
+
+TEST(executor_ref, needs_a_worker) {
+    pool_without_threads pool;
+    EXPECT_EQ(failure_message([&] { detent::executor_ref const unused(pool); }),
+              "executor: its number of workers is 0, not positive");
+}
+
 TEST(executor_ref, pieces_cover_the_range_and_do_not_overlap) {
     for (index_t const n : {0, 1, 9, 10, 11, 20}) {
         std::vector<std::pair<index_t, index_t>> pieces;
@@ -119,7 +133,11 @@ TEST(threads, run_each_once) {
     }
 }
 
-TEST(threads, are_never_fewer_than_one) { EXPECT_EQ(detent::thread_team(-1).workers(), 1); }
+TEST(threads, are_not_fewer_than_one) {
+    EXPECT_EQ(failure_message([] { detent::thread_team(0); }), "thread_team: its number of threads is 0, not positive");
+    EXPECT_EQ(failure_message([] { detent::thread_team(-1); }),
+              "thread_team: its number of threads is -1, not positive");
+}
 
 TEST(threads, pass_an_exception_to_the_caller) {
     detent::thread_team const pool(4);

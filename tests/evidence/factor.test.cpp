@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <cstdint>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -98,10 +101,33 @@ TEST(factor, threads_do_not_change_a_bit) {
 #endif
 
 TEST(factor, gives_up_where_no_damping_can_suffice) {
+    basic_matrix<double> indefinite = basic_matrix<double>::Constant(5, 5, 1e6);
+    indefinite.diagonal().setOnes();
+    hessian const h(indefinite, 2);
+    hessian_factor const f = factor(h, {.or_rtn = true});
+    EXPECT_EQ(f.r.size(), 0);
+    EXPECT_EQ(f.failure, "the Hessian could not be factored");
+    EXPECT_TRUE(failure_message([&] { factor(h); }).starts_with("hessian: could not be factored"));
+}
+
+TEST(factor, needs_inputs_damping_and_an_order) {
     hessian const h = hessian::of(correlated_inputs(100, 5, 1));
-    for (double const damping : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-        EXPECT_EQ(factor(h, {damping, false}).r.size(), 0);
+    auto const message = [&](double damping) { return failure_message([&] { factor(h, {damping, false}); }); };
+    EXPECT_EQ(message(-5), "hessian: its damping is -5.000000, not finite and 0 or more");
+    EXPECT_NE(message(std::numeric_limits<double>::infinity()), "");
+    EXPECT_NE(message(std::numeric_limits<double>::quiet_NaN()), "");
+    EXPECT_EQ(message(0), "");
+    EXPECT_TRUE(failure_message([] { factor(hessian(5)); }).starts_with("hessian: has seen no tokens"));
+    EXPECT_EQ(factor(hessian(5), {.or_rtn = true}).failure, "no input was ever seen");
+    std::string const no_order = "hessian: is to be factored in an order that does not name each input once";
+    for (std::vector<std::int32_t> const& order : {std::vector<std::int32_t>{0, 1, 2, 3},
+                                                   {0, 1, 2, 3, 3},
+                                                   {0, 1, 2, 3, 5},
+                                                   {0, 1, 2, -1, 4},
+                                                   {0, 1, 2, 3, 4, 4}}) {
+        EXPECT_EQ(failure_message([&] { factor(h, {}, order); }), no_order);
     }
+    EXPECT_EQ(failure_message([&] { factor(h, {}, {4, 2, 0, 1, 3}); }), "");
 }
 
 TEST(factor, an_input_that_was_not_finite_is_named) {

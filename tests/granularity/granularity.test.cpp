@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/granularity/granularity.hpp"
+#include "io/failure_message.hpp"
 
 namespace {
 
@@ -12,9 +13,8 @@ using namespace detent;
 
 struct no_tile : std::monostate {}; // regular, but nothing else
 static_assert(Granularity<per_tensor> && Granularity<per_channel> && Granularity<per_token> &&
-              Granularity<per_group<128>> &&
-              Granularity<per_group<>> && Granularity<per_block<2, 3>> && Granularity<per_block<>> &&
-              Granularity<per_tile>);
+              Granularity<per_group<128>> && Granularity<per_group<>> && Granularity<per_block<2, 3>> &&
+              Granularity<per_block<>> && Granularity<per_tile>);
 static_assert(!Granularity<no_tile> && !Granularity<int>);
 
 TEST(granularity, tile_shapes) {
@@ -38,6 +38,18 @@ TEST(granularity, a_tile_is_no_larger_than_the_matrix) {
     EXPECT_EQ((per_block<32, 4>::tile(shape)), (extents{5, 4}));
     EXPECT_EQ((per_block<>{32, 32}.tile(shape)), shape);
     EXPECT_EQ((per_tile{32, 4}.tile(shape)), (extents{5, 4}));
+}
+
+TEST(granularity, tiles_have_weights) {
+    auto const message = [](auto const& granularity) {
+        return failure_message([&] { static_cast<void>(granularity.tile({5, 7})); });
+    };
+    EXPECT_EQ(message(per_group<>{0}), "per_group: its width is 0, not positive");
+    EXPECT_EQ(message(per_group<>{-5}), "per_group: its width is -5, not positive");
+    EXPECT_EQ(message(per_block<>{0, 3}), "per_block: its number of rows is 0, not positive");
+    EXPECT_EQ(message(per_block<>{3, -1}), "per_block: its number of columns is -1, not positive");
+    EXPECT_EQ(message(per_tile{-1, 3}), "per_tile: its number of rows is -1, not 0 or more");
+    EXPECT_EQ(message(per_tile{1, -3}), "per_tile: its number of columns is -3, not 0 or more");
 }
 
 TEST(granularity, a_type_tells_the_columns_of_its_tiles) {

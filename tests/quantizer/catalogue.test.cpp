@@ -369,6 +369,25 @@ TEST(catalogue, every_grid_is_there) {
     }
 }
 
+TEST(catalogue, layers_that_no_token_reached_are_an_error_unless_they_may_be_rounded) {
+    matrix const w = random_matrix(6, 32, 1);
+    for (char const* const text : {"int4:g16:gptq", "int4:g16:obq:zeros", "int4:owq=2", "int4:owq@5:rtn", "int4:clip",
+                                   "int4:gptq:hadamard=16:a=int8", "fp4:search"}) {
+        hessian const unseen(32);
+        EXPECT_TRUE(
+            contains(failure_message([&] { quantize(w, unseen, spec::parse(text)); }), "hessian: has seen no tokens"))
+            << text;
+        quantization const q = quantize(w, unseen, spec::parse(std::string(text) + ":or-rtn"));
+        EXPECT_EQ(q.report.fallback, "no input was ever seen") << text;
+        EXPECT_TRUE(q.weights.weak.empty());
+        EXPECT_LT((dequantize(q.weights) - w).norm(), 0.2F * w.norm()) << text;
+    }
+    spec by_hand = spec::parse("int4:gptq");
+    by_hand.gptq_options.damping = -5;
+    EXPECT_EQ(failure_message([&] { quantize(w, hessian::of(correlated_inputs(50, 32, 1)), by_hand); }),
+              "hessian: its damping is -5.000000, not finite and 0 or more");
+}
+
 TEST(catalogue, what_is_impossible_is_named_before_any_work) {
     struct {
         char const* text;

@@ -280,11 +280,13 @@ TEST(parse_spec, searches) {
 TEST(parse_spec, blocks_can_be_learned) {
     EXPECT_FALSE(spec::parse("int4:gptq").learning);
     spec const s = spec::parse("int4:g64:a=int4:let:lwc:aug:epochs=40:alpha=0.75:gptq");
-    EXPECT_EQ(s.learning, (learning_options{.clip = true, .transform = true, .auxiliary = true, .epochs = 40, .alpha = 0.75}));
+    EXPECT_EQ(s.learning,
+              (learning_options{.clip = true, .transform = true, .auxiliary = true, .epochs = 40, .alpha = 0.75}));
     EXPECT_EQ(s.solver, spec::solver_kind::gptq);
     EXPECT_EQ(spec::parse("int3:lwc").learning, (learning_options{.clip = true}));
     EXPECT_FALSE(spec::parse("int3:let").learning.clip);
-    EXPECT_EQ(spec::parse("int4:let=down:lwc").learning, (learning_options{.clip = true, .transform = true, .hidden = true}));
+    EXPECT_EQ(spec::parse("int4:let=down:lwc").learning,
+              (learning_options{.clip = true, .transform = true, .hidden = true}));
     EXPECT_EQ(spec::parse("int4:let:p=8").learning, (learning_options{.transform = true, .probability_bits = 8}));
     EXPECT_EQ(spec::parse("int4:omniquant").learning, (learning_options{.published = true}));
     EXPECT_EQ(spec::parse("int4:omniquant:epochs=5:gptq").learning, (learning_options{.published = true, .epochs = 5}));
@@ -327,7 +329,11 @@ TEST(parse_spec, what_it_does_not_understand_is_named) {
         {"g128:gptq", "names no grid"},
         {"int4:act", "act needs gptq or its kin"},
         {"int4:obq:static", "static needs gptq or its kin"},
+        {"int4:damp=-5:gptq", "not a damping between 0 and 100: 'damp=-5'"},
         {"int4:damp=0.1:rtn", "damp needs a solver other than rtn"},
+        {"int4:damp=0.1", "damp needs a solver other than rtn"},
+        {"int4:rtn:owq=2:damp=0.1", "damp needs a solver other than rtn"},
+        {"int4:or-rtn", "or-rtn needs a solver other than rtn, owq, clip or a search"},
         {"int4:gptq:damp=0.1:damp=0.2", "names a second damping, 'damp=0.2'"},
         {"int4:gptaq:strength=1.5", "not a strength between 0 and 1: 'strength=1.5'"},
         {"int4:gptaq:strength=1:strength=1", "names a second strength, 'strength=1'"},

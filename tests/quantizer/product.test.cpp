@@ -10,11 +10,13 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/quantized_linear.hpp"
+#include "detent/quantizer/stored_matrix.hpp"
 #include "detent/quantizer/typed_product.hpp"
 #include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "detent/solver/problem.hpp"
 #include "detent/solver/rtn.hpp"
+#include "io/failure_message.hpp"
 #include "matrix/random_activations.hpp"
 #include "matrix/random_map.hpp"
 #include "matrix/random_solution.hpp"
@@ -84,6 +86,78 @@ TEST(product, weak_columns_follow_the_order) {
             expect_product(w * batch, dense, batch);
         }
     }
+}
+
+TEST(product, shapes_that_do_not_fit_are_named) {
+    auto const w = random_weights(false); // (21, 70)
+    std::string const features = "inputs: have 69 features, the weights have 70 columns";
+    Eigen::VectorXf const short_x = random_matrix(69, 1, 3);
+    Eigen::MatrixXf const columns = random_matrix(69, 4, 3);
+    EXPECT_EQ(failure_message([&] { static_cast<void>(w * short_x); }), features);
+    EXPECT_EQ(failure_message([&] { static_cast<void>(w.packed() * columns); }), features);
+    matrix const x = random_matrix(4, 70, 3);
+    matrix const narrow = random_matrix(4, 69, 3);
+    auto const complains = [&](matrix const& inputs, extents shape) {
+        matrix y(shape.rows, shape.cols);
+        std::string const typed = failure_message([&] { multiply(w, inputs, y); });
+        EXPECT_EQ(failure_message([&] { multiply(w.packed(), inputs, y); }), typed);
+        EXPECT_EQ(failure_message([&] { multiply(w, inputs, y, {}, input_format::int8); }), typed);
+        activation_quantizer const int8(any_grid(int_grid<8, zero::none>{}));
+        EXPECT_EQ(failure_message([&] { multiply(w, int8, inputs, y); }), typed);
+        EXPECT_EQ(failure_message([&] { multiply(w, int8.quantize(inputs), y); }), typed);
+        EXPECT_EQ(
+            failure_message([&] { multiply(stored_matrix(dequantize(w.packed()), float_format::f16), inputs, y); }),
+            typed);
+        matrix back = inputs;
+        EXPECT_EQ(failure_message([&] { multiply_transposed(w, y, back); }), typed);
+        return typed;
+    };
+    EXPECT_EQ(complains(narrow, {4, 21}), features);
+    EXPECT_EQ(complains(x, {4, 20}), "outputs: are 4 x 20, not 4 x 21");
+    EXPECT_EQ(complains(x, {3, 21}), "outputs: are 3 x 21, not 4 x 21");
+    EXPECT_EQ(complains(x, {4, 21}), "");
+    EXPECT_EQ(complains(matrix(0, 70), {0, 21}), "") << "no tokens are fine";
+}
+
+TEST(product, of_nothing_is_zero) {
+    packed_matrix const nothing;
+    EXPECT_EQ((nothing * Eigen::VectorXf()).size(), 0);
+    packed_matrix without_inputs;
+    without_inputs.extent = {3, 0};
+    EXPECT_TRUE((without_inputs * Eigen::VectorXf()).isZero());
+}
+
+TEST(product, matrices_that_are_not_whole_are_named) {
+    matrix const x = random_matrix(4, 70, 3);
+    auto const message = [&](auto const& harm) {
+        packed_matrix w = random_weights(false, 2).packed();
+        harm(w);
+        matrix y(4, w.shape().rows);
+        return failure_message([&] { multiply(w, x, y); });
+    };
+    EXPECT_EQ(message([](packed_matrix&) {}), "");
+    EXPECT_EQ(message([](packed_matrix& w) { w.bits = 9; }), "packed matrix: has not 2^bits numbers");
+    EXPECT_EQ(message([](packed_matrix& w) { w.table.pop_back(); }), "packed matrix: has not 2^bits numbers");
+    EXPECT_EQ(message([](packed_matrix& w) { w.tile.cols = 0; }), "packed matrix: has not one scale for each tile");
+    EXPECT_EQ(message([](packed_matrix& w) { w.scales.scales.pop_back(); }),
+              "packed matrix: has not one scale for each tile");
+    EXPECT_EQ(message([](packed_matrix& w) { w.extent.rows = 22; }), "packed matrix: has not one scale for each tile");
+    EXPECT_EQ(message([](packed_matrix& w) { w.codes = buffer(100); }), "packed matrix: has too few codes");
+    EXPECT_EQ(message([](packed_matrix& w) {
+                  w.weak = weak_columns({3, 70}, 21, float_format::f16);
+              }),
+              "packed matrix: has weak columns of another shape");
+    EXPECT_EQ(message([](packed_matrix& w) { w.map = input_map(permutation{test::random_order(60, 2)}, 60); }),
+              "input map: is not for 70 inputs");
+    activation_quantizer const int8(any_grid(int_grid<8, zero::none>{}));
+    quantized_activations q = int8.quantize(x);
+    matrix y(4, 21);
+    q.scales.pop_back();
+    EXPECT_EQ(failure_message([&] { multiply(random_weights(false), q, y); }),
+              "activations: have not one scale for each group");
+    q.codes.pop_back();
+    EXPECT_EQ(failure_message([&] { multiply(random_weights(false), q, y); }),
+              "activations: have not one code for each number");
 }
 
 TEST(multiply_transposed, is_the_product_with_the_dequantized_weights) {

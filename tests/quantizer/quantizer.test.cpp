@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -16,6 +18,7 @@
 #include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/quantizer.hpp"
 #include "detent/scale/mse.hpp"
+#include "detent/scale/truncated.hpp"
 #include "detent/solver/clipped.hpp"
 #include "detent/solver/gptq.hpp"
 #include "detent/solver/obq.hpp"
@@ -77,6 +80,85 @@ TEST(quantizer, takes_a_users_grid_and_solver) {
     auto const constant = quantizer<int_grid<4>, per_tensor, constant_solver>{}(w);
     float const expected = constant.at(0, 0);
     EXPECT_EQ(dequantize(constant.packed()), matrix::Constant(10, 40, expected));
+}
+
+/// Finds the nearest number by distances in float: far away they are all equal, and 0 comes first.
+struct nearest_from_zero {
+    static constexpr int bits = 2;
+    static constexpr std::array<float, 4> values{0, -1, 1, 2};
+    float unit = 1;
+
+    constexpr float lowest() const { return -unit; }
+    constexpr float highest() const { return 2 * unit; }
+    float decode(code c) const { return values[c] * unit; }
+    code encode(float x) const {
+        std::size_t best = 0;
+        for (std::size_t c = 1; c < values.size(); ++c) {
+            best = std::abs(values[c] * unit - x) < std::abs(values[best] * unit - x) ? c : best;
+        }
+        return static_cast<code>(best);
+    }
+    friend constexpr bool operator==(nearest_from_zero, nearest_from_zero) = default;
+};
+
+/// Loses the last code.
+struct careless {
+    using evidence = no_evidence;
+    solution solve(matrix_view w, no_evidence, problem const& p, executor_ref executor = {}) const {
+        solution s = rtn{}.solve(w, {}, p, executor);
+        s.codes.pop_back();
+        return s;
+    }
+    friend bool operator==(careless, careless) = default;
+};
+
+/// A granularity whose tiles may be of nothing.
+struct own_tiles {
+    extents shape;
+    extents tile(extents) const { return shape; }
+    friend constexpr bool operator==(own_tiles, own_tiles) = default;
+};
+
+TEST(quantizer, names_what_is_wrong_in_release_builds_too) {
+    matrix const w = random_matrix(6, 32, 1);
+    hessian const h = hessian::of(correlated_inputs(60, 32, 1));
+    auto const message = [&](auto const& q) { return failure_message([&] { static_cast<void>(q(w, h)); }); };
+    auto const rounded = [&](auto const& q) { return failure_message([&] { static_cast<void>(q(w)); }); };
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, per_group<>>{.granularity = {0}}),
+              "per_group: its width is 0, not positive");
+    EXPECT_EQ(message(quantizer<int_grid<4>, per_group<>, gptq<>>{.granularity = {-5}}),
+              "per_group: its width is -5, not positive");
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, own_tiles>{.granularity = {{1, 0}}}),
+              "granularity: makes tiles of 1 x 0 weights");
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, own_tiles>{.granularity = {{6, 100}}}), "");
+    EXPECT_EQ(message(quantizer<int_grid<4>, per_channel, gptq<>>{.solver = {.leaf = 0}}),
+              "gptq: its leaf is 0, not positive");
+    EXPECT_EQ(message(quantizer<int_grid<4>, per_channel, gptq<>>{.solver = {.damping = -5}}),
+              "hessian: its damping is -5.000000, not finite and 0 or more");
+    EXPECT_EQ(rounded(quantizer<nearest_from_zero>{}),
+              "grid: what lies far beyond lowest() or highest() is not encoded as that end");
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, per_channel, careless>{}), "solution: has not one code for each weight");
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, per_channel, rtn, mse_range>{.range = {.steps = 0}}),
+              "mse_range: its number of steps is 0, not positive");
+    EXPECT_EQ(rounded(quantizer<int_grid<4>, per_channel, rtn, truncated_range>{.range = {.norm = 0}}),
+              "truncated_range: its norm is 0.000000, not from 1 to 1000");
+    EXPECT_EQ(failure_message([&] { (quantizer<int_grid<4>>{}(matrix(0, 5))); }), "weights: are empty");
+    EXPECT_EQ(failure_message([&] { (quantizer<int_grid<4>>{}(matrix(5, 0))); }), "weights: are empty");
+    quantizer<int_grid<4>, per_channel, gptq<>> const q;
+    EXPECT_EQ(failure_message([&] { static_cast<void>(q(w, hessian(32))); }),
+              "hessian: has seen no tokens (only with or_rtn are weights then rounded to nearest)");
+    EXPECT_EQ(
+        (quantizer<int_grid<4>, per_channel, gptq<>>{.solver = {.or_rtn = true}}(w, hessian(32)).report().fallback),
+        "no input was ever seen");
+    EXPECT_EQ(failure_message([&] { static_cast<void>(q(w, hessian(31))); }),
+              "hessian: has 31 features, the weights have 32 columns");
+    EXPECT_EQ(failure_message([&] { static_cast<void>(q(w, h).at(6, 0)); }), "weights: have no such place");
+    quantizer<int_grid<4>, per_channel, rtn, minmax_range, activations<int_grid<8>, per_group<>>> const w4a8{
+        .activations = {.granularity = {-1}}};
+    EXPECT_EQ(message(w4a8), "per_group: its width is -1, not positive");
+    auto const linear = quantizer<int_grid<4>, per_channel, rtn, minmax_range, activations<int_grid<8>>>{}(w, h);
+    EXPECT_EQ(failure_message([&] { static_cast<void>(linear(matrix::Zero(2, 31))); }),
+              "inputs: have 31 features, the weights have 32 columns");
 }
 
 TEST(quantizer, a_weight_is_the_nearest_number_of_its_tile) {

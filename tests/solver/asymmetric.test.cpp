@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <limits>
 #include <vector>
 
 #include <Eigen/Dense>
@@ -120,15 +121,18 @@ TEST(asymmetric_gptq, gives_the_same_codes_for_any_number_of_threads) {
     }
 }
 
-TEST(asymmetric_gptq, rounds_to_nearest_where_nothing_was_seen_and_says_so) {
+TEST(asymmetric_gptq, rounds_to_nearest_where_nothing_was_seen_and_that_is_allowed) {
     matrix const w = test::random_matrix(4, 6, 1);
-    solution const s = gptaq<>{}.solve(w, layer_inputs(6), int3_channels);
+    EXPECT_THROW(gptaq<>{}.solve(w, layer_inputs(6), int3_channels), error);
+    solution const s = gptaq<>{.rounding = {.or_rtn = true}}.solve(w, layer_inputs(6), int3_channels);
     EXPECT_EQ(s.codes, rtn{}.solve(w, {}, int3_channels).codes);
     EXPECT_FALSE(s.report.fallback.empty());
     EXPECT_THROW(gptaq<>{}.solve(w, layer_inputs(7), int3_channels), error);
     layer_inputs one_stream(6);
     one_stream.add(test::random_matrix(9, 6, 2));
     EXPECT_THROW(gptaq<>{}.solve(w, one_stream, int3_channels), error);
+    constexpr double none = std::numeric_limits<double>::quiet_NaN();
+    EXPECT_THROW(gptaq<>{.strength = none}.solve(w, layer_inputs(6), int3_channels), error);
 }
 
 TEST(asymmetric_gptq, rounds_the_weights_of_dead_inputs_to_nearest) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -165,9 +166,83 @@ TEST(clipped, can_share_a_factor_and_says_what_went_wrong_with_it) {
     problem_of const p{int_grid<2>{}, per_channel{}, minmax_range{}};
     clipped<gptq<>> const solver{.inner = {.activation_order = true}};
     EXPECT_EQ(solver.solve(w, factor(h, solver.factoring()), p).codes, solver.solve(w, h, p).codes);
-    solution const blind = solver.solve(w, hessian(64), p);
+    EXPECT_TRUE(failure_message([&] { solver.solve(w, hessian(64), p); }).starts_with("hessian: has seen no tokens"));
+    EXPECT_EQ(failure_message([&] { clipped<>{}.solve(w, hessian(64), p); }), "hessian: has seen no tokens");
+    solution const blind = clipped<gptq<>>{.inner = {.or_rtn = true}}.solve(w, hessian(64), p);
     EXPECT_EQ(blind.report.fallback, "no input was ever seen");
     EXPECT_EQ(blind.codes, rtn{}.solve(w, {}, p).codes);
+}
+
+/// A user's own way to clip: the ends of each tile shrink together, by the part with the least error of the weights.
+template <Solver Inner> struct shrunk {
+    using evidence = typename Inner::evidence;
+
+    Inner inner = {};
+
+    solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
+        solution s = p.begin(w);
+        for (index_t i = 0; i < s.scales.tiles.rows; ++i) {
+            for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
+                index_t const col = s.first_of_tile(j);
+                matrix const tile = block_of(w, i * s.tile.rows, col, std::min(s.tile.rows, w.rows() - i * s.tile.rows),
+                                             s.first_of_tile(j + 1) - col);
+                s.scales.set(i, j, best(tile, p));
+            }
+        }
+        return solve_with(inner, w, known, with_scales(p, s), executor);
+    }
+
+    friend bool operator==(shrunk const&, shrunk const&) = default;
+
+private:
+    static tile_scale best(matrix const& tile, problem const& p) {
+        tile_scale found{};
+        double least = std::numeric_limits<double>::infinity();
+        for (float const part : {1.0F, 0.9F, 0.8F, 0.7F}) {
+            interval const kept = interval::of(p, tile).scaled(part);
+            tile_scale const s = lay_over(p.numbers(), p.has_zero(), kept, p.format());
+            std::vector<float> const scales(static_cast<std::size_t>(tile.size()), s.scale);
+            std::vector<float> const zeros(scales.size(), s.zero);
+            std::vector<code> codes(scales.size());
+            matrix rounded(tile.rows(), tile.cols());
+            p.round(tile.size(), tile.data(), scales.data(), zeros.data(), codes.data(), rounded.data());
+            if (double const e = (rounded - tile).squaredNorm(); e < least) {
+                least = e;
+                found = s;
+            }
+        }
+        return found;
+    }
+};
+
+TEST(clipped, of_a_user) {
+    matrix const w = random_matrix(12, 64, 5);
+    hessian const h = hessian::of(correlated_inputs(300, 64, 1));
+    problem_of const p{int_grid<2>{}, per_group<16>{}, minmax_range{}, float_format::f32};
+    auto const loss = [&](solution const& s) { return h.quadratic(w - dequantize(pack(s))); };
+    solution const s = shrunk<gptq<>>{}.solve(w, h, p);
+    EXPECT_LT(loss(s), loss(gptq<>{.static_groups = true}.solve(w, h, p)));
+    // Scales that are given are kept, so that groups are static whatever the option says, and maps have no order.
+    EXPECT_EQ(s.codes, shrunk<gptq<>>{.inner = {.static_groups = true}}.solve(w, h, p).codes);
+    EXPECT_TRUE(shrunk<gptq<>>{.inner = {.activation_order = true}}.solve(w, h, p).map.empty());
+    // The same scales as a range of a quantizer.
+    given_range const given{.scales = s.scales, .tile = s.tile};
+    problem_of const same{int_grid<2>{}, per_group<16>{}, given, float_format::f32};
+    EXPECT_EQ(gptq<>{}.solve(w, h, same).codes, s.codes);
+    EXPECT_EQ((owq<shrunk<gptq<>>>{.columns = 2}.solve(w, h, p).weak.count()), 2);
+}
+
+TEST(clipped, options_are_checked) {
+    matrix const w = random_matrix(8, 32, 5);
+    hessian const h = hessian::of(correlated_inputs(100, 32, 1));
+    problem_of const p{int_grid<2>{}, per_channel{}, minmax_range{}};
+    auto const message = [&](clip_learning how) {
+        return failure_message([&] { clipped<>{.learning = how}.solve(w, h, p); });
+    };
+    EXPECT_EQ(message({.steps = -1}), "clipping: its number of steps is -1, not 0 or more");
+    EXPECT_EQ(message({.rate = 0}), "clipping: its learning rate is 0.000000, not positive");
+    EXPECT_EQ(message({.rate = -0.1}), "clipping: its learning rate is -0.100000, not positive");
+    EXPECT_EQ(message({.steps = 0}), "");
 }
 
 TEST(clipped, has_nothing_to_do_where_scales_are_given) {

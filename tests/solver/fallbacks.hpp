@@ -14,26 +14,50 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
+#include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
 
 namespace detent::test {
 
-/// A second-order solver rounds to nearest where it knows too little, and says why.
-template <class S> void expect_fallback(S const& solver, hessian const& h, char const* why) {
+/// A second-order solver that knows too little says why: in an error, or if it may round to nearest, in its report.
+template <class S> void expect_fallback(S solver, hessian const& h, char const* complaint, char const* why) {
     matrix const w = random_matrix(8, 40, 1);
     problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
+    EXPECT_EQ(failure_message([&] { solver.solve(w, h, p); }), complaint);
+    solver.or_rtn = true;
     solution const s = solver.solve(w, h, p);
     EXPECT_EQ(s.codes, rtn{}.solve(w, {}, p).codes);
     EXPECT_EQ(s.report.fallback, why);
 }
 
 template <class S> void expect_fallback_where_nothing_was_seen() {
-    expect_fallback(S{}, hessian(40), "no input was ever seen");
+    expect_fallback(S{}, hessian(40),
+                    "hessian: has seen no tokens (only with or_rtn are weights then rounded to nearest)",
+                    "no input was ever seen");
 }
 
 template <class S> void expect_fallback_where_no_factor_exists() {
-    expect_fallback(S{.damping = std::numeric_limits<double>::infinity()}, hessian::of(correlated_inputs(100, 40, 1)),
-                    "the Hessian could not be factored");
+    basic_matrix<double> indefinite = basic_matrix<double>::Constant(40, 40, 1e6);
+    indefinite.diagonal().setOnes();
+    expect_fallback(
+        S{}, hessian(indefinite, 2),
+        "hessian: could not be factored even with a damping of 1 (only with or_rtn are weights then rounded "
+        "to nearest)",
+        "the Hessian could not be factored");
+}
+
+/// Damping that is negative or not finite is an error, not some other damping.
+template <class S> void expect_damping_checked() {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    hessian const h = hessian::of(correlated_inputs(100, 40, 1));
+    problem_of const p{int_grid<4>{}, per_channel{}, minmax_range{}};
+    auto const message = [&](double damping) {
+        return failure_message([&] { S{.damping = damping}.solve(random_matrix(8, 40, 1), h, p); });
+    };
+    EXPECT_EQ(message(-5), "hessian: its damping is -5.000000, not finite and 0 or more");
+    EXPECT_EQ(message(infinity), "hessian: its damping is inf, not finite and 0 or more");
+    EXPECT_EQ(message(std::numeric_limits<double>::quiet_NaN()).substr(0, 24), "hessian: its damping is ");
+    EXPECT_EQ(message(0), "");
 }
 
 /// Inputs (token, in) of which numbers 3 and 39 are always zero.

@@ -226,9 +226,26 @@ TEST(gptq, loses_less_than_rounding_to_nearest) {
     expect_less(nf4{}, absmax_range{}, {1, 0});
 }
 
-TEST(gptq, a_layer_that_saw_nothing_is_rounded_to_nearest) { test::expect_fallback_where_nothing_was_seen<gptq<>>(); }
+TEST(gptq, a_layer_that_saw_nothing_is_an_error_or_rounded_to_nearest) {
+    test::expect_fallback_where_nothing_was_seen<gptq<>>();
+}
 
-TEST(gptq, a_hessian_that_cannot_be_factored_is_reported) { test::expect_fallback_where_no_factor_exists<gptq<>>(); }
+TEST(gptq, a_hessian_that_cannot_be_factored_is_an_error_or_reported) {
+    test::expect_fallback_where_no_factor_exists<gptq<>>();
+}
+
+TEST(gptq, damping_is_finite_and_not_negative) { test::expect_damping_checked<gptq<>>(); }
+
+TEST(gptq, options_are_checked) {
+    matrix const w = random_matrix(8, 40, 1);
+    hessian const h = hessian::of(correlated_inputs(100, 40, 1));
+    problem_of const p{int_grid<4>{}, per_channel{}, minmax_range{}};
+    auto const message = [&](gptq<> const& solver) { return failure_message([&] { solver.solve(w, h, p); }); };
+    EXPECT_EQ(message({.leaf = 0}), "gptq: its leaf is 0, not positive");
+    EXPECT_EQ(message({.leaf = -16}), "gptq: its leaf is -16, not positive");
+    EXPECT_EQ(message({.stale_columns = -1}), "gptq: its number of stale columns is -1, not 0 or more");
+    EXPECT_EQ(message({.stale_columns = 1000, .leaf = 1000}), "");
+}
 
 TEST(gptq, raised_damping_is_reported) {
     matrix const w = random_matrix(8, 60, 1);

@@ -260,9 +260,23 @@ TEST(obq, loses_less_than_gptq_where_inputs_are_of_like_size) {
     }
 }
 
-TEST(obq, a_layer_that_saw_nothing_is_rounded_to_nearest) { test::expect_fallback_where_nothing_was_seen<obq>(); }
+TEST(obq, a_layer_that_saw_nothing_is_an_error_or_rounded_to_nearest) {
+    test::expect_fallback_where_nothing_was_seen<obq>();
+}
 
-TEST(obq, a_hessian_that_cannot_be_factored_is_reported) { test::expect_fallback_where_no_factor_exists<obq>(); }
+TEST(obq, a_hessian_that_cannot_be_factored_is_an_error_or_reported) {
+    test::expect_fallback_where_no_factor_exists<obq>();
+}
+
+TEST(obq, options_are_checked) {
+    test::expect_damping_checked<obq>();
+    matrix const w = random_matrix(8, 40, 1);
+    hessian const h = hessian::of(correlated_inputs(100, 40, 1));
+    problem_of const p{int_grid<4>{}, per_channel{}, minmax_range{}};
+    EXPECT_EQ(failure_message([&] { obq{.delay = 0}.solve(w, h, p); }), "obq: its delay is 0, not positive");
+    EXPECT_EQ(failure_message([&] { obq{}.solve(w, factor(h, {.by_activation = true}), p); }),
+              "obq: needs a factor with inputs in natural order");
+}
 
 TEST(obq, raised_damping_is_reported) {
     matrix const w = random_matrix(8, 60, 1);
@@ -309,7 +323,7 @@ TEST(obq, zeros_stay_where_that_is_asked) {
 TEST(obq, zeros_that_the_grid_does_not_have_cannot_stay) {
     hessian const h = hessian::of(correlated_inputs(100, 40, 1));
     problem_of const p{int_grid<1, zero::none>{}, per_channel{}, absmax_range{}};
-    obq const solver{.keep_zeros = true};
+    obq const solver{.keep_zeros = true, .or_rtn = true};
     matrix w = random_matrix(4, 40, 1);
     EXPECT_EQ(solver.solve(w, h, p).codes, obq{}.solve(w, h, p).codes);
     w(2, 7) = 0;

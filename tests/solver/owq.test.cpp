@@ -247,7 +247,11 @@ TEST(owq, never_chooses_inputs_that_were_always_zero_and_says_how_many_are_missi
     EXPECT_EQ(s.weak.columns(), (std::vector<std::int32_t>{3, 6}));
     EXPECT_EQ(s.report.weak_missing, 3);
 
-    solution const blind = owq<>{.columns = 5}.solve(w, hessian(8), int3_rows);
+    EXPECT_EQ(failure_message([&] { owq<>{.columns = 5}.solve(w, hessian(8), int3_rows); }),
+              "hessian: has seen no tokens");
+    EXPECT_EQ(failure_message([&] { owq<rtn>{.columns = 5}.solve(w, hessian(8), int3_rows); }),
+              "hessian: has seen no tokens");
+    solution const blind = owq<>{.inner = {.or_rtn = true}, .columns = 5}.solve(w, hessian(8), int3_rows);
     EXPECT_TRUE(blind.weak.empty());
     EXPECT_EQ(blind.report.weak_missing, 5);
     EXPECT_EQ(blind.report.fallback, "no input was ever seen");
@@ -259,12 +263,17 @@ TEST(owq, says_why_weak_columns_were_not_compensated) {
     indefinite.diagonal().setOnes();
     matrix const w = random_matrix(4, 8, 3);
     hessian const h(indefinite, 2);
-    for (solution const& s :
-         {owq<>{.columns = 2}.solve(w, h, int3_rows), owq<rtn>{.columns = 2}.solve(w, h, int3_rows)}) {
-        EXPECT_EQ(s.report.fallback, "the Hessian could not be factored");
-        EXPECT_GT(s.report.damping_raised, 0);
-        EXPECT_EQ(s.weak.count(), 2);
-    }
+    solution const s = owq<>{.inner = {.or_rtn = true}, .columns = 2}.solve(w, h, int3_rows);
+    EXPECT_EQ(s.report.fallback, "the Hessian could not be factored");
+    EXPECT_GT(s.report.damping_raised, 0);
+    EXPECT_EQ(s.weak.count(), 2);
+    auto const complains = [&](auto const& solver) {
+        return failure_message([&] { solver.solve(w, h, int3_rows); })
+            .starts_with("hessian: could not be factored even with a damping of 1");
+    };
+    EXPECT_TRUE(complains(owq<>{.columns = 2}));
+    EXPECT_TRUE(complains(owq<rtn>{.columns = 2}));
+    EXPECT_EQ((owq<rtn>{.columns = 2, .compensate = false}.solve(w, h, int3_rows).weak.count()), 2);
 }
 
 TEST(owq, complains_of_what_it_cannot_do) {

@@ -160,6 +160,13 @@ TEST(searched, by_another_metric_needs_the_inputs) {
         EXPECT_EQ(failure_message([&] { searched<>{.metric = metric}.solve(searched_w, not_kept, p); }),
                   "format search: by this metric needs the inputs, kept");
     }
+    auto const message = [&](searched<> const& solver, layer_inputs const& known) {
+        return failure_message([&] { solver.solve(searched_w, known, p); });
+    };
+    EXPECT_EQ(message({}, layer_inputs(48)), "hessian: has seen no tokens");
+    auto const seen = layer_inputs::of(random_matrix(60, 48, 1));
+    EXPECT_EQ(message({.finalists = -1}, seen), "range search: its number of finalists is -1, not 0 or more");
+    EXPECT_EQ(message({.candidates = {.steps = 0}}, seen), "range search: needs a step or more, and ranges above 0");
     EXPECT_EQ(failure_message([&] { searched<>{}.solve(searched_w, layer_inputs(7), p); }),
               "hessian: has 7 features, the weights have 48 columns");
 }

@@ -115,6 +115,16 @@ class CheckRooms(unittest.TestCase):
         for line in ("std::thread t;", "#pragma omp parallel for", "int n = omp_get_max_threads();"):
             self.rejects(header("kernel/a.hpp", line), "include/detent/kernel/a.hpp:5: threads only in core")
 
+    def test_flags(self):
+        abi = header("core/abi.hpp", "#if defined(__AVX2__) || \\\n    defined(__BMI2__)\n#endif")
+        for condition in ("#if defined(__BMI2__)", "#ifdef __AVX2__", "#ifndef DETENT_COMPILED",
+                          "#define OWN 1\n#if OWN"):
+            self.accepts({**abi, **header("simd/a.hpp", condition + "\n#endif")})
+        for condition in ("#if defined(__AVX2__) || defined(__SSE3__)", "#ifdef __SSE3__", "#elif \\\n    __SSE3__"):
+            self.rejects({**abi, **header("simd/a.hpp", condition)},
+                         "include/detent/simd/a.hpp:5: __SSE3__ changes functions, so it belongs into the name in "
+                         "core/abi.hpp")
+
     def test_licence_and_guard(self):
         self.rejects({"include/detent/core/a.hpp": "\n#pragma once\n"},
                      "include/detent/core/a.hpp:1: the file starts with "

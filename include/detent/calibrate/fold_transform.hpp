@@ -12,6 +12,7 @@
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/transform/channel_scale.hpp"

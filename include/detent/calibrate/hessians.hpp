@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/evidence/hessian.hpp"
 
 namespace detent::inline DETENT_ABI {

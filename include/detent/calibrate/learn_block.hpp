@@ -11,6 +11,7 @@
 #include "detent/calibrate/learned_file.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/dense_block.hpp"

@@ -18,7 +18,6 @@
 
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/calibrate/learned_file.hpp"
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
@@ -104,7 +103,7 @@ DETENT_INLINE equivalent_transform<float> first_transform(dense_block<float> con
 DETENT_INLINE learned learn(learned_block<float> const& b, block_parameters<float> parameters,
                             learning_options const& how, matrix_view x, std::span<matrix const> targets,
                             nn::token_rows rows, executor_ref executor, progress const& report) {
-    DETENT_EXPECTS(how.epochs >= 0 && !targets.empty());
+    expect_valid(how.epochs >= 0 && !targets.empty(), "learning", "needs targets, and 0 epochs or more");
     index_t const length = rows.length(x.rows());
     std::vector<nn::adamw> optimizers;
     auto const all_parts = [](block_parameters<float>& p) {

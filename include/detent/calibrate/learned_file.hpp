@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "detent/core/eigen.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/learned_block.hpp"
 
 namespace detent::inline DETENT_ABI {

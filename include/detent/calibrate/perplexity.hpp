@@ -5,7 +5,9 @@
 #include <span>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
+#include "detent/matrix/kv_store.hpp"
 #include "detent/model/decoder.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -19,6 +21,11 @@ index_t windows_at_once(index_t window, index_t features);
 /// @throws error when there is not one window, or a token or window does not fit the model.
 double perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
                   executor_ref executor = {}, progress const& report = {});
+
+/// The same with keys and values that attention reads from a cache of `format`, a window at a time.
+/// @throws error likewise, and when `format` does not fit the model's heads.
+double cached_perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
+                         kv_format const& format, executor_ref executor = {}, progress const& report = {});
 
 } // namespace detent::inline DETENT_ABI
 

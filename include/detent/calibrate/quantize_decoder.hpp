@@ -11,6 +11,7 @@
 
 #include "detent/calibrate/quantize_linear.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/model/decoder.hpp"

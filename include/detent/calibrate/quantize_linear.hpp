@@ -7,6 +7,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/function_ref.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/model/block.hpp"

@@ -9,6 +9,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/nn/adamw.hpp"

@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "detent/calibrate/tune.hpp"
-#include "detent/core/contract.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/io/safetensors.hpp"
@@ -30,7 +29,8 @@ namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE decoder_tuner::decoder_tuner(decoder& model, tuning const& how, executor_ref executor)
     : model_(model), how_(how), executor_(executor) {
-    DETENT_EXPECTS(how.batch > 0 && how.at_once > 0 && how.epochs >= 0);
+    expect_valid(how.batch > 0 && how.at_once > 0 && how.epochs >= 0, "tuning",
+                 "needs batches of one sequence or more, and 0 epochs or more");
     windows_ = how.window > 1 ? std::ssize(how.tokens) / how.window : 0;
     if (windows_ == 0) {
         throw error("tuning text", "has " + std::to_string(how.tokens.size()) + " tokens, which is no window of " +

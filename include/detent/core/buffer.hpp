@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 
 #if defined(__linux__)
@@ -26,7 +27,9 @@ public:
     static constexpr std::size_t padding = 64;
 
     buffer() = default;
+    /// @throws error when `size` is negative.
     explicit buffer(index_t size) : size_(size) {
+        expect_option(size >= 0, "buffer", "size", size, "0 or more");
         std::size_t const all = allocated(size);
         data_ = static_cast<std::uint8_t*>(::operator new(all, boundary(size)));
 #if defined(__linux__)

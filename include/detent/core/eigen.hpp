@@ -14,11 +14,22 @@
 #include <Eigen/Cholesky>
 #endif
 
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "detent needs Eigen 3.4 or newer");
 
+#if defined(DETENT_COMPILED) // which takes and gives matrices of its own Eigen, as core/abi.hpp says of flags
+#define DETENT_ABI_EIGEN_SYMBOL                                                                                        \
+    DETENT_ABI_PASTE(detent_compiled_has_another_Eigen_than_, EIGEN_WORLD_VERSION, _, EIGEN_MAJOR_VERSION, )
+extern "C" char const DETENT_ABI_EIGEN_SYMBOL;
+#endif
+
 namespace detent::inline DETENT_ABI {
+
+#if defined(DETENT_COMPILED)
+[[gnu::used, gnu::visibility("hidden")]] inline char const* const same_eigen = &DETENT_ABI_EIGEN_SYMBOL;
+#endif
 
 /// A row-major matrix; weights are (out, in), activations (token, feature).
 template <class Scalar> using basic_matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -98,7 +109,7 @@ template <class Scalar> basic_matrix<Scalar> zero_matrix(index_t rows, index_t c
 template <class Scalar> bool all_finite(Scalar const* x, index_t n) {
     int others = 0; // counted without a branch, so that compilers use vector instructions
     for (index_t i = 0; i < n; ++i) {
-        others |= std::isfinite(x[i]) ? 0 : 1;
+        others |= is_finite(x[i]) ? 0 : 1;
     }
     return others == 0;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -11,7 +12,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Wrong data from outside: a file, a tensor, a specification. The message starts with the thing it is about.
+/// What a caller gave is wrong: a file, a tensor, a specification, an option, a shape. The message starts with the
+/// thing it is about.
 class error : public std::runtime_error {
 public:
     error(std::string subject, std::string const& problem)
@@ -31,11 +33,14 @@ public:
 };
 
 #if !defined(__cpp_exceptions)
-/// Takes what would be thrown in a program that is compiled without exceptions. It must not return.
+/// Takes what would be thrown in a program that is compiled without exceptions, with its message in `what()`; the object
+/// is an `error` or `cancelled`. It is called on the thread that met the error, which may be one of an executor, and
+/// does not return: it ends the program. The program aborts if it does return.
 using error_handler = void (*)(std::exception const&);
 
-/// The error handler of a program without exceptions, for the program to set before it calls anything else; by
-/// default it prints the message and aborts. Setting it while other threads work is a race.
+/// The error handler of a program without exceptions, for the program to set before it calls anything else, as in
+/// `on_error() = [](std::exception const& e) { ... }`. The one that is there prints the message, whereupon the program
+/// aborts. Setting it while other threads work is a race.
 inline error_handler& on_error() noexcept {
     static error_handler handler = [](std::exception const& e) { std::fprintf(stderr, "detent: %s\n", e.what()); };
     return handler;
@@ -50,6 +55,21 @@ template <class Problem> [[noreturn]] void raise(Problem const& problem) {
     on_error()(problem);
     std::abort();
 #endif
+}
+
+/// Checks what a caller gave, once per call and in release builds too. @throws error unless it is `valid`.
+constexpr void expect_valid(bool valid, char const* subject, char const* problem) {
+    if (!valid) {
+        raise(error(subject, problem));
+    }
+}
+
+/// The same for an option. @throws error that says its `name` and value, and what it would have to be.
+template <class Value>
+constexpr void expect_option(bool valid, char const* subject, char const* name, Value value, char const* wanted) {
+    if (!valid) {
+        raise(error(subject, "its " + std::string(name) + " is " + std::to_string(value) + ", not " + wanted));
+    }
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -7,6 +7,7 @@
 #include <concepts>
 #include <exception>
 
+#include "detent/core/error.hpp"
 #include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/stopwatch.hpp"
@@ -54,34 +55,61 @@ struct serial {
 };
 
 #if defined(_OPENMP)
+/// Keeps the first exception of calls on several threads; without exceptions there is none to keep.
+class first_failure {
+public:
+    /// Calls `f`, and keeps what it throws.
+    template <class F> void guard(F const& f) {
+#if defined(__cpp_exceptions)
+        try {
+            f();
+        } catch (...) {
+#pragma omp critical(detent_threads_failure)
+            if (!failure_) {
+                failure_ = std::current_exception();
+            }
+        }
+#else
+        f();
+#endif
+    }
+
+    /// Throws what was kept, once all threads are done.
+    void rethrow() const {
+#if defined(__cpp_exceptions)
+        if (failure_) {
+            std::rethrow_exception(failure_);
+        }
+#endif
+    }
+
+#if defined(__cpp_exceptions)
+private:
+    std::exception_ptr failure_;
+#endif
+};
+
 /// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
 class thread_team {
 public:
-    /// `count` threads; by default as many as OpenMP would use.
-    explicit thread_team(index_t count = omp_get_max_threads()) : count_(std::max<index_t>(count, 1)) {}
+    /// `count` threads; by default as many as OpenMP would use. @throws error when there is not one.
+    explicit thread_team(index_t count = omp_get_max_threads()) : count_(count) {
+        expect_option(count > 0, "thread_team", "number of threads", count, "positive");
+    }
 
     index_t workers() const { return count_; }
 
     void for_each(index_t n, function_ref<void(index_t)> f) const {
-        std::exception_ptr failure;
+        first_failure failure;
 #pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
         {
             one_thread const guard{};
 #pragma omp for schedule(dynamic, 1)
             for (index_t i = 0; i < n; ++i) {
-                try {
-                    f(i);
-                } catch (...) {
-#pragma omp critical(detent_threads_failure)
-                    if (!failure) {
-                        failure = std::current_exception();
-                    }
-                }
+                failure.guard([&] { f(i); });
             }
         }
-        if (failure) {
-            std::rethrow_exception(failure);
-        }
+        failure.rethrow();
     }
 
 private:
@@ -93,11 +121,14 @@ private:
 class executor_ref {
 public:
     executor_ref() : executor_ref(shared_serial) {}
+    /// @throws error when it has no workers, as it would then run nothing.
     template <Executor E>
-        requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
-    executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
+    requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
+        executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
         : executor_(const_cast<void*>(static_cast<void const*>(&executor))), workers_(executor.workers()),
-          for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {}
+          for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {
+        expect_option(workers_ > 0, "executor", "number of workers", workers_, "positive");
+    }
 
     index_t workers() const { return workers_; }
     void for_each(index_t n, function_ref<void(index_t)> f) const { for_each_(executor_, n, f); }

@@ -27,4 +27,7 @@ struct extents {
 /// `a / b`, rounded up; both positive.
 constexpr index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
 
+/// The number of elements of an array, as the language wants it: without a sign.
+constexpr std::size_t array_size(index_t n) { return static_cast<std::size_t>(n); }
+
 } // namespace detent::inline DETENT_ABI

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/evidence/hessian.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/triangular.hpp"
@@ -67,6 +67,9 @@ template <class Scalar> bool factor_reversed(basic_matrix<Scalar>& a, [[maybe_un
 struct factor_options {
     double damping = 0.01;      ///< added to H, relative to its mean diagonal element
     bool by_activation = false; ///< in descending order of the diagonal of H, not in the natural order of inputs
+    /// Whether there need be no factor: where no token was seen or no damping suffices, solvers then round to nearest
+    /// and say why in `solve_report::fallback`. Else that is an error.
+    bool or_rtn = false;
 
     friend constexpr bool operator==(factor_options, factor_options) = default;
 };
@@ -103,25 +106,40 @@ template <class Scalar = double>
 basic_vector<Scalar> finite_diagonal(std::type_identity_t<basic_hessian<Scalar>> const& h) {
     basic_vector<Scalar> diagonal = h.diagonal();
     for (index_t j = 0; j < diagonal.size(); ++j) {
-        if (!std::isfinite(diagonal(j))) {
+        if (!is_finite(diagonal(j))) {
             raise(error("hessian", "input " + std::to_string(j) + " was not finite"));
         }
     }
     return diagonal;
 }
 
-/// Orders, damps and factors `h`; `order` names every input once. The diagonal elements of dead inputs become 1 before
-/// their mean is taken (GPTQ's reference), so that their weights are rounded to nearest and change no others. Where the
-/// factorization fails, `damping` grows tenfold up to 1; where that fails too or `h` has seen nothing, the answer says
-/// so.
+/// @throws error unless `order` names each of `n` inputs once.
+template <class Scalar> void expect_permutation(std::vector<std::int32_t> const& order, index_t n) {
+    dependent<std::vector<bool>, Scalar> seen(static_cast<std::size_t>(n));
+    bool right = std::ssize(order) == n;
+    for (auto const input : order) {
+        right = right && input >= 0 && input < n && !seen[static_cast<std::size_t>(input)];
+        if (right) {
+            seen[static_cast<std::size_t>(input)] = true;
+        }
+    }
+    expect_valid(right, "hessian", "is to be factored in an order that does not name each input once");
+}
+
+/// Orders, damps and factors `h` as `options` say, but in `order`, which names every input once. The diagonal elements
+/// of dead inputs become 1 before their mean is taken (GPTQ's reference), so that their weights are rounded to nearest
+/// and change no others. Where the factorization fails, `damping` grows tenfold up to 1.
 ///
 /// H = R R^T with R *upper* triangular serves in place of the factor of the inverse, which then need not be formed.
-/// @throws error when `h` is not finite.
+/// @throws error when `h` is not finite, `damping` negative or not finite, or `order` no permutation; and where `h` has
+/// seen nothing or cannot be factored, unless `options` allow the answer to have no factor and say why.
 template <class Scalar = double>
-basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> const& h, double damping,
+basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> const& h, factor_options options,
                                     std::vector<std::int32_t> order, executor_ref executor = {}) {
+    auto const [damping, by_activation, or_rtn] = options;
     index_t const n = h.features();
-    DETENT_EXPECTS(std::ssize(order) == n);
+    expect_option(damping >= 0 && std::isfinite(damping), "hessian", "damping", damping, "finite and 0 or more");
+    expect_permutation<Scalar>(order, n);
     basic_vector<Scalar> diagonal = finite_diagonal<Scalar>(h);
     basic_hessian_factor<Scalar> f;
     f.order = std::move(order);
@@ -136,6 +154,7 @@ basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> 
     }
     if (h.tokens() == 0 || n == 0) {
         f.failure = "no input was ever seen";
+        expect_valid(or_rtn, "hessian", "has seen no tokens (only with or_rtn are weights then rounded to nearest)");
         return f;
     }
     f.r.resize(n, n);
@@ -156,6 +175,9 @@ basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> 
         if (!(f.damping < 1)) { // also where it is no number
             f.r.resize(0, 0);
             f.failure = "the Hessian could not be factored";
+            expect_valid(or_rtn, "hessian",
+                         "could not be factored even with a damping of 1 (only with or_rtn are "
+                         "weights then rounded to nearest)");
             return f;
         }
     }
@@ -171,12 +193,12 @@ template <class Scalar> std::vector<std::int32_t> order_of(basic_vector<Scalar> 
     return order;
 }
 
-/// Orders, damps and factors `h` as `options` say.
+/// Orders, damps and factors `h` as `options` say. @throws error as the other.
 template <class Scalar = double>
 basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> const& h, factor_options options = {},
                                     executor_ref executor = {}) {
     auto order = order_of(finite_diagonal<Scalar>(h), options.by_activation);
-    return factor<Scalar>(h, options.damping, std::move(order), executor);
+    return factor<Scalar>(h, options, std::move(order), executor);
 }
 
 /// H + damping, up to its scale, from its factor: R R^T with inputs in their natural order, of which only the upper
@@ -203,7 +225,7 @@ basic_matrix<Scalar> damped_hessian(basic_hessian_factor<Scalar> const& f, execu
 }
 
 #if defined(DETENT_COMPILED)
-extern template hessian_factor factor<double>(hessian const&, double, std::vector<std::int32_t>, executor_ref);
+extern template hessian_factor factor<double>(hessian const&, factor_options, std::vector<std::int32_t>, executor_ref);
 extern template hessian_factor factor<double>(hessian const&, factor_options, executor_ref);
 extern template basic_matrix<double> damped_hessian<double>(hessian_factor const&, executor_ref);
 #endif

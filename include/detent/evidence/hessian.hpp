@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
@@ -21,13 +20,22 @@
 
 namespace detent::inline DETENT_ABI {
 
+/// @throws error when a Hessian of so many features cannot be that of the inputs of `w` (out, in).
+inline void expect_features(index_t features, matrix_view w) {
+    if (features != w.cols()) {
+        raise(error("hessian", "has " + std::to_string(features) + " features, the weights have " +
+                                   std::to_string(w.cols()) + " columns"));
+    }
+}
+
 /// Accumulates H = 2/n sum x x^T over the inputs x of a linear layer, the Hessian of its mean squared output error
 /// (GPTQ, section 3). Products are summed in float over runs of 256 tokens of one `add` and these sums in `Scalar`;
 /// only the upper triangle is kept, and the same bits come out for any executor.
 template <class Scalar = double> class basic_hessian {
 public:
     basic_hessian() = default;
-    explicit basic_hessian(index_t features) : sum_(zero_matrix<Scalar>(features, features)) {}
+    /// Of inputs of so many features, before any is seen. @throws error when there are fewer than none.
+    explicit basic_hessian(index_t features) : sum_(zeros(features)) {}
 
     /// From what `sum()` and `tokens()` of another one said. @throws error when `sum` is not square or not finite, or
     /// `tokens` negative.
@@ -50,9 +58,12 @@ public:
     /// Adds what another Hessian has seen. @throws error when the number of features differs.
     basic_hessian& operator+=(basic_hessian const& other);
 
-    /// The Hessian of only these inputs, ascending.
+    /// The Hessian of only these inputs, ascending. @throws error when there are no such, or they do not ascend.
     basic_hessian restricted_to(std::vector<std::int32_t> const& inputs) const {
-        DETENT_EXPECTS(std::is_sorted(inputs.begin(), inputs.end()));
+        for (std::size_t k = 0; k < inputs.size(); ++k) {
+            expect_valid(inputs[k] > (k == 0 ? -1 : inputs[k - 1]) && inputs[k] < features(), "hessian",
+                         "cannot be restricted to inputs that it does not have, or that do not ascend");
+        }
         basic_hessian part(std::ssize(inputs));
         for (index_t i = 0; i < part.features(); ++i) {
             for (index_t j = i; j < part.features(); ++j) {
@@ -63,8 +74,12 @@ public:
         return part;
     }
 
-    /// Makes it `h` (in, in), of which the upper triangle is read; the number of tokens stays.
+    /// Makes it `h` (in, in), of which the upper triangle is read; the number of tokens stays. @throws error when it
+    /// has another shape, or no token was seen.
     void replace_hessian(basic_matrix<Scalar> h) {
+        expect_valid(h.rows() == features() && h.cols() == features(), "hessian",
+                     "is replaced by one of another shape");
+        expect_seen();
         sum_ = std::move(h);
         for (index_t k = 0; k < sum_.size(); ++k) {
             sum_.data()[k] /= scale();
@@ -92,10 +107,19 @@ public:
         return d;
     }
 
-    /// 0.5 tr(D H D^T): the mean over the inputs of |D x|^2, for D (out, in).
+    /// @throws error when no token was seen.
+    void expect_seen() const { expect_valid(tokens_ > 0, "hessian", "has seen no tokens"); }
+
+    /// 0.5 tr(D H D^T): the mean over the inputs of |D x|^2, for D (out, in). @throws error when D has another number
+    /// of columns.
     double quadratic(matrix_view d, executor_ref executor = {}) const;
 
 private:
+    static basic_matrix<Scalar> zeros(index_t features) {
+        expect_option(features >= 0, "hessian", "number of features", features, "0 or more");
+        return zero_matrix<Scalar>(features, features);
+    }
+
     template <class Half> void add_halves(std::span<Half const> x, executor_ref executor) {
         index_t const tokens = features() > 0 ? std::ssize(x) / features() : 0;
         if (tokens * features() != std::ssize(x)) {
@@ -184,7 +208,7 @@ template <class Scalar> basic_hessian<Scalar>& basic_hessian<Scalar>::operator+=
 }
 
 template <class Scalar> double basic_hessian<Scalar>::quadratic(matrix_view d, executor_ref executor) const {
-    DETENT_EXPECTS(d.cols() == features());
+    expect_features(features(), d);
     constexpr index_t rows_per_task = 128;
     constexpr index_t width = 256;
     index_t const in = features();
@@ -213,14 +237,6 @@ template <class Scalar> double basic_hessian<Scalar>::quadratic(matrix_view d, e
         part[static_cast<std::size_t>(begin / rows_per_task)] = sum;
     });
     return static_cast<double>(scale()) * std::accumulate(part.begin(), part.end(), 0.0);
-}
-
-/// @throws error when a Hessian of so many features cannot be that of the inputs of `w` (out, in).
-inline void expect_features(index_t features, matrix_view w) {
-    if (features != w.cols()) {
-        raise(error("hessian", "has " + std::to_string(features) + " features, the weights have " +
-                                   std::to_string(w.cols()) + " columns"));
-    }
 }
 
 #if defined(DETENT_COMPILED)

@@ -11,7 +11,6 @@
 #include <variant>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/evidence/factor.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "detent/simd/dot.hpp"
@@ -37,9 +36,11 @@ public:
         return known;
     }
 
-    /// Keeps the first `tokens` inputs, for searches that need more than their Hessian; before any is added.
+    /// Keeps the first `tokens` inputs, for searches that need more than their Hessian; before any is added. @throws
+    /// error when some have been.
     void keep(index_t tokens) {
-        DETENT_EXPECTS(hessian_.tokens() == 0 && tokens >= 0);
+        expect_option(tokens >= 0, "inputs", "number of tokens to keep", tokens, "0 or more");
+        expect_valid(hessian_.tokens() == 0, "inputs", "can be kept only from the first on");
         kept_.resize(tokens, features());
     }
     /// The inputs that were kept, (token, feature).
@@ -106,9 +107,10 @@ public:
 
     /// Whether inputs of the float model were ever added.
     bool has_difference() const { return sum_.size() > 0; }
-    /// C (in, in): row i tells how the difference of input i goes with all inputs.
+    /// C (in, in): row i tells how the difference of input i goes with all inputs. @throws error when inputs of the
+    /// float model were never added.
     basic_matrix<Scalar> difference() const {
-        DETENT_EXPECTS(has_difference());
+        expect_difference();
         basic_matrix<Scalar> c = sum_;
         for (index_t k = 0; k < c.size(); ++k) {
             c.data()[k] *= hessian_.scale();
@@ -117,16 +119,19 @@ public:
     }
 
     /// The mean of |W x~ - Q x|^2 over the inputs: how far quantized weights `q` (out, in) behind quantized layers are
-    /// from what `w` gives in the float model.
+    /// from what `w` gives in the float model. @throws error when shapes do not fit, or as `difference`.
     double output_error(matrix_view w, matrix_view q, executor_ref executor = {}) const;
 
-    /// The mean of |W (x~ - x)|^2 over the inputs, for `w` (out, in): what other inputs alone do to the output.
+    /// The mean of |W (x~ - x)|^2 over the inputs, for `w` (out, in): what other inputs alone do to the output. @throws
+    /// error as `output_error`.
     double difference_error(matrix_view w, executor_ref executor = {}) const {
-        DETENT_EXPECTS(has_difference());
+        expect_difference();
         return differences_.quadratic(w, executor);
     }
 
 private:
+    void expect_difference() const { expect_valid(has_difference(), "inputs", "of the float model are needed too"); }
+
     basic_layer_inputs make_mapped(input_map const& map, executor_ref executor) const;
 
     /// The Hessian of mapped inputs M x.
@@ -264,6 +269,8 @@ basic_layer_inputs<Scalar> basic_layer_inputs<Scalar>::make_mapped(input_map con
 
 template <class Scalar>
 double basic_layer_inputs<Scalar>::output_error(matrix_view w, matrix_view q, executor_ref executor) const {
+    expect_features(features(), w);
+    expect_valid(shape_of(w) == shape_of(q), "weights", "have another shape than the quantized ones");
     matrix const d = minus(w, q); // W x~ - Q x = D x + W (x~ - x)
     return hessian_.quadratic(d, executor) + mixed(d, w, executor) + differences_.quadratic(w, executor);
 }

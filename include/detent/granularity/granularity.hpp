@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <concepts>
 
-#include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/value.hpp"
 
@@ -40,7 +40,8 @@ struct per_token {
     friend constexpr bool operator==(per_token, per_token) = default;
 };
 
-/// One scale for each `Width` consecutive inputs of a row; `per_group<>{64}` takes the width at run time.
+/// One scale for each `Width` consecutive inputs of a row; `per_group<>{64}` takes the width at run time, and `tile`
+/// throws `error` when it is not positive, as do those below.
 template <index_t Width = dynamic> struct per_group {
     static_assert(Width > 0, "a group has at least one column");
     static constexpr extents tile(extents shape) { return {1, std::min(Width, shape.cols)}; }
@@ -49,7 +50,7 @@ template <index_t Width = dynamic> struct per_group {
 template <> struct per_group<dynamic> {
     index_t width = 128;
     constexpr extents tile(extents shape) const {
-        DETENT_EXPECTS(width > 0);
+        expect_option(width > 0, "per_group", "width", width, "positive");
         return {1, std::min(width, shape.cols)};
     }
     friend constexpr bool operator==(per_group, per_group) = default;
@@ -65,7 +66,8 @@ template <> struct per_block<dynamic, dynamic> {
     index_t rows = 32;
     index_t cols = 32;
     constexpr extents tile(extents shape) const {
-        DETENT_EXPECTS(rows > 0 && cols > 0);
+        expect_option(rows > 0, "per_block", "number of rows", rows, "positive");
+        expect_option(cols > 0, "per_block", "number of columns", cols, "positive");
         return {std::min(rows, shape.rows), std::min(cols, shape.cols)};
     }
     friend constexpr bool operator==(per_block, per_block) = default;
@@ -76,7 +78,8 @@ struct per_tile {
     index_t rows = 1;
     index_t cols = 0;
     constexpr extents tile(extents shape) const {
-        DETENT_EXPECTS(rows >= 0 && cols >= 0);
+        expect_option(rows >= 0, "per_tile", "number of rows", rows, "0 or more");
+        expect_option(cols >= 0, "per_tile", "number of columns", cols, "0 or more");
         return {rows == 0 ? shape.rows : std::min(rows, shape.rows),
                 cols == 0 ? shape.cols : std::min(cols, shape.cols)};
     }

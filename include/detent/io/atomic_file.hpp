@@ -60,5 +60,6 @@ private:
 } // namespace detent::inline DETENT_ABI::io
 
 #if !defined(DETENT_COMPILED)
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/atomic_file.ipp" // IWYU pragma: export
 #endif

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 

@@ -25,5 +25,6 @@ nlohmann::json read_json(std::filesystem::path const& path);
 } // namespace detent::inline DETENT_ABI::io
 
 #if !defined(DETENT_COMPILED)
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/json.ipp" // IWYU pragma: export
 #endif

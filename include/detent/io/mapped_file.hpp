@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/failure.hpp"
 
 namespace detent::inline DETENT_ABI::io {

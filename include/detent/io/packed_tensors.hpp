@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 

@@ -20,6 +20,7 @@
 
 #include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/mapped_file.hpp"
 
 namespace detent::inline DETENT_ABI::io {

@@ -342,7 +342,8 @@ DETENT_INLINE void safetensors_writer::save(std::filesystem::path const& path,
 
 DETENT_INLINE void safetensors_writer::save_sharded(std::filesystem::path const& directory, index_t max_bytes_per_shard,
                                                     std::map<std::string, std::string> const& metadata) const {
-    DETENT_EXPECTS(max_bytes_per_shard > 0);
+    expect_option(max_bytes_per_shard > 0, "safetensors", "number of bytes of a shard", max_bytes_per_shard,
+                  "positive");
     std::error_code ignored;
     if (std::filesystem::exists(directory / "model.safetensors", ignored)) {
         throw error((directory / "model.safetensors").string(), "exists and would hide the sharded checkpoint");

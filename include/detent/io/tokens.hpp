@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/mapped_file.hpp"
 
 namespace detent::inline DETENT_ABI::io {

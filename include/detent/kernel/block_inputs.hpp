@@ -310,7 +310,7 @@ private:
                                                exponent_bits(23));
         auto const times = std::bit_cast<floats>(exponent_bits(127 + 127 + 22) - exponent);
         auto const unit = std::bit_cast<floats>(exponent - exponent_bits(22));
-        simd::ints words[Table::input_bytes][steps];
+        simd::ints words[Table::input_bytes][array_size(steps)];
         for (auto& of_byte : words) {
             std::fill(of_byte, of_byte + steps, simd::ints(0));
         }

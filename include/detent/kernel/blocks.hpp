@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/block_inputs.hpp"
 #include "detent/kernel/floats.hpp"
@@ -85,14 +86,14 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
         }
     }
     // Of the last block, if it has fewer columns: what follows may be anything.
-    std::uint8_t last_codes[rows][128];
+    std::uint8_t last_codes[array_size(rows)][128];
     for (index_t r = 0; r < (whole_cols < cols ? rows : 0); ++r) {
         std::memset(last_codes[r], 0, sizeof last_codes[r]);
         std::memcpy(last_codes[r], codes_of[r] + whole_cols / 8 * bits,
                     static_cast<std::size_t>(w.row_bytes - whole_cols / 8 * bits));
     }
     // All indices below are constants, by packs or unrolled, so that registers hold the sums.
-    floats sums[tokens][sum_registers];
+    floats sums[array_size(tokens)][array_size(sum_registers)];
     auto const each_token = [&](auto const& f) __attribute__((always_inline)) {
         (f(std::integral_constant<int, Token>{}), ...);
     };
@@ -140,7 +141,7 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 };
                 simd::ints const none(0);
                 simd::ints const lacking = at(after_inputs);
-                std::array<floats, sum_registers> exact; // but for one rounding
+                std::remove_const_t<decltype(scales)> exact; // but for one rounding
                 if constexpr (in_quads) {
                     exact[0] = xsimd::to_float(simd::sums_in_quads(sums_with_byte(0, lacking).data()));
                 } else if constexpr (Table::input_bytes == 1) {
@@ -163,19 +164,19 @@ void dot_blocks(packed_view const& w, Table const& table, simd::next_code const&
                 if (w.zeros != nullptr) {
                     auto const lane_sums = std::bit_cast<floats>(at(after_inputs + 2));
 #pragma GCC unroll 4
-                    for (int i = 0; i < sum_registers; ++i) {
+                    for (std::size_t i = 0; i < exact.size(); ++i) {
                         exact[i] = xsimd::fma(zeros[i], lane_sums, exact[i]);
                     }
                 }
                 auto const lane_scales = std::bit_cast<floats>(at(after_inputs + 1));
 #pragma GCC unroll 4
-                for (int i = 0; i < sum_registers; ++i) {
+                for (std::size_t i = 0; i < exact.size(); ++i) {
                     sums[t][i] = xsimd::fma(exact[i] * lane_scales, scales[i], sums[t][i]);
                 }
             });
         } else {
-            auto const zero_of = [&](index_t r) { return w.zeros != nullptr ? zeros[r] : floats(0.0F); };
-            auto const table_of = [&](index_t r) {
+            auto const zero_of = [&](std::size_t r) { return w.zeros != nullptr ? zeros[r] : floats(0.0F); };
+            auto const table_of = [&](std::size_t r) {
                 if constexpr (table_scaled) {
                     return table.scaled(zero_of(r), scales[r]);
                 } else {
@@ -369,16 +370,19 @@ void multiply_blocks(packed_view const& w, Table const& table, block_inputs<Tabl
 
 /// Whether no number of x (token, in) is infinite or none.
 inline bool all_finite(float const* x, index_t x_stride, index_t tokens, index_t cols) noexcept {
-    floats zeros(0.0F);
+    simd::ints largest(0); // bits without the sign, of which infinity's are greater than those of any finite number
     index_t const whole = cols / lanes * lanes;
     bool finite = true;
     for (index_t t = 0; t < tokens; ++t, x += x_stride) {
         for (index_t k = 0; k < whole; k += lanes) {
-            zeros = xsimd::fma(floats::load_unaligned(x + k), floats(0.0F), zeros);
+            auto const bits = std::bit_cast<simd::ints>(floats::load_unaligned(x + k)) & simd::ints(0x7FFFFFFF);
+            largest = xsimd::max(largest, bits);
         }
-        finite &= std::all_of(x + whole, x + cols, [](float v) { return std::isfinite(v); });
+        finite &= std::all_of(x + whole, x + cols, [](float v) { return is_finite(v); });
     }
-    return finite && sum(zeros) == 0;
+    alignas(64) std::int32_t of_lanes[lanes];
+    largest.store_aligned(of_lanes);
+    return finite && *std::max_element(of_lanes, of_lanes + lanes) < 0x7F800000;
 }
 
 /// y = x W^T for floats, for matrices and formats that have blocks.

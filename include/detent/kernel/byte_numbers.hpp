@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/matrix/packed_view.hpp"
@@ -40,7 +41,7 @@ struct byte_numbers {
             for (index_t c = 0; c < count; ++c) {
                 largest = std::max(largest, std::abs(w.table[c])); // not of codes that name no number
             }
-            if (w.zeros != nullptr || !std::isfinite(largest)) {
+            if (w.zeros != nullptr || !is_finite(largest)) {
                 return {};
             }
             unit = largest / 127;

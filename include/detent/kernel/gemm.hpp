@@ -41,7 +41,7 @@ struct panel {
 /// as only sums that constants index stay in registers.
 template <int Tokens>
 void multiply_panel(panel const& w, index_t n, float const* x, index_t x_stride, float* y, index_t y_stride) noexcept {
-    floats sums[Tokens][2];
+    floats sums[array_size(Tokens)][2];
 #pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         sums[t][0] = floats::load_unaligned(y + t * y_stride);

@@ -60,7 +60,7 @@ float dot_row(packed_view const& w, simd::lookup_table<Bits> const& table, index
 
 /// y[r] += <x, w[r]> over n elements for `Rows` rows, longest_run floats apart.
 template <int Rows> void dot_rows(float const* w, float const* x, index_t n, float* y) noexcept {
-    floats sums[Rows];
+    floats sums[array_size(Rows)];
     std::fill(sums, sums + Rows, floats(0.0F));
     index_t k = 0;
     for (; k + lanes <= n; k += lanes) {
@@ -84,7 +84,7 @@ template <int Rows> void dot_rows(float const* w, float const* x, index_t n, flo
 template <int Bits, int Rows>
 void gemv_rows(packed_view const& w, index_t row, float const* x, index_t x_stride, index_t tokens, float* y,
                index_t y_stride) noexcept {
-    alignas(64) float decoded[Rows * longest_run];
+    alignas(64) float decoded[array_size(Rows * longest_run)];
     for (index_t begin = 0; begin < w.shape.cols; begin += longest_run) {
         index_t const n = std::min(longest_run, w.shape.cols - begin);
         for (int r = 0; r < Rows; ++r) {

@@ -11,6 +11,7 @@
 #include <limits>
 #include <optional>
 
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -31,15 +32,13 @@ struct integer_table {
 /// The 2^bits numbers of a grid as integers, if these are within +-65535; with the smallest exponent, but for grids
 /// with zero points, which are integers themselves, at least 0.
 constexpr std::optional<integer_table> integers_of(float const* table, int bits, bool has_zeros) {
-    // Constant expressions have neither std::isnan nor std::ldexp.
-    auto const is_nan = [&](index_t c) { return table[c] != table[c]; };
     auto const codes = index_t{1} << bits;
     int exponent = has_zeros ? 0 : std::numeric_limits<int>::min();
     for (index_t c = 0; c < codes; ++c) {
-        if (table[c] > std::numeric_limits<float>::max() || table[c] < std::numeric_limits<float>::lowest()) {
+        if (!is_finite(table[c]) && !is_nan(table[c])) {
             return {};
         }
-        if (table[c] != 0 && !is_nan(c)) {
+        if (table[c] != 0 && !is_nan(table[c])) {
             auto const bits_of_number = std::bit_cast<std::uint32_t>(table[c]);
             auto const field = static_cast<int>(bits_of_number >> 23 & 0xFF);
             std::uint32_t const mantissa = (bits_of_number & 0x7FFFFF) | (field > 0 ? 0x800000 : 0);
@@ -49,9 +48,10 @@ constexpr std::optional<integer_table> integers_of(float const* table, int bits,
     integer_table t{.exponent = exponent == std::numeric_limits<int>::min() ? 0 : exponent, // nothing but zeros
                     .lowest = std::numeric_limits<std::int32_t>::max(),
                     .highest = std::numeric_limits<std::int32_t>::min()};
-    auto const unit = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + t.exponent) << 52); // 2^exponent
+    // 2^exponent: constant expressions have no std::ldexp.
+    auto const unit = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + t.exponent) << 52);
     for (index_t c = 0; c < codes; ++c) {
-        if (!is_nan(c)) {
+        if (!is_nan(table[c])) {
             double const integer = table[c] * unit;
             if (integer < -65535 || integer > 65535) {
                 return {};
@@ -65,7 +65,7 @@ constexpr std::optional<integer_table> integers_of(float const* table, int bits,
     }
     for (index_t c = 0; c < codes; ++c) {
         t.integers[static_cast<std::size_t>(c)] =
-            is_nan(c) ? t.lowest : static_cast<std::int32_t>(table[c] * unit);
+            is_nan(table[c]) ? t.lowest : static_cast<std::int32_t>(table[c] * unit);
     }
     return t;
 }

@@ -206,13 +206,13 @@ private:
         if constexpr (sizeof(T) == 1) {
             simd::decode<Bits>(self.bytes_, stream, begin, n, reinterpret_cast<std::uint8_t*>(out));
         } else if (simd::bytes_at_once<Bits> > 1 && self.by_bytes_) {
-            alignas(64) std::uint8_t bytes[longest];
+            alignas(64) std::uint8_t bytes[array_size(longest)];
             simd::decode<Bits>(self.bytes_, stream, begin, n, bytes);
             for (index_t i = 0; i < n; ++i) {
                 out[i] = static_cast<T>(bytes[i] + self.lowest_);
             }
         } else {
-            code codes[longest + 8];
+            code codes[array_size(longest + 8)];
             index_t const skipped = begin % 8;
             simd::unpack<Bits>(stream + begin / 8 * Bits, n + skipped, codes);
             for (index_t i = 0; i < n; ++i) {
@@ -236,8 +236,8 @@ private:
 template <simd::SmallInteger T, int Tokens>
 void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_t x_stride,
                     std::int32_t* sums) noexcept {
-    simd::ints low[Tokens];
-    simd::ints high[Tokens];
+    simd::ints low[array_size(Tokens)];
+    simd::ints high[array_size(Tokens)];
 #pragma GCC unroll 16
     for (int t = 0; t < Tokens; ++t) {
         low[t] = high[t] = simd::ints(0);
@@ -545,7 +545,7 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
                     for (int half = 0; half < 2; ++half) {
                         float* const at = to + half * lanes;
                         auto const total = floats::load_unaligned(at);
-                        multiply_add(sums[half] * x_scale, scales[half], total).store_unaligned(at);
+                        multiply_add(sums.data()[half] * x_scale, scales[half], total).store_unaligned(at);
                     }
                 }
             };

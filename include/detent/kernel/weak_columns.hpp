@@ -63,7 +63,7 @@ template <float_format Format> floats load_weak(std::uint8_t const* numbers) noe
 template <float_format Format, int Registers>
 void add_weak_rows(weak_view const& w, index_t row, index_t count, float const* x, float* y) noexcept {
     constexpr index_t width = bits_of(Format) / 8;
-    floats sums[Registers];
+    floats sums[array_size(Registers)];
     std::fill(sums, sums + Registers, floats(0.0F));
     for (index_t k = 0; k < w.count; ++k) {
         floats const input(x[w.columns[k]]);

@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/matrix/quantized_activations.hpp"
 #include "detent/scale/any_grid.hpp"
@@ -78,9 +78,10 @@ public:
 
     // These two are templates so that only programs that round something compile them, and each of them once.
 
-    /// The codes of `x` (token, feature). @throws error when a number is not finite.
+    /// The codes of `x` (token, feature). @throws error when a number is not finite, or static scales or shifts are for
+    /// another number of features.
     template <class Scalar = float> quantized_activations quantize(matrix_view x, executor_ref executor = {}) const;
-    /// The numbers that those codes stand for. @throws error when a number of `x` is not finite.
+    /// The numbers that those codes stand for. @throws error as `quantize`.
     template <class Scalar = float> basic_matrix<Scalar> round(matrix_view x, executor_ref executor = {}) const;
 
     /// Whether both round alike.
@@ -89,7 +90,7 @@ public:
 private:
     void check() const {
         for (tile_scale const s : how_.fixed) {
-            if (!(s.scale > 0) || !std::isfinite(s.scale) || !std::isfinite(s.zero)) {
+            if (!(s.scale > 0) || !is_finite(s.scale) || !is_finite(s.zero)) {
                 raise(error("activations", "cannot be quantized with a scale of " + std::to_string(s.scale)));
             }
             if (s.zero != 0 && !grid_.has_zero()) {
@@ -154,8 +155,10 @@ private:
     void for_tokens(basic_matrix_view<Scalar> x, executor_ref executor, F const& f) const {
         stopwatch::section const timed(executor.watch(), work_kind::rounding);
         index_t const features = x.cols();
-        DETENT_EXPECTS(how_.shifts.empty() || features == std::ssize(how_.shifts));
-        DETENT_EXPECTS(how_.fixed.empty() || groups(features) == std::ssize(how_.fixed));
+        expect_valid(how_.shifts.empty() || features == std::ssize(how_.shifts), "activations",
+                     "have not as many features as the quantizer has shifts");
+        expect_valid(how_.fixed.empty() || groups(features) == std::ssize(how_.fixed), "activations",
+                     "have not as many groups of features as the quantizer has static scales");
         executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
             auto const n = static_cast<std::size_t>(features);
             token<Scalar> t{std::vector<Scalar>(n), std::vector<Scalar>(n), how_.fixed, std::vector<code>(n)};

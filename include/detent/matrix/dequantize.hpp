@@ -10,9 +10,12 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// The rows [first, last) of the weights, (last - first, in), for inputs as they come, before the map.
+/// The rows [first, last) of the weights, (last - first, in), for inputs as they come, before the map. @throws error
+/// when the matrix has no such rows.
 template <class Scalar = float>
 basic_matrix<Scalar> dequantize_rows(packed_matrix const& packed, index_t first, index_t last) {
+    expect_valid(first >= 0 && first <= last && last <= packed.shape().rows, "rows", "are not of the matrix");
+    expect_complete(packed);
     basic_matrix<Scalar> w(last - first, packed.shape().cols);
     for (index_t row = first; row < last; ++row) {
         for (index_t col = 0; col < w.cols(); ++col) {
@@ -35,6 +38,7 @@ template <class Scalar = float> basic_matrix<Scalar> dequantize(packed_matrix co
 
 /// The numbers (token, feature) of quantized activations.
 inline matrix dequantize(quantized_activations const& q) {
+    expect_complete(q);
     matrix x(q.shape.rows, q.shape.cols); // (token, feature)
     for (index_t token = 0; token < x.rows(); ++token) {
         for (index_t feature = 0; feature < x.cols(); ++feature) {

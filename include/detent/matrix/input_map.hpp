@@ -11,10 +11,10 @@
 #include <variant>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/simd/hadamard.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -79,7 +79,8 @@ public:
 
     // What follows are templates so that only programs that map something compile it, and each of them once.
 
-    /// M x for each row x of a matrix (rows, in): of inputs, or of the rows of a Hessian.
+    /// M x for each row x of a matrix (rows, in): of inputs, or of the rows of a Hessian. @throws error, as all below,
+    /// when there are not as many columns as the steps are for.
     template <class Scalar> basic_matrix<Scalar> apply(basic_matrix<Scalar> x, executor_ref executor = {}) const;
     template <class Scalar = float> basic_matrix<Scalar> apply(matrix_view x, executor_ref executor = {}) const {
         return apply<Scalar>(basic_matrix<Scalar>(x), executor);
@@ -109,6 +110,7 @@ private:
     }
 
     static void check(permutation const& p, index_t features) {
+        expect_option(features >= 0, "input map", "number of inputs", features, "0 or more");
         std::vector<char> seen(static_cast<std::size_t>(features));
         for (auto const input : p.order) {
             if (input < 0 || input >= features || seen[static_cast<std::size_t>(input)] != 0) {
@@ -128,7 +130,7 @@ private:
         }
         for (index_t k = 0; k < features; ++k) {
             float const f = d.factors[static_cast<std::size_t>(k)];
-            if (!std::isfinite(f) || !std::isfinite(1 / f)) {
+            if (!is_finite(f) || !is_finite(1 / f)) {
                 raise(error("input map", "the factor of input " + std::to_string(k) + " is " + std::to_string(f)));
             }
         }
@@ -141,10 +143,28 @@ private:
         }
     }
 
+    /// @throws error when a step is not for so many inputs.
+    static void expect_size(step const& s, index_t features) {
+        bool fits = true;
+        if (auto const* const p = std::get_if<permutation>(&s)) {
+            fits = std::ssize(p->order) == features;
+        } else if (auto const* const d = std::get_if<diagonal>(&s)) {
+            fits = std::ssize(d->factors) == features;
+        } else {
+            fits = features % std::get<block_hadamard>(s).width == 0;
+        }
+        if (!fits) {
+            raise(error("input map", "is not for " + std::to_string(features) + " inputs"));
+        }
+    }
+
     /// Calls `f(row, scratch)` for every row; the scratch has room for one.
     template <class Scalar, class F> void for_rows(basic_matrix<Scalar>& x, executor_ref executor, F const& f) const {
-        if (empty()) {
+        if (empty() || x.rows() == 0) {
             return;
+        }
+        for (step const& s : steps_) {
+            expect_size(s, x.cols());
         }
         executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
             basic_vector<Scalar> copy(x.cols());

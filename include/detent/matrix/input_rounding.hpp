@@ -44,6 +44,7 @@ struct input_rounding {
     /// `range` chooses. @throws error when there is no input or one is not finite.
     template <class Scalar = float> activation_quantizer fit(matrix_view x) const {
         expect_finite(x);
+        expect_option(width >= 0, "activations", "width of groups", width, "0 or more");
         scale_format const of_x = with_unit(grid(), x, format);
         activation_rounding how{.width = width};
         index_t const step = width == 0 ? x.cols() : width;
@@ -59,7 +60,7 @@ struct input_rounding {
 
 private:
     any_grid const& grid() const {
-        DETENT_EXPECTS(!grids.empty());
+        expect_valid(!grids.empty(), "activations", "have no grid to be rounded to");
         return grids.front();
     }
 

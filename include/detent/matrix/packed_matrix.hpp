@@ -3,12 +3,14 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/same_bits.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "detent/matrix/packed_view.hpp"
@@ -89,6 +91,25 @@ struct packed_matrix {
                same_bits(a.table, b.table) && a.map == b.map && a.codes == b.codes && a.weak == b.weak;
     }
 };
+
+/// @throws error unless all parts of a packed matrix have the sizes that its shape, tile and bits say, which products
+/// rely on; what a quantizer or a file answers has. An empty matrix may lack all.
+inline void expect_complete(packed_matrix const& w) {
+    auto const [rows, cols] = w.extent;
+    if (rows == 0 || cols == 0) {
+        return;
+    }
+    auto const complain = [](bool right, char const* problem) { expect_valid(right, "packed matrix", problem); };
+    complain(rows > 0 && cols > 0, "has a negative shape");
+    complain(w.bits >= 1 && w.bits <= 8 && w.table.size() == std::size_t{1} << w.bits, "has not 2^bits numbers");
+    complain(w.tile.rows > 0 && w.tile.cols > 0 &&
+                 w.scales.tiles == extents{ceil_div(rows, w.tile.rows), ceil_div(cols, w.tile.cols)} &&
+                 w.scales.complete(),
+             "has not one scale for each tile");
+    complain(w.codes.size() >= rows * w.row_bytes(), "has too few codes");
+    complain(w.weak.empty() || (w.weak.rows() == rows && w.weak.columns().back() < cols),
+             "has weak columns of another shape");
+}
 
 /// Packs codes (rows of `shape.cols`) into the bytes of a `packed_matrix`.
 template <std::same_as<code> Code> buffer pack_rows(int bits, extents shape, Code const* codes) {

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <vector>
 
 #include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 #include "detent/scale/tile_scale.hpp"
 
@@ -46,5 +49,19 @@ struct quantized_activations {
         return std::ldexp((table[c] - s.zero) * s.scale, -shift);
     }
 };
+
+/// @throws error unless all parts of quantized activations have the sizes that their shape, bits and groups say.
+inline void expect_complete(quantized_activations const& x) {
+    auto const complain = [](bool right, char const* problem) { expect_valid(right, "activations", problem); };
+    complain(x.shape.rows >= 0 && x.shape.cols >= 0 && x.width >= 0, "have a negative shape or width of groups");
+    if (x.shape.size() == 0) {
+        return;
+    }
+    complain(x.bits >= 1 && x.bits <= 8 && x.table.size() == std::size_t{1} << x.bits, "have not 2^bits numbers");
+    complain(std::ssize(x.codes) == x.shape.size(), "have not one code for each number");
+    complain(std::ssize(x.scales) == x.groups() || std::ssize(x.scales) == x.shape.rows * x.groups(),
+             "have not one scale for each group");
+    complain(x.shifts.empty() || std::ssize(x.shifts) == x.shape.cols, "have not one shift for each feature");
+}
 
 } // namespace detent::inline DETENT_ABI

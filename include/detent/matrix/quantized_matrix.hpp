@@ -43,8 +43,10 @@ public:
     packed_view view() const { return packed_.view(); }
     double bits_per_weight() const { return packed_.bits_per_weight(); }
 
-    /// The weight at `row` and input `col`. Where inputs are mapped it takes as long as decoding the row.
+    /// The weight at `row` and input `col`. Where inputs are mapped it takes as long as decoding the row. @throws error
+    /// when there is none.
     float at(index_t row, index_t col) const {
+        expect_valid(row >= 0 && row < shape().rows && col >= 0 && col < shape().cols, "weights", "have no such place");
         return packed_.map.empty() ? packed_.stored_at(row, col) : dequantize_rows(packed_, row, row + 1)(0, col);
     }
 

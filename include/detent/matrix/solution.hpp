@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/input_map.hpp"
@@ -74,12 +74,34 @@ struct solution {
     code code_at(index_t row, index_t col) const { return codes[static_cast<std::size_t>(row * shape.cols + col)]; }
 };
 
+/// @throws error unless all parts of a solution, as a user's own solver may have made it, have the sizes that its tile
+/// and `shape` say, and codes have numbers.
+template <std::same_as<solution> S> void expect_complete(S const& s, extents shape) {
+    auto const complain = [](bool right, char const* problem) { expect_valid(right, "solution", problem); };
+    complain(s.shape == shape, "has another shape than the weights");
+    complain(s.table.size() >= 2 && s.table.size() <= 256 && std::has_single_bit(s.table.size()),
+             "has not 2^bits numbers");
+    complain(std::ssize(s.codes) == shape.size(), "has not one code for each weight");
+    if (shape.size() > 0) {
+        code largest = 0;
+        for (code const c : s.codes) {
+            largest = std::max(largest, c);
+        }
+        complain(largest < s.table.size(), "has a code without a number");
+        complain(s.tile.rows > 0 && s.tile.cols > 0, "has tiles without weights");
+        complain(s.scales.complete() && s.scales.tiles.rows == ceil_div(shape.rows, s.tile.rows) &&
+                     (!s.tile_of.empty() || s.scales.tiles.cols == ceil_div(shape.cols, s.tile.cols)),
+                 "has not one scale for each tile");
+    }
+}
+
 /// How many tiles of `w` (out, in), which `s` solves, have a scale that does not fit its format, too large or too
 /// small. Those are the tiles with the largest or the smallest scale that the format has, where `store` puts all scales
 /// beyond. The largest scale of a format with a unit does not count, because the unit is chosen so that it fits. Tiles
-/// of zeros do not count either (apart from weak columns), because any scale serves them.
+/// of zeros do not count either (apart from weak columns), because any scale serves them. @throws error when `s` is not
+/// whole, or for another shape.
 template <class Scalar = float> index_t clamped_scales(matrix_view w, solution const& s) {
-    DETENT_EXPECTS(shape_of(w) == s.shape);
+    expect_complete(s, shape_of(w));
     basic_matrix<Scalar> const mapped = s.map.of_weights(w); // (out, in)
     scale_format const format = s.scales.format;
     scale_limits const limits = limits_of(format);
@@ -113,8 +135,9 @@ struct quantization {
 
 /// The solution as packed bytes.
 template <std::same_as<solution> S> packed_matrix pack(S const& s) {
-    DETENT_EXPECTS(s.tile_of.empty());
-    int const bits = std::bit_width(s.table.size()) - 1;
+    expect_complete(s, s.shape);
+    expect_valid(s.tile_of.empty(), "solution", "is for some of the columns of a matrix");
+    int const bits = static_cast<int>(std::bit_width(s.table.size())) - 1;
     return {.bits = bits,
             .extent = s.shape,
             .tile = s.tile,

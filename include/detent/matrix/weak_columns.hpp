@@ -11,6 +11,8 @@
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 
@@ -47,11 +49,13 @@ class weak_columns {
 public:
     weak_columns() = default;
 
-    /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice.
+    /// Columns of zeros with `rows` numbers each; `columns` are stored columns, ascending, none twice. @throws error
+    /// when they are not, or `rows` is negative.
     weak_columns(std::vector<std::int32_t> columns, index_t rows, float_format format)
         : columns_(std::move(columns)), rows_(rows), format_(format), values_(count() * rows * (bits_of(format) / 8)) {
-        for (std::size_t k = 1; k < columns_.size(); ++k) {
-            DETENT_EXPECTS(columns_[k - 1] < columns_[k]);
+        expect_option(rows >= 0, "weak columns", "number of rows", rows, "0 or more");
+        for (std::size_t k = 0; k < columns_.size(); ++k) {
+            expect_valid(columns_[k] > (k == 0 ? -1 : columns_[k - 1]), "weak columns", "do not ascend from 0");
         }
     }
 
@@ -96,7 +100,7 @@ public:
     bool all_finite() const {
         for (index_t k = 0; k < count(); ++k) {
             for (index_t row = 0; row < rows_; ++row) {
-                if (!std::isfinite(at(k, row))) {
+                if (!is_finite(at(k, row))) {
                     return false;
                 }
             }

@@ -161,9 +161,11 @@ void attend(basic_block<Layer> const& b, nn::token_rows rows, block_tape<Scalar>
                   b.value.forward(read, executor), executor);
     if constexpr (std::is_same_v<Scalar, float>) {
         if (cache != nullptr) {
-            tape.context.set(cache->attend(tape.q.read(), tape.k.read(), tape.v.read(), b.heads, rows, b.attention,
-                                           executor),
-                             tape.inputs(), executor);
+            DETENT_EXPECTS(b.attention.mask == nn::attention_mask::causal && rows.sequences == 1 &&
+                           rows.start == cache->size());
+            cache->append(tape.k.read(), tape.v.read(), executor);
+            tape.context.set(cache->attend(tape.q.read(), rule_of(b.attention, b.heads), executor), tape.inputs(),
+                             executor);
             return;
         }
     }

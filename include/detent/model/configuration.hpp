@@ -10,6 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "detent/core/index.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/configuration_fields.hpp"
 #include "detent/model/tensor_names.hpp"
 #include "detent/nn/activation.hpp"

@@ -9,6 +9,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/kv_cache.hpp"
@@ -46,6 +47,10 @@ struct decoder {
     /// The logits, (token, vocabulary), of `sequences` token sequences of equal length, one after the other in
     /// `tokens`. Throws like `embed`.
     matrix forward(std::span<nn::token_id const> tokens, index_t sequences = 1, executor_ref executor = {}) const;
+
+    /// The hidden state after the last block, (token, hidden), of the `tokens` that continue the sequence in `cache`;
+    /// the cache then holds them too. Throws like `embed`, and where the cache has no room.
+    matrix hidden(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const;
 
     /// The logits, (1, vocabulary), after the last of the `tokens` that continue the sequence in `cache`; the cache
     /// then holds them too. Throws like `embed`, and where the cache has no room.

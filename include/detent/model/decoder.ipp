@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
@@ -80,9 +79,9 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, inde
     return logits(x, executor);
 }
 
-DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_cache& cache,
-                                      executor_ref executor) const {
-    DETENT_EXPECTS(!tokens.empty());
+DETENT_INLINE matrix decoder::hidden(std::span<nn::token_id const> tokens, kv_cache& cache,
+                                     executor_ref executor) const {
+    expect_valid(!tokens.empty(), "tokens", "are none");
     nn::token_rows const rows{.start = cache.size()};
     if (cache.size() + std::ssize(tokens) > cache.capacity()) {
         throw error("sequence of " + std::to_string(cache.size() + std::ssize(tokens)) + " tokens",
@@ -92,7 +91,12 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_c
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         x = detent::forward(blocks[i], x, rows, executor, &cache.layer(static_cast<index_t>(i)));
     }
-    return logits(x.bottomRows(1), executor);
+    return x;
+}
+
+DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, kv_cache& cache,
+                                      executor_ref executor) const {
+    return logits(hidden(tokens, cache, executor).bottomRows(1), executor);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -10,6 +10,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/model/norm_layer.hpp"

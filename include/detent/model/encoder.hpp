@@ -12,6 +12,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/encoder_configuration.hpp"
 #include "detent/model/linear_layer.hpp"

@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
@@ -58,7 +57,7 @@ DETENT_INLINE matrix pool_sentences(matrix_view hidden, index_t sequences) {
 
 DETENT_INLINE matrix text_encoder::embed(std::span<nn::token_id const> tokens, index_t sequences, executor_ref executor,
                                          std::span<nn::token_id const> types) const {
-    DETENT_EXPECTS(types.empty() || types.size() == tokens.size());
+    expect_valid(types.empty() || types.size() == tokens.size(), "types", "are not as many as tokens");
     auto const count = static_cast<index_t>(tokens.size());
     index_t const length = nn::token_rows{.sequences = sequences}.length(count);
     if (length > configuration.max_positions) {
@@ -148,7 +147,7 @@ DETENT_INLINE matrix image_encoder::forward(matrix_view images, executor_ref exe
 
 DETENT_INLINE matrix image_encoder::logits(matrix_view hidden, executor_ref executor) const {
     index_t const length = 1 + configuration.patches();
-    DETENT_EXPECTS(hidden.rows() % length == 0);
+    expect_valid(length > 0 && hidden.rows() % length == 0, "hidden states", "are not of whole sequences");
     matrix first(hidden.rows() / length, hidden.cols()); // (image, hidden), of the class tokens
     for (index_t i = 0; i < first.rows(); ++i) {
         first.row(i) = hidden.row(i * length);
@@ -158,7 +157,7 @@ DETENT_INLINE matrix image_encoder::logits(matrix_view hidden, executor_ref exec
 
 DETENT_INLINE matrix image_encoder::cut(matrix_view images) const {
     auto const& c = configuration;
-    DETENT_EXPECTS(images.cols() == c.pixels());
+    expect_valid(images.cols() == c.pixels(), "images", "have another number of pixels than the model");
     index_t const across = c.image_size / c.patch_size;
     index_t const lines = c.channels * c.patch_size; // rows of pixels of a patch
     matrix patches(images.rows() * c.patches(), lines * c.patch_size);

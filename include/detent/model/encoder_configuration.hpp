@@ -10,6 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "detent/core/index.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/nn/activation.hpp"

@@ -7,6 +7,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/decoder.hpp"
 

@@ -9,8 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/function_ref.hpp"
 #include "detent/model/decoder.hpp"
@@ -21,11 +21,11 @@
 namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE sampler::sampler(sampling options) : options_(options), random_(options.seed) {
-    DETENT_EXPECTS(options.temperature >= 0.0F);
+    expect_option(options.temperature >= 0.0F, "generate", "temperature", options.temperature, "0 or more");
 }
 
 DETENT_INLINE nn::token_id sampler::operator()(matrix_view logits) {
-    DETENT_EXPECTS(logits.rows() == 1 && logits.cols() > 0);
+    expect_valid(logits.rows() == 1 && logits.cols() > 0, "logits", "are not those of one token");
     index_t best = 0;
     float const highest = logits.row(0).maxCoeff(&best);
     if (options_.temperature == 0.0F) {
@@ -51,15 +51,17 @@ DETENT_INLINE nn::token_id sampler::operator()(matrix_view logits) {
 
 DETENT_INLINE std::vector<nn::token_id> generate(decoder const& model, std::span<nn::token_id const> prompt,
                                                  index_t max_tokens, sampling options,
-                                                 function_ref<bool(nn::token_id)> on_token, executor_ref executor) {
-    DETENT_EXPECTS(!prompt.empty() && max_tokens >= 0);
+                                                 function_ref<bool(nn::token_id)> on_token, executor_ref executor,
+                                                 kv_format const& cache_format) {
+    expect_valid(!prompt.empty() && max_tokens >= 0, "prompt",
+                 "is empty, or is to be followed by a negative number of tokens");
     std::vector<nn::token_id> generated;
     if (max_tokens == 0) {
         return generated;
     }
     // The last token is answered, not read, so it needs no room.
     kv_cache cache(model.configuration,
-                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions));
+                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions), cache_format);
     sampler next(options);
     matrix logits = model.forward(prompt, cache, executor); // (1, vocabulary)
     for (;;) {

@@ -2,56 +2,33 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
-#include "detent/core/contract.hpp"
-#include "detent/core/eigen.hpp"
+#include "detent/core/index.hpp"
+#include "detent/matrix/kv_store.hpp"
 #include "detent/model/configuration.hpp"
+#include "detent/quantizer/kv_layer.hpp"
 
 namespace detent::inline DETENT_ABI {
-
-/// Keys and values of the tokens one block has seen, so that a new token need not compute them again.
-class kv_layer {
-public:
-    /// Room for `capacity` tokens of `features` = kv_heads * head_dim.
-    kv_layer(index_t capacity, index_t features) : keys_(capacity, features), values_(capacity, features) {}
-
-    /// Tokens seen.
-    index_t size() const { return size_; }
-    index_t capacity() const { return keys_.rows(); }
-
-    /// Adds the keys and values of the next tokens, (token, kv_heads * head_dim) each.
-    void append(matrix_view keys, matrix_view values);
-
-    /// Forgets all but the first `size` tokens.
-    void truncate(index_t size) { size_ = std::min(size_, size); }
-
-    matrix_view keys() const { return keys_.topRows(size_); }
-    matrix_view values() const { return values_.topRows(size_); }
-
-private:
-    matrix keys_;   // (token, kv_heads * head_dim)
-    matrix values_; // (token, kv_heads * head_dim)
-    index_t size_ = 0;
-};
 
 /// The keys and values of one sequence, a layer per block.
 class kv_cache {
 public:
-    /// Room for `capacity` tokens.
-    kv_cache(model_configuration const& configuration, index_t capacity);
+    /// Room for `capacity` tokens, stored as `format` says. @throws error when that does not fit the heads.
+    kv_cache(model_configuration const& configuration, index_t capacity, kv_format const& format = {});
 
     /// Tokens seen.
     index_t size() const { return layers_.front().size(); }
-    index_t capacity() const { return layers_.front().capacity(); }
+    index_t capacity() const { return capacity_; }
+    kv_layer const& layer(index_t block) const { return layers_[static_cast<std::size_t>(block)]; }
     kv_layer& layer(index_t block) { return layers_[static_cast<std::size_t>(block)]; }
 
     /// Forgets all but the first `size` tokens.
     void truncate(index_t size);
 
 private:
+    index_t capacity_;
     std::vector<kv_layer> layers_;
 };
 

@@ -2,27 +2,21 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
-#include "detent/core/contract.hpp"
-#include "detent/core/eigen.hpp"
+#include "detent/core/index.hpp"
+#include "detent/matrix/kv_store.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/kv_cache.hpp"
+#include "detent/quantizer/kv_layer.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE void kv_layer::append(matrix_view keys, matrix_view values) {
-    DETENT_EXPECTS(size_ + keys.rows() <= capacity());
-    keys_.middleRows(size_, keys.rows()) = keys;
-    values_.middleRows(size_, values.rows()) = values;
-    size_ += keys.rows();
-}
-
-DETENT_INLINE kv_cache::kv_cache(model_configuration const& configuration, index_t capacity)
-    : layers_(static_cast<std::size_t>(configuration.layers),
-              kv_layer(capacity, configuration.heads.kv_heads * configuration.heads.head_dim)) {}
+DETENT_INLINE kv_cache::kv_cache(model_configuration const& configuration, index_t capacity, kv_format const& format)
+    : capacity_(capacity),
+      layers_(static_cast<std::size_t>(configuration.layers),
+              kv_layer(format, configuration.heads.kv_heads, configuration.heads.head_dim, capacity)) {}
 
 DETENT_INLINE void kv_cache::truncate(index_t size) {
     for (auto& layer : layers_) {

@@ -6,8 +6,8 @@
 #include <string>
 #include <variant>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/dequantize.hpp"
@@ -61,7 +61,7 @@ DETENT_INLINE matrix linear_layer::forward_quantized(matrix_view x, executor_ref
 
 DETENT_INLINE matrix linear_layer::forward_packed(matrix_view x, executor_ref executor) const {
     auto const& packed = std::get<packed_matrix>(weight);
-    DETENT_EXPECTS(bias.size() == packed.shape().rows || bias.size() == 0);
+    expect_valid(bias.size() == packed.shape().rows || bias.size() == 0, "bias", "has not one entry for each output");
     matrix y(x.rows(), packed.shape().rows); // (token, out)
     input ? multiply(packed, *input, x, y, executor) : multiply(packed, x, y, executor);
     if (bias.size() > 0) {

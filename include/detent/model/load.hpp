@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/activation_quantizer.hpp"

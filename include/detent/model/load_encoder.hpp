@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/encoder.hpp"
 
 namespace detent::inline DETENT_ABI {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/model/decoder.hpp"

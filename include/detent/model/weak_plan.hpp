@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/model/block.hpp"
 #include "detent/quantizer/spec.hpp"
 #include "detent/solver/weak_budget.hpp"

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -46,9 +46,9 @@ public:
     explicit adamw(std::size_t parameters, adamw_options const& options = {})
         : adamw(adamw_state{std::vector<float>(parameters), std::vector<float>(parameters), 0}, options) {}
     /// Goes on from a state.
-    explicit adamw(adamw_state state, adamw_options const& options = {})
-        : options_(options), state_(std::move(state)) {
-        DETENT_EXPECTS(state_.first.size() == state_.second.size() && state_.steps >= 0);
+    explicit adamw(adamw_state state, adamw_options const& options = {}) : options_(options), state_(std::move(state)) {
+        expect_valid(state_.first.size() == state_.second.size() && state_.steps >= 0, "adamw",
+                     "goes on from moments of different sizes, or a negative number of steps");
     }
 
     adamw_options const& options() const { return options_; }
@@ -65,7 +65,8 @@ public:
     template <class Scalar = float>
     void step(std::span<float> parameters, std::span<float const> gradients, double learning_rate,
               executor_ref executor = {}) {
-        DETENT_EXPECTS(parameters.size() == state_.first.size() && gradients.size() == parameters.size());
+        expect_valid(parameters.size() == state_.first.size() && gradients.size() == parameters.size(), "adamw",
+                     "is for another number of parameters and gradients");
         auto const steps = static_cast<double>(++state_.steps);
         // What does not depend on the parameter, in double: 1 - beta2^steps would cancel in float.
         auto const keep1 = static_cast<float>(options_.beta1), keep2 = static_cast<float>(options_.beta2);
@@ -102,11 +103,12 @@ struct clipping {
 /// recurrent neural networks, algorithm 1). It does not touch the gradients.
 template <class Scalar = float>
 clipping clip_norm(std::span<std::span<float const> const> gradients, double max_norm, executor_ref executor = {}) {
-    DETENT_EXPECTS(max_norm > 0);
+    expect_valid(max_norm > 0, "clip_norm", "needs a largest norm above 0");
     double squares = 0;
     for (std::span<float const> const g : gradients) {
         index_t const piece = index_t{1} << 14;
-        dependent<std::vector<double>, Scalar> sums(static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
+        dependent<std::vector<double>, Scalar> sums(
+            static_cast<std::size_t>(ceil_div(static_cast<index_t>(g.size()), piece)));
         executor.for_pieces(static_cast<index_t>(g.size()), piece, [&](index_t begin, index_t end) {
             double sum = 0;
             for (float const x : g.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin))) {

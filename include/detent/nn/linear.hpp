@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/nn/products.hpp"
@@ -19,7 +19,8 @@ template <class X>
 basic_matrix<scalar_of<X>> linear(Eigen::MatrixBase<X> const& inputs, basic_matrix_view<scalar_of<X>> w,
                                   basic_vector<scalar_of<X>> const& bias = {}, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<X>> const x(inputs);
-    DETENT_EXPECTS(x.cols() == w.cols() && (bias.size() == w.rows() || bias.size() == 0));
+    expect_valid(x.cols() == w.cols() && (bias.size() == w.rows() || bias.size() == 0), "linear",
+                 "has inputs or a bias that do not fit the weights");
     stopwatch::section const timed(executor.watch(), work_kind::products);
     // Tiles of y large enough for a product at full speed. A single token only reads the weights once, so there a tile
     // is as many of them as pay for starting a thread.
@@ -57,7 +58,7 @@ template <class G>
 basic_matrix<scalar_of<G>> linear_input_gradient(Eigen::MatrixBase<G> const& gradients,
                                                  basic_matrix_view<scalar_of<G>> w, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<G>> const g(gradients);
-    DETENT_EXPECTS(g.cols() == w.rows());
+    expect_valid(g.cols() == w.rows(), "gradient", "has not one column for each output");
     stopwatch::section const timed(executor.watch(), work_kind::products);
     index_t const tokens = 256, ins = 512; // of a tile
     index_t const tiles_across = ceil_div(w.cols(), ins);
@@ -80,7 +81,8 @@ template <class G>
 void add_linear_weight_gradient(Eigen::MatrixBase<G> const& gradients, basic_matrix_view<scalar_of<G>> x,
                                 basic_matrix_ref<scalar_of<G>> w_gradient, executor_ref executor = {}) {
     basic_matrix_view<scalar_of<G>> const g(gradients);
-    DETENT_EXPECTS(g.rows() == x.rows() && shape_of(w_gradient) == (extents{g.cols(), x.cols()}));
+    expect_valid(g.rows() == x.rows() && shape_of(w_gradient) == (extents{g.cols(), x.cols()}), "gradient",
+                 "of weights does not fit that of outputs and the inputs");
     stopwatch::section const timed(executor.watch(), work_kind::products);
     index_t const outs = 128, ins = 256; // of a tile, each of which is summed over all tokens
     index_t const tiles_across = ceil_div(x.cols(), ins);
@@ -98,10 +100,9 @@ template <class G>
 void add_linear_bias_gradient(Eigen::MatrixBase<G> const& gradients, basic_vector<scalar_of<G>>& bias_gradient,
                               executor_ref executor = {}) {
     basic_matrix_view<scalar_of<G>> const g(gradients);
-    DETENT_EXPECTS(bias_gradient.size() == g.cols());
-    add_over_tokens(bias_gradient, g.rows(), executor, [&](index_t t, index_t begin, index_t count) {
-        return g.row(t).segment(begin, count).array();
-    });
+    expect_valid(bias_gradient.size() == g.cols(), "gradient", "of the bias has not one entry for each output");
+    add_over_tokens(bias_gradient, g.rows(), executor,
+                    [&](index_t t, index_t begin, index_t count) { return g.row(t).segment(begin, count).array(); });
 }
 
 } // namespace detent::inline DETENT_ABI::nn

@@ -7,6 +7,7 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/simd/product.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -20,7 +21,8 @@ public:
     static void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
                     index_t c_stride, simd::part = simd::part::all) {
         using rows = Eigen::Map<basic_matrix<T> const, 0, Eigen::OuterStride<>>;
-        using cols = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> const, 0, Eigen::OuterStride<>>;
+        using columns = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
+        using cols = Eigen::Map<columns const, 0, Eigen::OuterStride<>>;
         auto const with = [](simd::strided<T> s, index_t height, index_t width, auto const& f) {
             if (s.col_stride == 1) {
                 f(rows(s.data, height, width, Eigen::OuterStride<>(s.row_stride)));
@@ -52,7 +54,8 @@ using simd::products;
 /// How a matrix or vector that lies in memory is read: by rows, a transpose by columns.
 template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> const& x) {
     static_assert((X::Flags & Eigen::DirectAccessBit) != 0, "the numbers must lie in memory");
-    DETENT_EXPECTS(x.derived().innerStride() == 1 || x.size() == 0);
+    expect_valid(x.derived().innerStride() == 1 || x.size() == 0, "matrix",
+                 "has neither rows nor columns whose numbers are neighbours");
     index_t const outer = x.derived().outerStride();
     return X::IsRowMajor ? simd::strided<scalar_of<X>>{x.derived().data(), outer}
                          : simd::strided<scalar_of<X>>{x.derived().data(), 1, outer};
@@ -61,7 +64,8 @@ template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> cons
 /// C += A B, of which C (m, n) lies in rows; A (m, k) and B (k, n) may be transposes.
 template <class A, class B>
 void add_product(basic_matrix_ref<scalar_of<A>> c, Eigen::MatrixBase<A> const& a, Eigen::MatrixBase<B> const& b) {
-    DETENT_EXPECTS(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}));
+    expect_valid(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}), "product",
+                 "is of matrices that do not fit");
     products<scalar_of<A>>::add(a.rows(), b.cols(), a.cols(), 1, strided(a), strided(b), c.data(), c.outerStride());
 }
 

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/nn/tokens.hpp"
 
@@ -55,14 +55,14 @@ template <class X>
 double next_token_loss(Eigen::MatrixBase<X> const& outputs, std::span<token_id const> tokens, index_t sequences = 1,
                        executor_ref executor = {}) {
     basic_matrix_view<scalar_of<X>> const logits(outputs);
-    DETENT_EXPECTS(logits.rows() == static_cast<index_t>(tokens.size()));
+    expect_valid(logits.rows() == static_cast<index_t>(tokens.size()), "tokens", "are not as many as rows of logits");
     index_t const length = token_rows{.sequences = sequences}.length(logits.rows());
     std::vector<double> losses(tokens.size()); // one per row, so that the order of the sum is fixed
     executor.for_pieces(logits.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         for (index_t t = begin; t < end; ++t) {
             if ((t + 1) % length != 0) {
                 auto const next = static_cast<index_t>(tokens[static_cast<std::size_t>(t + 1)]);
-                DETENT_EXPECTS(next >= 0 && next < logits.cols());
+                expect_valid(next >= 0 && next < logits.cols(), "tokens", "are not all in the vocabulary");
                 losses[static_cast<std::size_t>(t)] = log_sum_exp(logits, t) - static_cast<double>(logits(t, next));
             }
         }
@@ -76,7 +76,7 @@ double next_token_loss(Eigen::MatrixBase<X> const& outputs, std::span<token_id c
 template <class Scalar>
 basic_matrix<Scalar> next_token_gradient(basic_matrix<Scalar> logits, std::span<token_id const> tokens,
                                          index_t sequences = 1, double factor = 1, executor_ref executor = {}) {
-    DETENT_EXPECTS(logits.rows() == static_cast<index_t>(tokens.size()));
+    expect_valid(logits.rows() == static_cast<index_t>(tokens.size()), "tokens", "are not as many as rows of logits");
     index_t const length = token_rows{.sequences = sequences}.length(logits.rows());
     executor.for_pieces(logits.rows(), rows_per_piece, [&](index_t begin, index_t end) {
         for (index_t t = begin; t < end; ++t) {
@@ -86,7 +86,7 @@ basic_matrix<Scalar> next_token_gradient(basic_matrix<Scalar> logits, std::span<
                 continue;
             }
             auto const next = static_cast<index_t>(tokens[static_cast<std::size_t>(t + 1)]);
-            DETENT_EXPECTS(next >= 0 && next < logits.cols());
+            expect_valid(next >= 0 && next < logits.cols(), "tokens", "are not all in the vocabulary");
             Scalar const highest = row.maxCoeff();
             double sum = 0; // of exp(logit - highest)
             for (index_t c = 0; c < row.size(); c += columns_per_sum) {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -20,7 +20,7 @@ struct token_rows {
 
     /// Tokens of one sequence in a matrix of `rows` rows.
     index_t length(index_t rows) const {
-        DETENT_EXPECTS(sequences > 0 && rows % sequences == 0);
+        expect_valid(sequences > 0 && rows % sequences == 0, "tokens", "are not of whole sequences");
         return rows / sequences;
     }
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/simd/dot.hpp"
@@ -22,7 +23,7 @@ template <class T> bool factor_upper(index_t n, T* a, index_t stride) {
         T* const row_j = a + j * stride;
         index_t const right = n - j - 1; // columns of R that are there
         T const pivot = row_j[j] - simd::dot(row_j + j + 1, row_j + j + 1, right);
-        if (!(pivot > 0) || !std::isfinite(pivot)) {
+        if (!(pivot > 0) || !is_finite(pivot)) {
             return false;
         }
         row_j[j] = std::sqrt(pivot);

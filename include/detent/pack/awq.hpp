@@ -21,7 +21,10 @@ struct awq_packing : packed_by_blocks<awq_packing> {
     /// Nibble i of a word is that of output `order[i]` of its eight.
     static constexpr index_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 
-    static constexpr index_t bytes(extents shape) { return shape.cols * row_bytes(shape); }
+    static constexpr index_t bytes(extents shape) {
+        expect_shape(shape);
+        return shape.cols * row_bytes(shape);
+    }
 
     static code get(std::uint8_t const* bytes, extents shape, index_t row, index_t col) {
         index_t const nibble = std::find(order, order + 8, row % 8) - order;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -20,6 +21,11 @@ struct code_block {
     index_t col;
     extents shape;
 };
+
+/// @throws error when a matrix of codes has a negative shape.
+constexpr void expect_shape(extents shape) {
+    expect_valid(shape.rows >= 0 && shape.cols >= 0, "matrix of codes", "has a negative shape");
+}
 
 /// Calls `f(code_block)` for blocks of at most `row_step` rows and `cols` columns, a multiple of `col_step`, that cover
 /// a matrix of `shape`.

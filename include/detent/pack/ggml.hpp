@@ -7,6 +7,7 @@
 #include <string>
 
 #include "detent/core/error.hpp"
+#include "detent/core/index.hpp"
 #include "detent/pack/packing.hpp"
 #include "detent/simd/nibbles.hpp"
 
@@ -38,6 +39,7 @@ requires((Bits == 1 || Bits == 2 || Bits == 4 || Bits == 5 || Bits == 8) &&
 
     /// From the first code to the end of the last.
     static index_t bytes(extents shape) {
+        expect_shape(shape);
         if (shape.cols % block_codes != 0) {
             raise(error("a row of " + std::to_string(shape.cols) + " codes of " + std::to_string(Bits) + " bits",
                         "is not of whole ggml blocks, which have " + std::to_string(block_codes)));
@@ -92,11 +94,11 @@ private:
                 quarters_to_linear(from, to);
                 quarters_to_linear(from + 32, to + 32);
             } else if constexpr (Bits == 4) {
-                std::uint8_t two_blocks[2 * block_bytes];
+                std::uint8_t two_blocks[array_size(2 * block_bytes)];
                 simd::join_halves(from, from, two_blocks);
                 std::memcpy(to, two_blocks, block_bytes);
             } else if constexpr (Bits == 5) {
-                code codes[block_codes];
+                code codes[array_size(block_codes)];
                 for (index_t k = 0; k < block_codes; ++k) {
                     codes[k] = get(from, {1, block_codes}, 0, k);
                 }
@@ -119,7 +121,7 @@ private:
                 quarters_from_linear(from, to);
                 quarters_from_linear(from + 32, to + 32);
             } else if constexpr (Bits == 4) {
-                std::uint8_t two_blocks[2 * block_bytes] = {};
+                std::uint8_t two_blocks[array_size(2 * block_bytes)] = {};
                 std::memcpy(two_blocks, from, block_bytes);
                 simd::split_halves(two_blocks, two_blocks, two_blocks + block_bytes);
                 std::memcpy(to, two_blocks, block_bytes);
@@ -132,7 +134,7 @@ private:
     }
 
     static void fives_from_linear(std::uint8_t const* from, std::uint8_t* to) {
-        code codes[block_codes];
+        code codes[array_size(block_codes)];
         linear_packing<5>::unpack(from, block_codes, codes);
         std::uint32_t highest = 0;
         for (index_t k = 0; k < block_codes; ++k) {

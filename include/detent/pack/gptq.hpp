@@ -20,7 +20,10 @@ requires(Bits >= 1 && Bits <= 8) struct gptq_packing : packed_by_blocks<gptq_pac
     /// The number of rows of words for this many inputs.
     static constexpr index_t word_rows(index_t in) { return ceil_div(in * Bits, 32); }
 
-    static constexpr index_t bytes(extents shape) { return word_rows(shape.cols) * shape.rows * 4; }
+    static constexpr index_t bytes(extents shape) {
+        expect_shape(shape);
+        return word_rows(shape.cols) * shape.rows * 4;
+    }
 
     static code get(std::uint8_t const* bytes, extents shape, index_t row, index_t col) {
         unsigned value = 0;

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "detent/core/contract.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/index.hpp"
 #include "detent/pack/code_block.hpp"
 #include "detent/simd/transpose.hpp"
@@ -58,8 +58,11 @@ requires(Bits >= 1 && Bits <= 8) struct linear_packing {
     /// Code `i` of a row.
     static constexpr code get(std::uint8_t const* row, index_t i) { return linear_code(Bits, row, i); }
 
-    /// The bytes of a matrix.
-    static constexpr index_t bytes(extents shape) { return shape.rows * row_bytes(shape.cols); }
+    /// The bytes of a matrix. @throws error when its shape is negative.
+    static constexpr index_t bytes(extents shape) {
+        expect_shape(shape);
+        return shape.rows * row_bytes(shape.cols);
+    }
 
     /// Writes the codes of a matrix, row by row, each below 2^Bits, to `bytes(shape)` bytes.
     static void pack(code const* codes, extents shape, std::uint8_t* bytes) {
@@ -110,9 +113,10 @@ private:
     }
 };
 
-/// Calls `f.template operator()<Bits>()` for a number of bits known only at run time, 1 to 8.
+/// Calls `f.template operator()<Bits>()` for a number of bits known only at run time. @throws error when it is not 1 to
+/// 8.
 template <class F> decltype(auto) with_bits(int bits, F&& f) {
-    DETENT_EXPECTS(bits >= 1 && bits <= 8);
+    expect_option(bits >= 1 && bits <= 8, "code", "number of bits", bits, "from 1 to 8");
     switch (bits) {
     case 1:
         return f.template operator()<1>();

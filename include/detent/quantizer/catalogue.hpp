@@ -9,6 +9,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/matrix/input_rounding.hpp"
 #include "detent/matrix/solution.hpp"
@@ -53,10 +54,13 @@ public:
     evidence_needs needs() const;
 
     /// The packed weights for `w` (out, in) and what is known about their inputs. @throws error when that is not
-    /// enough, or the weights are not finite.
+    /// enough, or the weights are not finite. Where no token was seen, `or-rtn` has them rounded to nearest instead.
     quantization operator()(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const;
 
 private:
+    /// What `or-rtn` does for a layer that no token reached: no more than rounds.
+    quantization rounded(matrix_view w, executor_ref executor) const;
+
     /// With as many weak columns as make so many bits of a weight of `w`.
     named_quantizer counted(matrix_view w) const;
 

@@ -235,6 +235,10 @@ DETENT_INLINE evidence_needs named_quantizer::needs() const {
 
 DETENT_INLINE quantization named_quantizer::operator()(matrix_view w, layer_inputs const& known,
                                                        executor_ref executor) const {
+    if (spec_->or_rtn && known.features() > 0 && known.hessian().tokens() == 0) {
+        expect_features(known.features(), w);
+        return rounded(w, executor);
+    }
     if (spec_->weak.bits > 0) {
         return counted(w)(w, known, executor);
     }
@@ -245,6 +249,20 @@ DETENT_INLINE quantization named_quantizer::operator()(matrix_view w, layer_inpu
     solution solved = given_ ? solve_given(w, known, *p, solver, executor) : solver.solve(w, known, *p, executor);
     solved.report.clamped_scales = clamped_scales(w, solved);
     return packed(std::move(solved));
+}
+
+DETENT_INLINE quantization named_quantizer::rounded(matrix_view w, executor_ref executor) const {
+    spec plain = *spec_;
+    plain.or_rtn = plain.clip = plain.search = false;
+    plain.solver = spec::solver_kind::rtn;
+    plain.weak = {};
+    plain.smooth = {}; // and what else needs inputs
+    plain.power_of_two = false;
+    named_quantizer q = *this;
+    q.spec_ = std::make_shared<spec const>(std::move(plain));
+    quantization done = q(w, layer_inputs(w.cols()), executor);
+    done.report.fallback = "no input was ever seen";
+    return done;
 }
 
 DETENT_INLINE named_quantizer named_quantizer::counted(matrix_view w) const {

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "detent/core/needs_exceptions.hpp"
 #include "detent/quantizer/spec.hpp"
 
 // With this header, `spec::parse` is defined.

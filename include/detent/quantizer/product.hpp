@@ -2,9 +2,9 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
@@ -15,18 +15,37 @@
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_matrix.hpp"
+#include "detent/matrix/product_shapes.hpp"
 #include "detent/matrix/quantized_activations.hpp"
+
+// Shapes that do not fit, and matrices that are not whole, are an `error`, found once a call and in release builds too.
+// Without tokens there is nothing to do; without inputs all outputs are 0.
 
 // The functions of a packed matrix take what is `Known` of it from those of a quantized matrix, in typed_product.hpp.
 
 namespace detent::inline DETENT_ABI {
+
+/// Whether a product is of nothing, which makes all of `y` 0.
+inline bool makes_zeros(extents w, matrix_ref y) {
+    if (y.size() > 0 && w.size() > 0) {
+        return false;
+    }
+    for (index_t row = 0; row < y.rows(); ++row) {
+        std::fill_n(y.data() + row * y.outerStride(), y.cols(), 0.0F);
+    }
+    return true;
+}
 
 /// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats
 /// is faster and rounds mapped inputs, as `input_format` says.
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
               input_format format = input_format::f32) {
-    DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
+    expect_product(w.shape(), shape_of(x), shape_of(y));
+    expect_complete(w);
+    if (makes_zeros(w.shape(), y)) {
+        return;
+    }
     stopwatch::section const timed(executor.watch(), work_kind::products);
     auto const multiply_mapped = [&](matrix_view inputs) {
         kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
@@ -46,7 +65,12 @@ inline bool runs_on_integers(packed_matrix const& w, quantized_activations const
 /// these sums, of their scales and of the token's; elsewhere it is the product of floats.
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
-    DETENT_EXPECTS(x.shape.cols == w.shape().cols && y.cols() == w.shape().rows && x.shape.rows == y.rows());
+    expect_product(w.shape(), x.shape, shape_of(y));
+    expect_complete(w);
+    expect_complete(x);
+    if (makes_zeros(w.shape(), y)) {
+        return;
+    }
     {
         stopwatch::section const timed(executor.watch(), work_kind::products);
         if (kernel::multiply<Known>(w.view(), x, y.data(), y.outerStride(), executor)) {
@@ -64,7 +88,7 @@ void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
               executor_ref executor = {}) {
-    DETENT_EXPECTS(x.cols() == w.shape().cols);
+    expect_product(w.shape(), shape_of(x), shape_of(y));
     multiply<Known>(w, w.map.empty() ? input.quantize(x, executor) : input.quantize(w.map.apply(x, executor), executor),
                     y, executor);
 }
@@ -72,7 +96,11 @@ void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_
 /// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).
 template <class Known = kernel::any_weights>
 void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, executor_ref executor = {}) {
-    DETENT_EXPECTS(g.cols() == w.shape().rows && x.cols() == w.shape().cols && g.rows() == x.rows());
+    expect_product(w.shape(), shape_of(x), shape_of(g));
+    expect_complete(w);
+    if (makes_zeros(w.shape(), x)) {
+        return;
+    }
     stopwatch::section const timed(executor.watch(), work_kind::products);
     kernel::multiply_transposed<Known>(w.view(), g.data(), g.outerStride(), g.rows(), x.data(), x.outerStride(),
                                        executor);
@@ -85,7 +113,7 @@ void multiply_transposed(packed_matrix const& w, matrix_view g, matrix_ref x, ex
 template <class Known, class Derived>
 auto multiply_columns(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
     using columns = Eigen::Matrix<float, Eigen::Dynamic, Derived::ColsAtCompileTime, Eigen::ColMajor>;
-    DETENT_EXPECTS(x.rows() == w.shape().cols);
+    expect_features_of(w.shape(), x.rows());
     columns const inputs = x;
     columns y(w.shape().rows, x.cols());
     // A column-major (in, token) matrix has the bytes of a row-major (token, in) one.
@@ -94,7 +122,8 @@ auto multiply_columns(packed_matrix const& w, Eigen::MatrixBase<Derived> const& 
     return y;
 }
 
-/// W x for one input x (in), or W X for a column-major X (in, token).
+/// W x for one input x (in), or W X for a column-major X (in, token). @throws error when x has not as many rows as the
+/// weights have columns.
 template <class Derived> auto operator*(packed_matrix const& w, Eigen::MatrixBase<Derived> const& x) {
     return multiply_columns<kernel::times_floats<kernel::any_weights>>(w, x);
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "detent/matrix/activation_quantizer.hpp"
+#include "detent/matrix/product_shapes.hpp"
 #include "detent/matrix/quantized_matrix.hpp"
 #include "detent/quantizer/typed_product.hpp"
 
@@ -26,11 +27,8 @@ public:
     /// y (token, out) for inputs x (token, in): maps them, rounds them and multiplies. @throws error when a number of
     /// `x` is not finite, or there are not as many features as the weights have.
     matrix operator()(matrix_view x, executor_ref executor = {}) const {
-        if (x.cols() != shape().cols) {
-            raise(error("inputs", "have " + std::to_string(x.cols()) + " features, the weights have " +
-                                      std::to_string(shape().cols) + " columns"));
-        }
-        matrix y(x.rows(), shape().rows); // (token, out)
+        expect_features_of(shape(), x.cols()); // before memory is asked for
+        matrix y(x.rows(), shape().rows);      // (token, out)
         multiply(weights_, input_, x, y, executor);
         return y;
     }

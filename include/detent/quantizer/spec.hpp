@@ -71,9 +71,10 @@ struct spec {
     solver_kind solver = solver_kind::rtn;
     gptq<> gptq_options; ///< also of `gptaq` and `qronos`
     obq obq_options;
+    bool or_rtn = false;            ///< round layers to nearest that no token reached, else an error
     std::optional<double> strength; ///< of `gptaq` and `qronos`; their own default where none is named
     weak_options weak;
-    scale_format format;      ///< of scales
+    scale_format format;       ///< of scales
     learning_options learning; ///< of how each block of a model is quantized
 
     /// Whether the solver must know what layers read in the float model.

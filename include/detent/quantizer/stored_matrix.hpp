@@ -6,12 +6,12 @@
 #include <cstring>
 
 #include "detent/core/buffer.hpp"
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/dense.hpp"
+#include "detent/matrix/product_shapes.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -64,10 +64,10 @@ private:
     extents shape_;
 };
 
-/// y = x W^T: x (token, in), y (token, out). Sums are those of floats.
+/// y = x W^T: x (token, in), y (token, out). Sums are those of floats. @throws error when shapes do not fit.
 template <class Scalar = float>
 void multiply(stored_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
-    DETENT_EXPECTS(x.cols() == w.shape().cols && y.cols() == w.shape().rows && x.rows() == y.rows());
+    expect_product(w.shape(), shape_of(x), shape_of(y));
     kernel::multiply_dense(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
 }
 

@@ -57,7 +57,8 @@ void multiply_transposed(quantized_matrix<G, P> const& w, matrix_view g, matrix_
     multiply_transposed<known_weights<G, P>>(w.packed(), g, x, executor);
 }
 
-/// W x for one input x (in), or W X for a column-major X (in, token).
+/// W x for one input x (in), or W X for a column-major X (in, token). @throws error when x has not as many rows as the
+/// weights have columns.
 template <GridOrChoice G, Granularity P, class Derived>
 auto operator*(quantized_matrix<G, P> const& w, Eigen::MatrixBase<Derived> const& x) {
     return multiply_columns<kernel::times_floats<known_weights<G, P>>>(w.packed(), x);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "detent/core/same_bits.hpp"
+#include "detent/grid/check_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/scale/range.hpp"
@@ -37,12 +38,13 @@ template <int E, int M, reserved R> constexpr std::optional<float_split> split_o
 /// A grid known only at run time, as activations need it. Rounds with the bits of `rounder<G>`.
 class any_grid {
 public:
-    /// `name` is what specifications and files call it; a grid without one cannot be saved.
+    /// `name` is what specifications and files call it; a grid without one cannot be saved. @throws error where a
+    /// user's grid breaks its promises (`check_grid`).
     template <class G>
-        requires(!std::same_as<G, any_grid> && Grid<G>)
-    explicit any_grid(G const& grid, std::string name = {})
+    requires(!std::same_as<G, any_grid> && Grid<G>) explicit any_grid(G const& grid, std::string name = {})
         : name_(std::move(name)), bits_(G::bits), has_zero_(AffineGrid<G>), split_(split_of(grid)),
           numbers_(numbers_of(grid)), contains_zero_(detent::contains_zero(grid)), round_(rounder<G>(grid)) {
+        check_grid(grid);
         auto const all = table_of(grid);
         table_.assign(all.begin(), all.end());
     }

@@ -34,14 +34,16 @@ public:
 
     /// Whether both are the same range for the same grid.
     friend bool operator==(any_range const& a, any_range const& b) {
-        return a.held_ == b.held_ || (a.held_ && b.held_ && a.held_->equals(*b.held_));
+        bool const same_type = a.held_ && b.held_ && a.held_->type() == b.held_->type();
+        return a.held_ == b.held_ || (same_type && a.held_->equals(*b.held_));
     }
 
 private:
     struct anything {
         virtual ~anything() = default;
         virtual tile_scale fit(matrix_view tile, scale_format format, tile_place place) const = 0;
-        virtual bool equals(anything const& other) const = 0;
+        virtual void const* type() const = 0; ///< an address for each type: programs may have no dynamic_cast
+        virtual bool equals(anything const& other) const = 0; ///< which must have the same type
     };
 
     template <class G, class R> struct of final : anything {
@@ -49,9 +51,13 @@ private:
         tile_scale fit(matrix_view tile, scale_format format, tile_place place) const override {
             return fit_at(range, grid, tile, format, place);
         }
+        void const* type() const override {
+            static char const here = 0;
+            return &here;
+        }
         bool equals(anything const& other) const override {
-            auto const* const same = dynamic_cast<of const*>(&other);
-            return same != nullptr && same->grid == grid && same->range == range;
+            auto const& same = static_cast<of const&>(other);
+            return same.grid == grid && same.range == range;
         }
 
         G grid;

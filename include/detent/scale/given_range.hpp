@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/scale/range.hpp"
 #include "detent/scale/scale_store.hpp"
 
@@ -19,6 +20,8 @@ struct given_range {
 
     /// The scale of the tile that begins there. @throws error when there is none, or it is not positive and finite.
     template <Grid G> tile_scale fit(G const&, matrix_view, scale_format, tile_place place) const {
+        expect_valid(tile.rows > 0 && tile.cols > 0, "given scales", "are for tiles without weights");
+        expect_valid(scales.complete(), "given scales", "are not as many as the tiles they are for");
         index_t const row = place.row / tile.rows;
         index_t const col = place.col / tile.cols;
         if (row >= scales.tiles.rows || col >= scales.tiles.cols) {
@@ -26,7 +29,7 @@ struct given_range {
                                             std::to_string(place.col)));
         }
         tile_scale const s = scales.at(row, col);
-        if (!(s.scale > 0) || !std::isfinite(s.scale)) {
+        if (!(s.scale > 0) || !is_finite(s.scale)) {
             raise(error("given scales", "that of the tile at row " + std::to_string(place.row) + ", column " +
                                             std::to_string(place.col) + " is " + std::to_string(s.scale)));
         }

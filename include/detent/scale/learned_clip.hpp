@@ -10,6 +10,7 @@
 
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/scale/range.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -67,7 +68,7 @@ inline interval reach_of(std::vector<float> const& table) {
     interval ends{infinity, -infinity};  // the lowest and the highest number
     interval inner{infinity, -infinity}; // those next to them
     for (float const x : table) {
-        if (!std::isfinite(x)) {
+        if (!is_finite(x)) {
             continue;
         }
         if (x < ends.low) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "detent/core/error.hpp"
+#include "detent/grid/check_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/grid/int_grid.hpp"
@@ -37,7 +38,7 @@ template <Grid G> simd::number_list<G::bits> number_set(G const& grid) {
     std::size_t count = 0;
     auto const append = [&](code c) {
         if (count == list.most || (count > 0 && !(list.numbers[count - 1] <= grid.decode(c)))) {
-            raise(error("grid", "a larger number is encoded as a smaller one"));
+            raise(error("grid", sentence_of(grid_fault::order)));
         }
         list.numbers[count] = grid.decode(c);
         list.codes[count] = c;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "detent/core/error.hpp"
 #include "detent/core/half.hpp"
 #include "detent/grid/fp_grid.hpp"
 
@@ -39,6 +40,14 @@ struct unit_limits {
     static constexpr float lowest = 0x1p-117F;
     static constexpr float highest = 0x1p119F;
 };
+
+/// @throws error where scales cannot have the unit of `format`.
+inline void expect_unit(scale_format format) {
+    bool const fits = format.has_unit() ? format.unit >= unit_limits::lowest && format.unit <= unit_limits::highest
+                                        : format.unit == 1;
+    expect_option(fits, "scale format", "unit", format.unit,
+                  format.has_unit() ? "from 2^-117 to 2^119" : "1, as only that of E4M3 may be another");
+}
 
 /// The number of bits of one stored scale, without the unit that a matrix has once.
 constexpr int bits_of(scale_format format) {

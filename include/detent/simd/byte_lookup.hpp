@@ -100,8 +100,8 @@ template <int Bits> void lookup(byte_table const& table, code const* codes, inde
         look_up<Bits>(table, codes + i, out + i);
     }
     if (i < n) {
-        code rest[width] = {};
-        std::uint8_t found[width];
+        code rest[array_size(width)] = {};
+        std::uint8_t found[array_size(width)];
         std::memcpy(rest, codes + i, static_cast<std::size_t>(n - i));
         look_up<Bits>(table, rest, found);
         std::memcpy(out + i, found, static_cast<std::size_t>(n - i));

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "detent/core/index.hpp"
+#include "detent/simd/lookup.hpp"
 #include "detent/simd/nearest.hpp"
 
 #if defined(__AVX2__)
@@ -129,7 +130,7 @@ public:
     floats operator()(ints codes) const noexcept {
         ints const index = codes & mask_;
 #if defined(__AVX512F__)
-        return floats(_mm512_i32gather_ps(index, table_, 4));
+        return floats(gather(table_, index));
 #elif defined(__AVX2__)
         return floats(_mm256_i32gather_ps(table_, index, 4));
 #else
@@ -338,7 +339,7 @@ public:
             return;
         }
 #endif
-        alignas(64) std::int32_t words[parts][lanes];
+        alignas(64) std::int32_t words[array_size(parts)][lanes];
 #pragma GCC unroll 16
         for (index_t l = 0; l < lanes; ++l) {
             std::memcpy(&words[0][l], bytes + l * bits, 4);
@@ -377,7 +378,7 @@ private:
         return result;
     }();
 
-    ints parts_[parts];
+    ints parts_[array_size(parts)];
 };
 
 /// Brings the codes of each lane that are `bits` further to its lowest bits.

@@ -14,6 +14,12 @@
 namespace detent::inline DETENT_ABI::simd {
 
 #if defined(__AVX512F__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // of the mask in what is a macro without optimization
+/// The floats of `table` at 16 positions.
+inline __m512 gather(float const* table, __m512i positions) noexcept { return _mm512_i32gather_ps(positions, table, 4); }
+#pragma GCC diagnostic pop
+
 /// A table of 2^Bits floats, held in registers up to 5 bits. Larger ones that are `consecutive`, table[c] = table[0] +
 /// c, are computed; the rest is gathered from memory.
 template <int Bits> class lookup_table {
@@ -39,7 +45,7 @@ public:
             return _mm512_permutex2var_ps(low_, i, high_);
         } else {
             return consecutive_ ? _mm512_add_ps(_mm512_cvtepi32_ps(i), _mm512_set1_ps(table_[0]))
-                                : _mm512_i32gather_ps(i, table_, 4);
+                                : gather(table_, i);
         }
     }
 

@@ -56,8 +56,8 @@ template <class T>
                                                     index_t to_stride) noexcept {
     using registers = register16<T>;
     constexpr int n = 16 / sizeof(T);
-    typename registers::type v[n];
-    typename registers::type next[n];
+    typename registers::type v[array_size(n)];
+    typename registers::type next[array_size(n)];
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) {
         v[i] = registers::load(from + i * from_stride);
@@ -172,7 +172,7 @@ private:
 
     /// A cache line of numbers in both directions.
     void stream_lines(index_t row, index_t col) const noexcept {
-        alignas(64) std::uint8_t lines[line * 64];
+        alignas(64) std::uint8_t lines[array_size(line * 64)];
         for (index_t i = 0; i < line; i += step) {
             for (index_t j = 0; j < line; j += step) {
                 transpose_square<T>(source(row + i, col + j), from_stride_, lines + j * 64 + i * size, 64);

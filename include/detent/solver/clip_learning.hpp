@@ -201,9 +201,13 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 /// Learns how far the range of each tile of `w` (out, in) is clipped so that rounding to nearest loses least at the
 /// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with
 /// both triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
-/// when scales are given, or a weight is not finite.
+/// when scales are given, a weight is not finite, or an option is out of range.
 template <class Scalar = float>
 solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
+    expect_option(how.steps >= 0, "clipping", "number of steps", how.steps, "0 or more");
+    expect_option(how.rate > 0 && std::isfinite(how.rate), "clipping", "learning rate", how.rate, "positive");
+    expect_valid(h.rows() == w.cols() && h.cols() == w.cols(), "hessian",
+                 "has another number of features than the weights");
     if (p.placed()) {
         raise(error("clipping", "has nothing to learn where scales are given"));
     }

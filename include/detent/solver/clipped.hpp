@@ -17,6 +17,9 @@ namespace detent::inline DETENT_ABI {
 /// smallest and the largest weight of a tile make the range that is clipped. Clips are learned for rounding to nearest;
 /// another solver can make up for errors in its own way, so it solves the problem without clips too, and each row of
 /// tiles gets the better answer.
+///
+/// Clips that are chosen in another way are a solver like this one: set the scales of `p.begin(w)`, then
+/// `solve_with(inner, w, known, with_scales(p, s), executor)`.
 template <Solver Inner = rtn> struct clipped {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "clips are those of the mapped matrix: write transformed<T, clipped<Inner>>");
@@ -29,7 +32,7 @@ template <Solver Inner = rtn> struct clipped {
     Inner inner = {};
     clip_learning learning = {};
 
-    /// Codes and scales for `w` (out, in). @throws error as `inner`, and when scales are given.
+    /// Codes and scales for `w` (out, in). @throws error as `inner` and `learn_clips`, and when no token was seen.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
         hessian const& h = known;
         expect_features(h.features(), w);
@@ -40,6 +43,7 @@ template <Solver Inner = rtn> struct clipped {
         } else if constexpr (SecondOrderSolver<Inner>) {
             return solve(w, factor(h, inner.factoring(), executor), p, executor);
         } else {
+            h.expect_seen();
             return solve_both(w, known, symmetric_floats(h.sum()), p, executor);
         }
     }

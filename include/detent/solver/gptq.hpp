@@ -36,13 +36,16 @@ template <class Scalar = double> struct gptq {
     /// columns, as the published code does with 128; 0 to miss none.
     index_t stale_columns = 0;
     index_t leaf = 16; ///< columns rounded one by one; beyond, errors travel in matrix products
+    /// Round to nearest, and say why in `solve_report::fallback`, where no token was seen or H cannot be factored, as
+    /// for an expert that no token chose; else that is an error.
+    bool or_rtn = false;
 
-    /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
-    /// the report says so. @throws error when a weight or `h` is not finite, or their sizes differ.
+    /// Codes and scales for `w` (out, in). @throws error when a weight or `h` is not finite, their sizes differ, `h`
+    /// has seen nothing or cannot be factored (but see `or_rtn`), or an option is out of range.
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const;
 
     /// How `solve` factors the Hessian.
-    factor_options factoring() const { return {damping, activation_order}; }
+    factor_options factoring() const { return {damping, activation_order, or_rtn}; }
 
     /// Codes and scales for `w` from the Hessian factored as `factoring` says, which layers that read the same inputs
     /// can share.
@@ -76,12 +79,15 @@ private:
 template <class Scalar>
 solution gptq<Scalar>::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
     expect_features(h.features(), w); // before the work
+    problem::expect_weights(w);
     return solve(w, factor(h, factoring(), executor), p, executor);
 }
 
 template <class Scalar>
 solution gptq<Scalar>::solve(matrix_view w, hessian_factor const& f, problem const& p, executor_ref executor) const {
     expect_features(std::ssize(f.order), w);
+    expect_option(leaf > 0, "gptq", "leaf", leaf, "positive");
+    expect_option(stale_columns >= 0, "gptq", "number of stale columns", stale_columns, "0 or more");
     solution s = p.begin(w);
     if (f.r.size() == 0) {
         s = rtn{}.solve(w, {}, p, executor);

@@ -12,6 +12,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/evidence/rounded_inputs.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
@@ -57,7 +58,7 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
     for (std::size_t f = 0; f < formats.size(); ++f) {
         if (estimates[f] <= worst) {
             solution s = search.solve(w, at_output, *formats[f], executor);
-            if (std::isfinite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
+            if (is_finite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
                 best = {f, std::move(s)};
                 found = true;
             }
@@ -90,7 +91,7 @@ format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, s
     bool found = false;
     for (std::size_t f = 0; f < formats.size(); ++f) {
         solution s = search.solve<Scalar>(w, some, some_rounded, *formats[f], executor);
-        if (std::isfinite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
+        if (is_finite(s.report.loss) && (!found || s.report.loss < best.weights.report.loss)) {
             best = {f, std::move(s)};
             found = true;
         }

@@ -39,16 +39,17 @@ struct obq {
     bool outliers_first = true;
     /// Weights that are 0 at the start stay 0; they neither receive nor give compensation. For pruned layers.
     bool keep_zeros = false;
-    index_t delay = 64; ///< eliminations gathered into one matrix product
+    index_t delay = 64;  ///< eliminations gathered into one matrix product
+    bool or_rtn = false; ///< as of `gptq`
 
-    /// Codes and scales for `w` (out, in). Where `h` has seen nothing or cannot be factored, it rounds to nearest and
-    /// the report says so. @throws error when a weight or `h` is not finite, their sizes differ, or a zero should be
-    /// kept that the grid does not have.
+    /// Codes and scales for `w` (out, in). @throws error when a weight or `h` is not finite, their sizes differ, `h`
+    /// has seen nothing or cannot be factored (but see `or_rtn`), an option is out of range, or a zero should be kept
+    /// that the grid does not have.
     template <class Scalar = double>
     solution solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor = {}) const;
 
     /// How `solve` factors the Hessian: inputs in their natural order.
-    factor_options factoring() const { return {damping, false}; }
+    factor_options factoring() const { return {damping, false, or_rtn}; }
 
     /// Codes and scales for `w` from the Hessian factored as `factoring` says.
     template <class Scalar = double>
@@ -192,13 +193,15 @@ private:
 template <class Scalar>
 solution obq::solve(matrix_view w, hessian const& h, problem const& p, executor_ref executor) const {
     expect_features(h.features(), w); // before the work
+    problem::expect_weights(w);
     return solve<Scalar>(w, factor(h, factoring(), executor), p, executor);
 }
 
 template <class Scalar>
 solution obq::solve(matrix_view w, hessian_factor f, problem const& p, executor_ref executor) const {
     expect_features(std::ssize(f.order), w);
-    DETENT_EXPECTS(std::is_sorted(f.order.begin(), f.order.end()));
+    expect_valid(std::is_sorted(f.order.begin(), f.order.end()), "obq", "needs a factor with inputs in natural order");
+    expect_option(delay > 0, "obq", "delay", delay, "positive");
     solution s = p.begin(w);
     if (f.r.size() == 0) {
         s = rtn{}.solve(w, {}, p, executor);

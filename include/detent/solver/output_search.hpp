@@ -37,7 +37,7 @@ struct range_candidates {
     /// The multiples to try, given the scale of the first range and the split of the grid. @throws error when there is
     /// nothing to try, or biases of a grid without exponents are asked for.
     std::vector<float> ratios(float scale, std::optional<float_split> split) const {
-        if (steps < 1 || !(lowest > 0 && lowest <= highest)) {
+        if (steps < 1 || !(lowest > 0 && lowest <= highest && std::isfinite(highest))) {
             raise(error("range search", "needs a step or more, and ranges above 0"));
         }
         if (spaced == spacing::bias && !split) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/evidence/factor.hpp"
 #include "detent/nn/products.hpp"
@@ -92,7 +93,7 @@ basic_matrix<Scalar> compensated(basic_matrix<Scalar> weak, basic_matrix<Scalar>
     index_t const others = errors.cols();
     index_t const n = weak.cols();
     index_t const all = others + n;
-    DETENT_EXPECTS(r.rows() == all && errors.rows() == weak.rows());
+    expect_valid(r.rows() == all && errors.rows() == weak.rows(), "weak columns", "and errors do not fit the factor");
     executor.for_pieces(weak.rows(), 128, [&](index_t first, index_t last) {
         basic_matrix<Scalar> moved; // (rows, weak)
         moved.setZero(last - first, n);
@@ -132,16 +133,16 @@ weak_split split_weak(basic_vector<Scalar> const& diagonal, basic_vector<Scalar>
     return parts;
 }
 
-/// The Hessian factored with weak columns last.
+/// The Hessian factored as `options` say, with weak columns last.
 template <class Scalar = double>
-hessian_factor factor_with_weak_last(hessian const& h, weak_split const& parts, double damping,
+hessian_factor factor_with_weak_last(hessian const& h, weak_split const& parts, factor_options options,
                                      executor_ref executor = {}) {
     dependent<std::vector<std::int32_t>, Scalar> order;
     for (auto const position : parts.order) {
         order.push_back(parts.others[static_cast<std::size_t>(position)]);
     }
     order.insert(order.end(), parts.weak.begin(), parts.weak.end());
-    return factor(h, damping, std::move(order), executor);
+    return factor(h, options, std::move(order), executor);
 }
 
 /// The factor for the columns that are left; `f` is that of all.
@@ -193,7 +194,7 @@ void put_weak(solution& whole, std::vector<std::int32_t> at, basic_matrix<Scalar
             whole.code_at(row, col) = static_cast<code>(zero);
             auto const value = static_cast<float>(values(row, k));
             whole.weak.set(k, row, value);
-            if (!std::isfinite(whole.weak.at(k, row))) {
+            if (!is_finite(whole.weak.at(k, row))) {
                 raise(error("weak columns", "the weight " + std::to_string(value) + " of row " + std::to_string(row) +
                                                 " is too large for their format"));
             }
@@ -261,6 +262,9 @@ template <Solver Inner = gptq<>> struct owq {
     static_assert(!detent::wraps<wrapping::map, Inner>,
                   "weak columns are taken out of the mapped matrix: write transformed<T, owq<Inner>>");
     static_assert(!detent::wraps<wrapping::weak_columns, Inner>, "weak columns are taken out once: owq in owq");
+    static_assert(SecondOrderSolver<Inner> || !FactorsHessian<Inner>,
+                  "this solver has factoring(), so owq hands it a factor: it needs solve(matrix_view w, hessian_factor "
+                  "const& f, problem const& p, executor_ref executor) const too, as SecondOrderSolver says");
     static constexpr wrapping wraps = wrapping::weak_columns;
 
     using evidence = evidence_around<Inner>;
@@ -273,7 +277,7 @@ template <Solver Inner = gptq<>> struct owq {
 
     /// Codes, scales and weak columns for `w` (out, in). Inputs that were always zero are never weak: where others are
     /// too few, the report says how many are missing. @throws error as `inner`; when `columns` is not between 0 and the
-    /// inputs, the grid has no 0, or a weak column does not fit `format`.
+    /// inputs, no token was seen, the grid has no 0, or a weak column does not fit `format`.
     solution solve(matrix_view w, evidence const& known, problem const& p, executor_ref executor = {}) const {
         if constexpr (CorrectingSolver<Inner>) {
             return owq<decltype(inner.after_correction())>{inner.after_correction(), columns, chosen_by, compensate,
@@ -302,10 +306,12 @@ private:
             raise(error("weak columns", "need a grid that has 0"));
         }
         factor_options const factored = factoring_of(inner);
+        if (!factored.or_rtn) {
+            h.expect_seen();
+        }
         weak_split const parts = split_weak(finite_diagonal(h), sensitivities(w, h, p, chosen_by, executor), columns,
                                             factored.by_activation);
-        hessian_factor const f =
-            compensate ? factor_with_weak_last(h, parts, factored.damping, executor) : hessian_factor{};
+        hessian_factor const f = compensate ? factor_with_weak_last(h, parts, factored, executor) : hessian_factor{};
         matrix const rest = take_columns(w, parts.others); // (out, others)
         solution solved = solve_rest(rest, known, f, parts, for_columns(p, shape_of(w), parts.others), executor);
         solved.report.weak_missing = columns - std::ssize(parts.weak);
@@ -321,11 +327,11 @@ private:
     solution solve_rest(matrix const& rest, evidence const& known, hessian_factor const& f, weak_split const& parts,
                         problem const& p, executor_ref executor) const {
         if constexpr (SecondOrderSolver<Inner>) {
-            return inner.solve(rest,
-                               compensate ? without_weak(f, parts)
-                                          : factor(known.restricted_to(parts.others), factoring_of(inner).damping,
-                                                   parts.order, executor),
-                               p, executor);
+            return inner.solve(
+                rest,
+                compensate ? without_weak(f, parts)
+                           : factor(known.restricted_to(parts.others), factoring_of(inner), parts.order, executor),
+                p, executor);
         } else {
             [[maybe_unused]] bool const shrunk = compensate && f.r.size() > 0;
             solution solved;
@@ -352,7 +358,8 @@ extern template basic_vector<double> sensitivities<double>(matrix_view, hessian 
 extern template basic_matrix<double> compensated<double>(basic_matrix<double>, basic_matrix<double> const&,
                                                          basic_matrix<double> const&, executor_ref);
 extern template weak_split split_weak<double>(basic_vector<double> const&, basic_vector<double> const&, index_t, bool);
-extern template hessian_factor factor_with_weak_last<double>(hessian const&, weak_split const&, double, executor_ref);
+extern template hessian_factor factor_with_weak_last<double>(hessian const&, weak_split const&, factor_options,
+                                                             executor_ref);
 extern template hessian_factor without_weak<double>(hessian_factor const&, weak_split const&);
 extern template basic_matrix<double> rounding_errors<double>(matrix const&, solution const&,
                                                              std::vector<std::int32_t> const&);

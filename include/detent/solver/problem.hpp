@@ -16,6 +16,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/solution.hpp"
@@ -84,7 +85,7 @@ public:
                 continue;
             }
             for (index_t c = 0; c < w.cols(); ++c) {
-                if (!std::isfinite(w(r, c))) {
+                if (!is_finite(w(r, c))) {
                     raise(error("weights", "the weight at row " + std::to_string(r) + ", column " + std::to_string(c) +
                                                " is not finite"));
                 }
@@ -158,10 +159,18 @@ inline bool contains_zero(problem const& p) {
 /// The problem for a grid, a granularity and a range: which numbers exist, who shares a scale, how it is chosen.
 template <Grid G, Granularity P, RangeFor<G> R> class problem_of final : public problem {
 public:
+    /// @throws error where a user's grid breaks its promises (`check_grid`), or scales cannot have such a unit.
     explicit problem_of(G grid, P granularity = {}, R range = {}, scale_format format = {})
         : problem(about_of(grid, format)), grid_(grid), rounder_(grid), granularity_(granularity), range_(range) {}
 
-    extents tile(extents shape) const override { return granularity_.tile(shape); }
+    extents tile(extents shape) const override {
+        extents const tile = granularity_.tile(shape);
+        if (shape.size() > 0 && !(tile.rows > 0 && tile.cols > 0)) {
+            raise(error("granularity", "makes tiles of " + std::to_string(tile.rows) + " x " +
+                                           std::to_string(tile.cols) + " weights"));
+        }
+        return tile;
+    }
 
     tile_scale fit(matrix_view weights, tile_place place) const override {
         return fit_at(range_, grid_, weights, format(), place);
@@ -181,6 +190,8 @@ public:
 
 private:
     static about about_of(G const& grid, scale_format format) {
+        check_grid(grid);
+        expect_unit(format);
         auto const table = table_of(grid);
         return {.format = format,
                 .has_zero = AffineGrid<G>,

@@ -31,12 +31,14 @@ template <Solver Inner = rtn> struct searched {
     bool shifted = false; ///< shift the features of static inputs by powers of two (pre-shifted exponent bias)
     int rounds = joint_search{}.rounds; ///< how often static inputs are chosen anew at most
 
-    /// Codes, scales and format for `w` (out, in). @throws error as `inner` and `output_search`, and when inputs that
-    /// are needed have not been kept.
+    /// Codes, scales and format for `w` (out, in). @throws error as `inner` and `output_search`, when no token was
+    /// seen, and when inputs that are needed have not been kept.
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const {
         auto const all = p.formats();
         std::span<problem const* const> const formats(all.data(), all.size());
         expect_features(known.features(), w);
+        known.hessian().expect_seen();
+        expect_option(finalists >= 0, "range search", "number of finalists", finalists, "0 or more");
         return finish(
             w, known, formats,
             metric == output_metric::squares
@@ -51,6 +53,7 @@ template <Solver Inner = rtn> struct searched {
                    executor_ref executor = {}) const {
         auto const all = p.formats();
         std::span<problem const* const> const formats(all.data(), all.size());
+        expect_option(rounds >= 0, "range search", "number of rounds", rounds, "0 or more");
         joint_search const search{candidates, metric, shifted, rounds};
         auto found = search(w, known.kept(), formats, grids, executor);
         solution s = finish(w, found.seen, formats, std::move(found.weights), executor);

@@ -13,11 +13,17 @@ namespace detent::inline DETENT_ABI {
 /// The evidence of a solver that needs nothing but the weights.
 struct no_evidence {};
 
+/// What a solver can ask to be told about a layer's inputs. Not a `hessian_factor`: that is for the second `solve` of a
+/// `SecondOrderSolver`.
+template <class E>
+concept LayerEvidence = std::same_as<E, no_evidence> || std::same_as<E, hessian> || std::same_as<E, layer_inputs>;
+
 /// A solver chooses a code for every weight. Its type says what it must know about the layer's inputs: `no_evidence`,
 /// `hessian` or `layer_inputs`.
 template <class S>
-concept Solver = std::regular<S> && requires(S const solver, matrix_view w, typename S::evidence const& known,
-                                             problem const& p, executor_ref executor) {
+concept Solver = std::regular<S> && LayerEvidence<typename S::evidence> &&
+    requires(S const solver, matrix_view w, typename S::evidence const& known, problem const& p,
+             executor_ref executor) {
     { solver.solve(w, known, p, executor) } -> std::same_as<solution>;
 };
 
@@ -29,6 +35,12 @@ concept SecondOrderSolver = Solver<S> &&
     requires(S const solver, matrix_view w, hessian_factor const& factor, problem const& p, executor_ref executor) {
     { solver.factoring() } -> std::same_as<factor_options>;
     { solver.solve(w, factor, p, executor) } -> std::same_as<solution>;
+};
+
+/// A solver that says how it wants the Hessian factored, and so should be a `SecondOrderSolver`.
+template <class S>
+concept FactorsHessian = requires(S const solver) {
+    solver.factoring();
 };
 
 /// A solver that first moves the weights towards the float model's output, and then rounds them with a second-order
@@ -58,7 +70,7 @@ inline constexpr bool wraps = [] {
 
 /// How a solver, or the one that it wraps, factors the Hessian; the usual way where it does not.
 template <Solver S> factor_options factoring_of(S const& solver) {
-    if constexpr (requires { solver.factoring(); }) {
+    if constexpr (FactorsHessian<S>) {
         return solver.factoring();
     } else if constexpr (CorrectingSolver<S>) {
         return solver.after_correction().factoring();
@@ -96,12 +108,11 @@ using evidence_around = std::conditional_t<std::same_as<typename Inner::evidence
 
 /// `solver.solve` with what of the evidence it asks for, given `layer_inputs`, a `hessian` or a `hessian_factor`;
 /// second-order solvers share the factor that `layer_inputs` keep.
-template <Solver S, class Evidence>
-solution solve_with(S const& solver, matrix_view w, Evidence const& known, problem const& p,
-                    executor_ref executor = {}) {
+template <Solver S, class Known>
+solution solve_with(S const& solver, matrix_view w, Known const& known, problem const& p, executor_ref executor = {}) {
     if constexpr (std::same_as<typename S::evidence, no_evidence>) {
         return solver.solve(w, no_evidence{}, p, executor);
-    } else if constexpr (SecondOrderSolver<S> && std::same_as<Evidence, layer_inputs>) {
+    } else if constexpr (SecondOrderSolver<S> && std::same_as<Known, layer_inputs>) {
         expect_features(known.features(), w);
         problem::expect_weights(w); // before the work
         return solver.solve(w, known.factor(solver.factoring(), executor), p, executor);

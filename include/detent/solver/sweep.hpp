@@ -24,7 +24,7 @@ namespace detent::inline DETENT_ABI {
 template <class Scalar> class column_sweep {
 public:
     /// Column-major, since the sweep walks along columns.
-    using columns = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+    using columns = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
 
     /// Chooses the scales of the group of columns [begin, end) from these weights (rows, end - begin).
     using fit_group = function_ref<void(index_t begin, index_t end, matrix const& weights)>;

@@ -31,9 +31,10 @@ enum class weak_rule {
 /// in a weak column, not counting scales. Rounded to even numbers, as the published code does, which makes small
 /// models exceed the target. With `exact` the share r of weak inputs (times `ratio`) solves
 ///     sum over layers of (16 - bits) r ratio in out = (target - bits) sum of in out.
-/// @throws error where `target` is less than `bits` or there is no place for so many.
+/// @throws error where `target` is less than `bits`, there is no place for so many, or a ratio is negative.
 inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_share const> layers,
                                         weak_rule rule = weak_rule::exact) {
+    expect_option(bits >= 1 && bits <= 8, "weak columns", "number of bits of a code", bits, "from 1 to 8");
     if (!(target >= bits && target < 16)) {
         raise(error("weak columns", "cannot make " + std::to_string(target) + " bits of codes of " +
                                         std::to_string(bits) + " and columns of 16"));
@@ -42,6 +43,10 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     double shared = 0;
     double sharing = 0; // layers
     for (weak_share const& layer : layers) {
+        expect_option(layer.ratio >= 0 && std::isfinite(layer.ratio), "weak columns", "ratio", layer.ratio,
+                      "0 or more");
+        expect_valid(layer.shape.rows >= 0 && layer.shape.cols >= 0, "weak columns",
+                     "are of a layer of negative shape");
         auto const size = static_cast<double>(layer.shape.size());
         weights += size;
         shared += layer.ratio * size;

@@ -11,7 +11,6 @@
 
 #include <string>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/nn/attention.hpp"
@@ -35,7 +34,8 @@ inline void check_channel_scales(std::string const& subject, float_vector const&
 
 /// Makes a norm write its channels times `scales`: multiplies its `weight` and, unless that is empty, its `bias`.
 inline void fold_into_norm(float_vector const& scales, float_vector& weight, float_vector& bias) {
-    DETENT_EXPECTS(weight.size() == scales.size() && (bias.size() == scales.size() || bias.size() == 0));
+    expect_valid(weight.size() == scales.size() && (bias.size() == scales.size() || bias.size() == 0), "scales",
+                 "are not as many as the channels of the norm");
     weight.array() *= scales.array();
     if (bias.size() > 0) {
         bias.array() *= scales.array();
@@ -45,7 +45,8 @@ inline void fold_into_norm(float_vector const& scales, float_vector& weight, flo
 /// Makes a linear layer write its channels times `scales`: multiplies the rows of `w` (out, in) and, unless that is
 /// empty, its `bias`.
 inline void fold_into_outputs(float_vector const& scales, matrix_ref w, float_vector& bias) {
-    DETENT_EXPECTS(w.rows() == scales.size() && (bias.size() == scales.size() || bias.size() == 0));
+    expect_valid(w.rows() == scales.size() && (bias.size() == scales.size() || bias.size() == 0), "scales",
+                 "are not as many as the outputs of the layer");
     w.array().colwise() *= scales.array();
     if (bias.size() > 0) {
         bias.array() *= scales.array();
@@ -54,14 +55,15 @@ inline void fold_into_outputs(float_vector const& scales, matrix_ref w, float_ve
 
 /// Makes a linear layer read channels that were multiplied by `scales`: divides the columns of `w` (out, in).
 inline void fold_into_inputs(float_vector const& scales, matrix_ref w) {
-    DETENT_EXPECTS(w.cols() == scales.size());
+    expect_valid(w.cols() == scales.size(), "scales", "are not as many as the inputs of the layer");
     w.array().rowwise() /= scales.transpose().array();
 }
 
 /// The scales of the value channels behind `scales` of attention's result, (heads * head_dim): those of the first query
 /// head of each group, (kv_heads * head_dim).
 inline float_vector value_scales(float_vector const& scales, nn::attention_heads const& heads) {
-    DETENT_EXPECTS(scales.size() == heads.heads * heads.head_dim);
+    expect_valid(scales.size() == heads.heads * heads.head_dim, "scales",
+                 "are not as many as the channels of the heads");
     index_t const queries = heads.heads / heads.kv_heads; // that read one key-value head
     float_vector shared(heads.kv_heads * heads.head_dim);
     for (index_t h = 0; h < heads.kv_heads; ++h) {
@@ -74,7 +76,8 @@ inline float_vector value_scales(float_vector const& scales, nn::attention_heads
 /// `scales` of attention's result, (heads * head_dim), made the same for all query heads that read one key-value head,
 /// since a value channel has one scale: the smallest of them, so that no channel exceeds what its own scale allowed.
 inline float_vector shared_by_heads(float_vector scales, nn::attention_heads const& heads) {
-    DETENT_EXPECTS(scales.size() == heads.heads * heads.head_dim);
+    expect_valid(scales.size() == heads.heads * heads.head_dim, "scales",
+                 "are not as many as the channels of the heads");
     index_t const queries = heads.heads / heads.kv_heads; // that read one key-value head
     for (index_t h = 0; h < heads.kv_heads; ++h) {
         Eigen::Map<matrix> group(scales.data() + h * queries * heads.head_dim, queries,

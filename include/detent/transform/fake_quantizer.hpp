@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/scale/any_grid.hpp"
@@ -30,7 +30,7 @@ public:
     /// scale is what `format` stores.
     fake_quantizer(any_grid grid, index_t width, scale_format format = float_format::f32)
         : grid_(std::move(grid)), width_(width), format_(format), reach_(reach_of(grid_.table())) {
-        DETENT_EXPECTS(width >= 0);
+        expect_valid(width >= 0, "fake_quantizer", "has groups of a negative width");
     }
 
     any_grid const& grid() const { return grid_; }
@@ -54,7 +54,8 @@ public:
         stopwatch::section const timed(executor.watch(), work_kind::rounding);
         basic_matrix_view<Scalar> const x(numbers);
         index_t const width = this->width(x.cols()), across = tiles_of(x.cols());
-        DETENT_EXPECTS(clip == nullptr || shape_of(clip->low) == (extents{x.rows(), across}));
+        expect_valid(clip == nullptr || shape_of(clip->low) == (extents{x.rows(), across}), "fake_quantizer",
+                     "has clips for another number of tiles");
         how.scale.resize(x.rows(), across);
         how.zero.resize(x.rows(), across);
         how.lowest.resize(x.rows(), across);
@@ -87,8 +88,10 @@ public:
     basic_matrix<Scalar> backward(basic_matrix_view<Scalar> x, basic_matrix_view<Scalar> y, basic_matrix<Scalar> g,
                                   tiles const& how, learned_clip<Scalar> const* clip = nullptr,
                                   learned_clip<Scalar>* clip_gradient = nullptr, executor_ref executor = {}) const {
-        DETENT_EXPECTS(shape_of(x) == shape_of(y) && shape_of(x) == shape_of(g));
-        DETENT_EXPECTS((clip == nullptr) == (clip_gradient == nullptr));
+        expect_valid(shape_of(x) == shape_of(y) && shape_of(x) == shape_of(g), "fake_quantizer",
+                     "has a gradient or result of another shape");
+        expect_valid((clip == nullptr) == (clip_gradient == nullptr), "fake_quantizer",
+                     "has clips without their gradient, or a gradient without clips");
         stopwatch::section const timed(executor.watch(), work_kind::rounding);
         index_t const width = this->width(x.cols());
         Scalar const steps = static_cast<Scalar>(grid_.numbers().high) - static_cast<Scalar>(grid_.numbers().low);
