@@ -11,7 +11,6 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
-#include "detent/model/kv_cache.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/model/norm_layer.hpp"
 #include "detent/nn/activation.hpp"
@@ -19,6 +18,7 @@
 #include "detent/nn/rotary_law.hpp"
 #include "detent/nn/router.hpp"
 #include "detent/nn/tokens.hpp"
+#include "detent/quantizer/kv_layer.hpp"
 
 namespace detent::inline DETENT_ABI {
 

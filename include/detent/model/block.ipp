@@ -4,7 +4,7 @@
 
 #include "detent/model/block.hpp"
 #include "detent/model/block_flow.hpp"
-#include "detent/model/kv_cache.hpp"
+#include "detent/quantizer/kv_layer.hpp"
 
 namespace detent::inline DETENT_ABI {
 

@@ -12,7 +12,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/model/block.hpp"
-#include "detent/model/kv_cache.hpp"
+#include "detent/quantizer/kv_layer.hpp"
 #include "detent/nn/activation.hpp"
 #include "detent/nn/attention.hpp"
 #include "detent/nn/rotary_law.hpp"
@@ -109,6 +109,16 @@ basic_matrix<Scalar> add_branch(basic_block<Layer> const& b, branch_norm_layers<
         made = norms.sum->forward(sum, executor);
     }
     return made;
+}
+
+/// The same for keys and values in a cache.
+inline kernel::score_rule rule_of(nn::attention_form const& form, nn::attention_heads const& heads) {
+    return {.scale = static_cast<float>(form.scale),
+            .soft_cap = static_cast<float>(form.soft_cap),
+            .window = form.window,
+            .probability_bits = heads.probability_bits,
+            .slopes = form.slopes.empty() ? nullptr : form.slopes.data(),
+            .sinks = form.sinks.empty() ? nullptr : form.sinks.data()};
 }
 
 /// Step 1: what query, key and value read, given the hidden state `x` before the block.

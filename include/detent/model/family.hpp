@@ -22,10 +22,6 @@ struct decoder_family {
 /// All known families.
 std::span<decoder_family const> families();
 
-/// Reads what most families say in the same words or in one of few: sizes, heads, the activation, rotary positions,
-/// windows by layer, biases, tied embeddings.
-void read_common(configuration_fields const& fields, model_configuration& c);
-
 } // namespace detent::inline DETENT_ABI
 
 #if !defined(DETENT_COMPILED)

@@ -13,6 +13,7 @@
 #include "detent/core/error.hpp"
 #include "detent/core/half.hpp"
 #include "detent/io/json.hpp"
+#include "detent/model/common_fields.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/configuration_fields.hpp"
 #include "detent/model/family.hpp"
@@ -32,7 +33,7 @@ DETENT_INLINE void read_llama(configuration_fields const& fields, model_configur
     c.max_positions = c.max_positions == 0 ? 2048 : c.max_positions;
     c.gate.kind = nn::activation::silu;
     read_common(fields, c);
-    read_rotaries(fields, c, fields.words("layer_types", std::ssize(c.layers)));
+    read_rotaries(fields, c);
 }
 
 /// Biases of attention that LLaMA's switch turns on, all four or none.
@@ -153,7 +154,7 @@ DETENT_INLINE void read_qwen3_moe(configuration_fields const& fields, model_conf
     index_t const step = fields.size("decoder_sparse_step", 1);
     auto const* dense = fields.find("mlp_only_layers");
     for (std::size_t i = 0; i < c.layers.size(); ++i) {
-        bool const listed = dense != nullptr && std::ranges::count(*dense, static_cast<index_t>(i)) > 0;
+        bool const listed = dense != nullptr && std::count(dense->begin(), dense->end(), i) > 0;
         c.layers[i].experts = !listed && (static_cast<index_t>(i) + 1) % step == 0;
     }
 }
@@ -409,7 +410,7 @@ DETENT_INLINE void read_gptj(configuration_fields const& fields, model_configura
     c.mlp_bias = c.head_bias = true;
     c.parallel = c.shared_norm = true;
     fields.ignore({"n_ctx"});
-    read_rotaries(fields, c, {});
+    read_rotaries(fields, c);
     if (!fields.has("rotary_dim")) {
         for (auto& layer : c.layers) {
             layer.rotary->dimensions = 64;
@@ -437,7 +438,7 @@ DETENT_INLINE void read_gpt_neox(configuration_fields const& fields, model_confi
     make_plain(c, true);
     c.qkv_bias = c.output_bias = fields.flag("attention_bias", true);
     c.parallel = fields.flag("use_parallel_residual", true);
-    read_rotaries(fields, c, {});
+    read_rotaries(fields, c);
     if (!fields.has("rotary_pct") && !fields.has("partial_rotary_factor") && !fields.has("rope_parameters")) {
         for (auto& layer : c.layers) {
             layer.rotary->dimensions = c.heads.head_dim / 4;
@@ -511,11 +512,11 @@ DETENT_INLINE void read_falcon(configuration_fields const& fields, model_configu
         // Slopes are rounded to bfloat16 there, and multiplied by the scale of the scores with them.
         c.attention.slopes = alibi_slopes(c.heads.heads);
         for (float& slope : c.attention.slopes) {
-            slope = to_float(to_bfloat16(slope)) * static_cast<float>(c.attention.scale);
+            slope = static_cast<float>(bfloat16(slope)) * static_cast<float>(c.attention.scale);
         }
         fields.ignore({"rope_theta", "rope_scaling", "rope_parameters"});
     } else {
-        read_rotaries(fields, c, {});
+        read_rotaries(fields, c);
     }
 }
 
@@ -591,7 +592,7 @@ DETENT_INLINE void read_phi(configuration_fields const& fields, model_configurat
     make_plain(c, true);
     c.head_bias = true;
     c.parallel = c.shared_norm = true;
-    read_rotaries(fields, c, {});
+    read_rotaries(fields, c);
     if (!fields.has("partial_rotary_factor") && !fields.has("rope_parameters")) {
         for (auto& layer : c.layers) {
             layer.rotary->dimensions = c.heads.head_dim / 2;

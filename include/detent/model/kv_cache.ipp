@@ -14,9 +14,11 @@
 namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE kv_cache::kv_cache(model_configuration const& configuration, index_t capacity, kv_format const& format)
-    : capacity_(capacity),
-      layers_(static_cast<std::size_t>(configuration.layers),
-              kv_layer(format, configuration.heads.kv_heads, configuration.heads.head_dim, capacity)) {}
+    : capacity_(capacity) {
+    for (auto const& layer : configuration.layers) {
+        layers_.emplace_back(format, configuration.heads.kv_heads, configuration.heads.head_dim, capacity, layer.window);
+    }
+}
 
 DETENT_INLINE void kv_cache::truncate(index_t size) {
     for (auto& layer : layers_) {

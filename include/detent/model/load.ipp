@@ -15,6 +15,7 @@
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
+#include "detent/model/assemble_decoder.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/load.hpp"
