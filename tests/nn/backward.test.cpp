@@ -12,6 +12,7 @@
 #include "detent/nn/linear.hpp"
 #include "detent/nn/norm.hpp"
 #include "detent/nn/rope.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/softmax.hpp"
 #include "finite_differences.hpp"
 
@@ -56,20 +57,20 @@ struct states {
     matrix64 attention_input, q, k, v, context, middle, mlp_input, gate, up, product, out, logits;
 };
 
-states forward(matrix64 const& x, weights const& w, nn::rope_table const& rope) {
+states forward(matrix64 const& x, weights const& w, nn::rotation const& rope) {
     states s;
     s.attention_input = nn::rms_norm(x, w.rms, eps);
     s.q = nn::linear(s.attention_input, w.q, w.q_bias);
     s.k = nn::linear(s.attention_input, w.k);
     s.v = nn::linear(s.attention_input, w.v);
-    rope.apply(s.q, rows);
-    rope.apply(s.k, rows);
-    s.context = nn::causal_attention(s.q, s.k, s.v, heads, rows, scale);
+    rope.apply(s.q, heads.head_dim, rows);
+    rope.apply(s.k, heads.head_dim, rows);
+    s.context = nn::attention(s.q, s.k, s.v, heads, rows, {.scale = scale});
     s.middle = x + nn::linear(s.context, w.o);
     s.mlp_input = nn::layer_norm(s.middle, w.layer, w.bias, eps);
     s.gate = nn::linear(s.mlp_input, w.gate);
     s.up = nn::linear(s.mlp_input, w.up);
-    s.product = nn::swiglu(s.gate, s.up);
+    s.product = nn::gated({}, s.gate, s.up);
     s.out = s.middle + nn::linear(s.product, w.down);
     s.logits = nn::linear(s.out, w.head);
     return s;
@@ -78,7 +79,7 @@ states forward(matrix64 const& x, weights const& w, nn::rope_table const& rope) 
 } // namespace
 
 TEST(backward, a_decoder_block_matches_finite_differences) {
-    nn::rope_table const rope(heads.head_dim, 10000.0, length);
+    nn::rotation const rope = nn::rotary_of({.dimensions = heads.head_dim}, length).at(0, length);
     weights w, gradients;
     gradients.for_each_with(w, [](auto& gradient, auto&) { gradient.setZero(); });
     matrix64 x = random_matrix64(sequences * length, features, 13);
@@ -92,7 +93,7 @@ TEST(backward, a_decoder_block_matches_finite_differences) {
     nn::add_linear_weight_gradient(logits, s.out, gradients.head);
     matrix64 const out = nn::linear_input_gradient(logits, w.head);
     nn::add_linear_weight_gradient(out, s.product, gradients.down);
-    auto const mlp = nn::swiglu_backward(s.gate, s.up, nn::linear_input_gradient(out, w.down));
+    auto const mlp = nn::gated_backward({}, s.gate, s.up, nn::linear_input_gradient(out, w.down));
     nn::add_linear_weight_gradient(mlp.gate, s.mlp_input, gradients.gate);
     nn::add_linear_weight_gradient(mlp.up, s.mlp_input, gradients.up);
     matrix64 const mlp_input =
@@ -100,10 +101,10 @@ TEST(backward, a_decoder_block_matches_finite_differences) {
     matrix64 const middle =
         out + nn::layer_norm_backward(s.middle, w.layer, eps, mlp_input, &gradients.layer, &gradients.bias);
     nn::add_linear_weight_gradient(middle, s.context, gradients.o);
-    auto attention = nn::causal_attention_backward(s.q, s.k, s.v, nn::linear_input_gradient(middle, w.o), heads, rows,
-                                                   scale);
-    rope.apply_transposed(attention.q, rows);
-    rope.apply_transposed(attention.k, rows);
+    auto attention = nn::attention_backward(s.q, s.k, s.v, nn::linear_input_gradient(middle, w.o), heads, rows,
+                                            {.scale = scale});
+    rope.apply_transposed(attention.q, heads.head_dim, rows);
+    rope.apply_transposed(attention.k, heads.head_dim, rows);
     nn::add_linear_weight_gradient(attention.q, s.attention_input, gradients.q);
     nn::add_linear_bias_gradient(attention.q, gradients.q_bias);
     nn::add_linear_weight_gradient(attention.k, s.attention_input, gradients.k);

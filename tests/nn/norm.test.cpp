@@ -135,6 +135,53 @@ TEST(norm, layer_norm_gradients) {
     }
 }
 
+TEST(norm, without_a_weight) {
+    matrix64 x = test::random_matrix64(67, 9, 21, 2.0F);
+    matrix64 const g = test::random_matrix64(67, 9, 22);
+    vector64 const ones = vector64::Ones(9), none;
+    EXPECT_LE((nn::rms_norm(x, none, 0.1) - nn::rms_norm(x, ones, 0.1)).cwiseAbs().maxCoeff(), 1e-14);
+    EXPECT_LE((nn::layer_norm(x, none, none, 0.1) - nn::layer_norm(x, ones, none, 0.1)).cwiseAbs().maxCoeff(), 1e-14);
+    test::expect_gradient(nn::rms_norm_backward(x, none, 0.1, g), x,
+                          [&] { return test::weighted_sum(nn::rms_norm(x, none, 0.1), g); });
+    test::expect_gradient(nn::layer_norm_backward(x, none, 0.1, g), x,
+                          [&] { return test::weighted_sum(nn::layer_norm(x, none, none, 0.1), g); });
+}
+
+TEST(norm, of_every_head_separately) {
+    index_t const heads = 3, hd = 5, tokens = 70;
+    matrix64 x = test::random_matrix64(tokens, heads * hd, 23, 2.0F);
+    matrix64 const g = test::random_matrix64(tokens, heads * hd, 24);
+    for (auto const kind : {nn::norm_kind::rms, nn::norm_kind::layer}) {
+        for (index_t const size : {index_t{0}, hd, heads * hd}) { // none, shared by all heads, each head its own
+            vector64 weight = test::random_vector64(size, 25);
+            vector64 bias = kind == nn::norm_kind::layer ? test::random_vector64(size, 26) : vector64();
+            matrix64 const y = nn::head_norm(kind, x, hd, weight, bias, 0.1);
+            for (index_t h = 0; h < heads; ++h) {
+                index_t const at = size > hd ? h * hd : 0;
+                vector64 const w = size > 0 ? vector64(weight.segment(at, hd)) : weight;
+                vector64 const b = bias.size() > 0 ? vector64(bias.segment(at, hd)) : bias;
+                matrix64 const part = x.middleCols(h * hd, hd);
+                EXPECT_EQ(y.middleCols(h * hd, hd),
+                          kind == nn::norm_kind::rms ? nn::rms_norm(part, w, 0.1) : nn::layer_norm(part, w, b, 0.1));
+            }
+            vector64 weights = vector64::Ones(size), biases = vector64::Ones(bias.size()); // added to
+            matrix64 const x_gradient = nn::head_norm_backward(kind, x, hd, weight, 0.1, g, &weights, &biases);
+            auto const loss = [&] { return test::weighted_sum(nn::head_norm(kind, x, hd, weight, bias, 0.1), g); };
+            test::expect_gradient(x_gradient, x, loss, 7);
+            if (size > 0) {
+                test::expect_gradient(vector64(weights.array() - 1), weight, loss);
+            }
+            if (bias.size() > 0) {
+                test::expect_gradient(vector64(biases.array() - 1), bias, loss);
+            }
+        }
+    }
+    // A part of a wider matrix, as after one product for queries, keys and values.
+    matrix64 const y = nn::head_norm(nn::norm_kind::rms, x.middleCols(hd, hd), hd, {}, {}, 0.1);
+    EXPECT_EQ(y, nn::rms_norm(matrix64(x.middleCols(hd, hd)), {}, 0.1));
+    EXPECT_EQ(nn::head_norm(nn::norm_kind::layer, matrix64(0, 10), 5, {}, {}, 0.1), matrix64(0, 10));
+}
+
 TEST(norm, no_tokens_add_no_gradients) {
     matrix const none(0, 5);
     float_vector weight_gradient = float_vector::Ones(5), bias_gradient = float_vector::Ones(5);
