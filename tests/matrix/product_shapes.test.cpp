@@ -19,7 +19,9 @@ TEST(product_shapes, what_does_not_fit_is_named) {
     EXPECT_EQ(message({5, 7}, {3, 5}, {3, 5}), "inputs: have 5 features, the weights have 7 columns");
     EXPECT_EQ(message({5, 7}, {3, 7}, {5, 3}), "outputs: are 5 x 3, not 3 x 5");
     EXPECT_EQ(message({5, 7}, {3, 7}, {2, 5}), "outputs: are 2 x 5, not 3 x 5");
-    EXPECT_EQ(failure_message([] { expect_features_of({5, 7}, 8); }),
+    EXPECT_EQ(failure_message([] {
+                  expect_features_of({5, 7}, 8);
+              }),
               "inputs: have 8 features, the weights have 7 columns");
 }
 
