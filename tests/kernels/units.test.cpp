@@ -35,8 +35,8 @@ std::vector<packed_matrix> random_weights(extents shape) {
 matrix product_of(compiled::unit const& unit, packed_matrix const& w, matrix const& x, input_format format) {
     packed_view const view = w.view();
     matrix y(x.rows(), w.shape().rows);
-    unit.multiply(&view, x.data(), x.cols(), x.rows(), y.data(), y.cols(), kernel::loop_of({}),
-                  static_cast<int>(format));
+    matrix_product const product{view, y.data(), y.cols()};
+    unit.multiply(&product, 1, x.data(), x.cols(), x.rows(), kernel::loop_of({}), static_cast<int>(format));
     return y;
 }
 

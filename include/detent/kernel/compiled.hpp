@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "detent/core/workspace.hpp"
+
 // How units of the target detent::kernels, each compiled for another instruction set, and their callers meet. Nothing
 // here depends on compile flags, so it is outside of the inline namespace that does.
 
@@ -15,6 +17,7 @@ struct loop {
     void const* executor;
     std::int64_t workers;
     void (*for_each)(void const* executor, std::int64_t n, void (*body)(void* data, std::int64_t i), void* data);
+    memory* workspace; ///< of the caller; null for none
 };
 
 /// `quantized_activations`, borrowed.
@@ -30,13 +33,13 @@ struct activation_codes {
     std::uint8_t const* codes;  ///< (token, feature)
 };
 
-/// The products of one instruction set; `w` is a `packed_view`, else arguments are those of the functions of the same
-/// names in `kernel/`.
+/// The products of one instruction set; `products` are `matrix_product`s and `w` is a `packed_view`, else arguments are
+/// those of the functions of the same names in `kernel/`.
 struct unit {
     char const* name;
-    void (*multiply)(void const* w, float const* x, std::int64_t x_stride, std::int64_t tokens, float* y,
-                     std::int64_t y_stride, loop executor, int format);
-    bool (*multiply_codes)(void const* w, activation_codes const& x, float* y, std::int64_t y_stride, loop executor);
+    void (*multiply)(void const* products, std::int64_t count, float const* x, std::int64_t x_stride,
+                     std::int64_t tokens, loop executor, int format);
+    bool (*multiply_codes)(void const* product, activation_codes const& x, loop executor);
     void (*multiply_transposed)(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                                 std::int64_t y_stride, loop executor);
 };

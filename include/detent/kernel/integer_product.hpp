@@ -8,9 +8,8 @@
 #include <concepts>
 #include <cstdint>
 #include <numeric>
-#include <vector>
+#include <span>
 
-#include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/kernel/byte_numbers.hpp"
@@ -18,6 +17,7 @@
 #include "detent/kernel/input_format.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/known.hpp"
+#include "detent/kernel/row_pieces.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -49,70 +49,71 @@ struct column_span {
     bool last;     ///< whether a tile ends with it
 };
 
-/// The integers of activations, in the stored order of columns, each span from a whole word on.
+/// The integers of activations, in the stored order of columns, each span from a whole word on; in memory of a scratch.
 template <simd::SmallInteger T> struct stored_activations {
-    std::vector<column_span> spans;
+    std::span<column_span> spans;
     index_t stride = 0;               ///< integers from a token to the next
-    buffer integers;                  ///< (token, place); one token of ones follows if there are bases
-    std::vector<std::int32_t> sums;   ///< (token, span)
-    std::vector<std::int32_t> bases;  ///< (token, span), what is to be added to integers; empty for none
-    std::vector<float> scales;        ///< (token, span), of inputs with scales for groups; empty for none
-    std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
+    T* integers = nullptr;            ///< (token, place); one token of ones follows if there are bases
+    std::span<std::int32_t> sums;     ///< (token, span)
+    std::span<std::int32_t> bases;    ///< (token, span), what is to be added to integers; empty for none
+    std::span<float> scales;          ///< (token, span), of inputs with scales for groups; empty for none
+    std::span<float> factors;         ///< (token), what sums of integers times weight scales are to be multiplied by
 
-    stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
+    stored_activations(scratch& memory, integer_form const& form, packed_view const& w, activation_view const& x,
                        executor_ref executor)
-        : factors(static_cast<std::size_t>(x.shape.rows)) {
-        index_t place = 0;
-        index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
-        for (index_t begin = 0; begin < x.shape.cols;) {
-            index_t const tile = begin / w.tile.cols;
-            index_t const group = x.width == 0 ? 0 : begin / x.width;
-            index_t const end_of_group = x.width == 0 ? x.shape.cols : (group + 1) * x.width;
-            index_t const end = std::min({(tile + 1) * w.tile.cols, end_of_group, x.shape.cols});
-            index_t const count = std::min(longest, end - begin);
-            bool const first = begin == std::max(tile * w.tile.cols, group * x.width);
-            spans.push_back({begin, count, place, tile, first, begin + count == end});
-            begin += count;
-            place += ceil_div(count, simd::per_word<T>) * simd::per_word<T>;
-        }
-        stride = place;
+        : factors(taken<float>(memory, x.shape.rows)) {
+        spans = taken<column_span>(memory, for_spans(form, w, x, [](column_span const&) {}));
+        index_t i = 0;
+        for_spans(form, w, x, [&](column_span span) {
+            span.place = stride;
+            stride += ceil_div(span.count, simd::per_word<T>) * simd::per_word<T>;
+            spans[static_cast<std::size_t>(i++)] = span;
+        });
         index_t const tokens = x.shape.rows;
-        integers = buffer((tokens + (form.zeros_apart ? 1 : 0)) * stride * static_cast<index_t>(sizeof(T)));
-        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
-        scales.resize(x.groups() > 1 ? sums.size() : 0);
+        take_integers(memory, tokens + (form.zeros_apart ? 1 : 0));
+        sums = taken<std::int32_t>(memory, tokens * std::ssize(spans));
+        scales = taken<float>(memory, x.groups() > 1 ? std::ssize(sums) : 0);
         if (form.zeros_apart) {
-            bases.resize(sums.size());
-            std::fill_n(data() + tokens * stride, stride, T{1});
+            bases = taken<std::int32_t>(memory, std::ssize(sums));
+            std::fill_n(integers + tokens * stride, stride, T{1});
         }
-        std::vector<std::int32_t> times; // (stored column), what integers are multiplied by for their shift
-        for (index_t k = 0; k < (x.shifts.empty() ? 0 : x.shape.cols); ++k) {
-            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(k)]));
+        // (stored column), what integers are multiplied by for their shift
+        auto const times = taken<std::int32_t>(memory, x.shifts.empty() ? 0 : x.shape.cols);
+        for (std::size_t k = 0; k < times.size(); ++k) {
+            times[k] = 1 << (form.shift - x.shifts[k]);
         }
-        executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
-            std::vector<T> row(static_cast<std::size_t>(x.shape.cols));
-            for (index_t t = first; t < last; ++t) {
+        index_t const pieces = ceil_div(tokens, 8);
+        T* const rows = memory.take<T>(pieces * x.shape.cols); // one for each piece
+        executor.for_each(pieces, [&](index_t piece) {
+            std::span const row(rows + piece * x.shape.cols, static_cast<std::size_t>(x.shape.cols));
+            for (index_t t = piece * 8; t < std::min(tokens, (piece + 1) * 8); ++t) {
                 store(form, x, t, times, row);
             }
         });
     }
 
     /// Inputs (token, in) rounded as `input_format::int8` says; columns that share a scale are a span.
-    stored_activations(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
-                       index_t tokens, executor_ref executor)
+    stored_activations(scratch& memory, byte_numbers const& numbers, packed_view const& w, float const* x,
+                       index_t x_stride, index_t tokens, executor_ref executor)
         requires std::same_as<T, std::int8_t>
-        : factors(static_cast<std::size_t>(tokens), numbers.unit) {
+        : factors(taken<float>(memory, tokens)) {
+        std::fill(factors.begin(), factors.end(), numbers.unit);
+        index_t groups = 0;
+        for_input_groups(w, [&](index_t, index_t) { ++groups; });
+        spans = taken<column_span>(memory, groups);
+        std::size_t s = 0;
         for_input_groups(w, [&](index_t begin, index_t end) {
-            spans.push_back({begin, end - begin, stride, begin / w.tile.cols, true, true});
+            spans[s++] = {begin, end - begin, stride, begin / w.tile.cols, true, true};
             stride += ceil_div(end - begin, simd::per_word<T>) * simd::per_word<T>;
         });
-        integers = buffer(tokens * stride);
-        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
-        scales.resize(sums.size());
+        take_integers(memory, tokens);
+        sums = taken<std::int32_t>(memory, tokens * std::ssize(spans));
+        scales = taken<float>(memory, std::ssize(sums));
         executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
             for (index_t t = first; t < last; ++t) {
                 auto i = static_cast<std::size_t>(t * std::ssize(spans));
                 for (column_span const& span : spans) {
-                    T* const to = data() + t * stride + span.place;
+                    T* const to = integers + t * stride + span.place;
                     scales[i] = round_to_bytes(x + t * x_stride + span.begin, span.count, to);
                     sums[i++] = std::accumulate(to, to + span.count, std::int32_t{0});
                 }
@@ -120,13 +121,40 @@ template <simd::SmallInteger T> struct stored_activations {
         });
     }
 
-    T const* token(index_t t) const { return reinterpret_cast<T const*>(integers.data()) + t * stride; }
+    T const* token(index_t t) const { return integers + t * stride; }
 
 private:
-    T* data() { return reinterpret_cast<T*>(integers.data()); }
+    template <class U> static std::span<U> taken(scratch& memory, index_t n) {
+        return {memory.take<U>(n), static_cast<std::size_t>(n)};
+    }
 
-    void store(integer_form const& form, quantized_activations const& x, index_t t,
-               std::vector<std::int32_t> const& times, std::vector<T>& row) {
+    /// Zeros, as products may read those after a token's last.
+    void take_integers(scratch& memory, index_t tokens) {
+        index_t const more = 64 / static_cast<index_t>(sizeof(T));
+        integers = memory.take<T>(tokens * stride + more);
+        std::fill_n(integers, tokens * stride + more, T{0});
+    }
+
+    /// Calls `f(span)` for each span but for its place, and answers how many there are.
+    template <class F>
+    static index_t for_spans(integer_form const& form, packed_view const& w, activation_view const& x, F const& f) {
+        index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
+        index_t spans = 0;
+        for (index_t begin = 0; begin < x.shape.cols; ++spans) {
+            index_t const tile = begin / w.tile.cols;
+            index_t const group = x.width == 0 ? 0 : begin / x.width;
+            index_t const end_of_group = x.width == 0 ? x.shape.cols : (group + 1) * x.width;
+            index_t const end = std::min({(tile + 1) * w.tile.cols, end_of_group, x.shape.cols});
+            index_t const count = std::min(longest, end - begin);
+            bool const first = begin == std::max(tile * w.tile.cols, group * x.width);
+            f(column_span{begin, count, 0, tile, first, begin + count == end});
+            begin += count;
+        }
+        return spans;
+    }
+
+    void store(integer_form const& form, activation_view const& x, index_t t, std::span<std::int32_t const> times,
+               std::span<T> row) {
         // Both differences are taken modulo 2^8 or 2^16; what they leave is a T.
         code const* const codes = x.codes.data() + t * x.shape.cols;
         std::int32_t const base = form.zeros_apart ? form.activation_base : 0;
@@ -148,7 +176,7 @@ private:
             for (index_t k = 0; k < (times.empty() ? 0 : span.count); ++k) {
                 of_span[k] = static_cast<T>(of_span[k] * times[static_cast<std::size_t>(span.begin + k)]);
             }
-            std::copy(of_span, of_span + span.count, data() + t * stride + span.place);
+            std::copy(of_span, of_span + span.count, integers + t * stride + span.place);
             sums[i] = std::accumulate(of_span, of_span + span.count, std::int32_t{0});
             if (form.zeros_apart) {
                 bases[i] = form.activation_base - zero;
@@ -179,6 +207,9 @@ public:
         }
         with_bits_of<Known>(w, [&]<int Bits> { decode_columns_ = decode_columns<Bits>; });
     }
+
+    /// The next weights are those of this view, which differs in its rows only.
+    void read(packed_view const& w) { w_ = w; }
 
     /// Writes the integers at `row` of spans of at most `panel_words` words together to their places from that of the
     /// first on, and zeros between and after, to fill words.
@@ -223,7 +254,7 @@ private:
 
     static constexpr index_t longest = panel_words * simd::per_word<T>;
 
-    packed_view const& w_;
+    packed_view w_;
     std::int32_t lowest_;
     bool by_bytes_; // whether bytes tell weights apart
     simd::byte_table bytes_;
@@ -262,13 +293,25 @@ void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_
 /// The exact sums of `sum_rows` rows of W, tile by tile.
 template <simd::SmallInteger T> class integer_rows {
 public:
-    /// What tokens there are, in pieces of at most `most_tokens`.
+    /// What tokens there are, in pieces of at most `most_tokens`; `memory` is aligned and has `bytes` of them.
     template <class Known = any_weights>
     integer_rows(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t most_tokens,
-                 Known known = {})
-        : form_(form), w_(w), x_(x), weights_(form, w, known),
-          tile_sums_(static_cast<std::size_t>(most_tokens * sum_rows)) {
+                 std::uint8_t* memory, Known known = {})
+        : form_(form), w_(w), x_(x), weights_(form, w, known), tile_sums_(reinterpret_cast<double*>(memory)),
+          row_sums_(reinterpret_cast<std::int32_t*>(tile_sums_ + most_tokens * sum_rows)) {
         std::fill_n(bases_, sum_rows, form.weight_base);
+    }
+
+    static index_t bytes(stored_activations<T> const& x, index_t most_tokens) {
+        index_t const sums = (std::min(most_tokens, many - 1) + 1) * std::ssize(x.spans) * sum_rows;
+        return most_tokens * sum_rows * static_cast<index_t>(sizeof(double)) +
+               sums * static_cast<index_t>(sizeof(std::int32_t));
+    }
+
+    /// The next rows are those of this view, which differs in its rows only.
+    void read(packed_view const& w) {
+        w_ = w;
+        weights_.read(w);
     }
 
     /// Calls `on_tile(token - begin, tokens, span, scales, sums_of)` for tokens [begin, end), a few at a time, and all
@@ -304,7 +347,6 @@ private:
     template <class OnTile> void sum_by_rows(index_t begin, index_t end, OnTile const& on_tile) {
         auto const spans = std::ssize(x_.spans);
         index_t const tokens = end - begin;
-        row_sums_.resize(static_cast<std::size_t>((tokens + 1) * spans * sum_rows));
         alignas(64) decoded_rows decoded = {};
         for (index_t r = 0; r < rows_; r += rows_at_once) {
             for (index_t first = 0; first < spans;) {
@@ -316,14 +358,14 @@ private:
                     for (index_t t = 0; t < tokens + (with_bases() ? 1 : 0); ++t) {
                         T const* const x = x_.token(t < tokens ? begin + t : std::ssize(x_.factors)) + span.place;
                         simd::dot_four_rows<T>(decoded[0] + place, std::ssize(decoded[0]), x, span.count,
-                                               row_sums_.data() + (t * spans + s) * sum_rows + r);
+                                               row_sums_ + (t * spans + s) * sum_rows + r);
                     }
                 }
                 first = last;
             }
         }
         for (index_t s = 0; s < spans; ++s) {
-            auto const at = [&](index_t t) { return row_sums_.data() + (t * spans + s) * sum_rows; };
+            auto const at = [&](index_t t) { return row_sums_ + (t * spans + s) * sum_rows; };
             enter(s, at(tokens));
             finish(s, begin, 0, tokens, at(0), spans * sum_rows, on_tile);
         }
@@ -452,7 +494,7 @@ private:
             on_tile(t, count, s, scales_, sums_of);
             return;
         }
-        double* const totals = tile_sums_.data() + t * sum_rows;
+        double* const totals = tile_sums_ + t * sum_rows;
         for (index_t i = 0; i < count; ++i) {
             auto const sums = sums_of(i);
             alignas(64) std::int32_t part[sum_rows];
@@ -469,11 +511,11 @@ private:
     }
 
     integer_form const& form_;
-    packed_view const& w_;
+    packed_view w_;
     stored_activations<T> const& x_;
     stored_weights<T> weights_;
-    std::vector<double> tile_sums_;      // (token, row), of tiles of several spans
-    std::vector<std::int32_t> row_sums_; // (token, span, row), of few tokens and one of ones
+    double* tile_sums_;      // (token, row), of tiles of several spans
+    std::int32_t* row_sums_; // (token, span, row), of few tokens and one of ones
     index_t row_ = 0;
     index_t rows_ = 0;
     index_t tiles_[sum_rows]; // where the tiles of each row begin
@@ -504,39 +546,36 @@ inline std::array<floats, 2> rounded(double const* sums) noexcept {
     return {floats::load_aligned(numbers), floats::load_aligned(numbers + lanes)};
 }
 
-/// y = x W^T for `tokens` stored inputs; weak columns, those that `weak` names, meet those of `weak_inputs` (token,
-/// column), rows `weak_stride` floats apart.
+/// Products with `tokens` stored inputs, whose matrices share inputs and are in this form; weak columns meet those of
+/// `weak_inputs` (token, column), rows `weak_stride` floats apart, at `weak_places`, or where that is null at their columns.
 template <class Known = any_weights, simd::SmallInteger T>
-void multiply(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t tokens,
-              weak_view const& weak, float const* weak_inputs, index_t weak_stride, float* y, index_t y_stride,
-              executor_ref executor) {
+void multiply(integer_form const& form, std::span<matrix_product const> products, stored_activations<T> const& x,
+              index_t tokens, float const* weak_inputs, index_t weak_stride, std::int32_t const* weak_places,
+              scratch& memory, executor_ref executor) {
     index_t const rows_per_task = 64;
     index_t const tokens_per_task = std::min<index_t>(256, tokens);
-    index_t const row_tasks = ceil_div(w.shape.rows, rows_per_task);
-    struct workspace {
+    struct worker {
         integer_rows<T> rows;
-        std::vector<float> totals; // (token, sum_rows)
+        float* totals; // (token, sum_rows)
     };
-    auto const make = [&] {
-        return workspace{integer_rows<T>(form, w, x, tokens_per_task, Known{}),
-                         std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
+    auto const all_totals = tokens_per_task * sum_rows * static_cast<index_t>(sizeof(float));
+    auto const make = [&](std::uint8_t* mine) {
+        return worker{integer_rows<T>(form, products.front().w, x, tokens_per_task, mine + all_totals, Known{}),
+                      reinterpret_cast<float*>(mine)};
     };
-    index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(tokens, tokens_per_task) : 0;
-    executor.for_pieces(tasks, 1, make, [&](workspace& mine, index_t task, index_t) {
-        index_t const first = task % row_tasks * rows_per_task;
-        index_t const last = std::min(w.shape.rows, first + rows_per_task);
-        index_t const begin = task / row_tasks * tokens_per_task;
-        index_t const end = std::min(tokens, begin + tokens_per_task);
-        float* const totals = mine.totals.data();
-        for (index_t row = first; row < last; row += sum_rows) {
-            index_t const count = std::min(sum_rows, last - row);
-            std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
+    piece_plan const plan{rows_per_task, tokens_per_task, all_totals + integer_rows<T>::bytes(x, tokens_per_task)};
+    for_row_pieces(products, 0, tokens, plan, memory, executor, make, [&](worker& mine, row_piece const& p) {
+        float* const totals = mine.totals;
+        mine.rows.read(p.w);
+        for (index_t row = p.first; row < p.last; row += sum_rows) {
+            index_t const count = std::min(sum_rows, p.last - row);
+            std::fill_n(totals, p.tokens * sum_rows, 0.0F);
             // totals[r] += sums[r] x_scale scales[r]
             auto const add = [&](index_t first_token, index_t n, index_t span, float const* row_scales,
                                  auto const& sums_of) __attribute__((always_inline)) {
                 index_t const spans = std::ssize(x.spans);
                 float const* const x_scales =
-                    x.scales.empty() ? nullptr : x.scales.data() + (begin + first_token) * spans + span;
+                    x.scales.empty() ? nullptr : x.scales.data() + (p.token + first_token) * spans + span;
                 floats const scales[] = {floats::load_aligned(row_scales), floats::load_aligned(row_scales + lanes)};
                 float* to = totals + first_token * sum_rows;
                 for (index_t i = 0; i < n; ++i, to += sum_rows) {
@@ -549,47 +588,51 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
                     }
                 }
             };
-            mine.rows.sum(row, count, begin, end, add);
-            for (index_t t = begin; t < end; ++t) {
-                float const factor = x.factors[static_cast<std::size_t>(t)];
+            mine.rows.sum(row, count, p.token, p.token + p.tokens, add);
+            for (index_t t = 0; t < p.tokens; ++t) {
+                float const factor = x.factors[static_cast<std::size_t>(p.token + t)];
                 for (index_t r = 0; r < count; ++r) {
-                    y[t * y_stride + row + r] = totals[(t - begin) * sum_rows + r] * factor;
+                    p.y[t * p.y_stride + row + r] = totals[t * sum_rows + r] * factor;
                 }
             }
         }
-        for (index_t t = begin; t < end && weak.count > 0; ++t) {
-            add_weak(weak, first, last, weak_inputs + t * weak_stride, y + t * y_stride);
+        weak_view weak = p.w.weak;
+        weak.columns = weak_places != nullptr ? weak_places : weak.columns;
+        for (index_t t = 0; t < p.tokens && weak.count > 0; ++t) {
+            add_weak(weak, p.first, p.last, weak_inputs + (p.token + t) * weak_stride, p.y + t * p.y_stride);
         }
     });
 }
 
-/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of columns.
-/// y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
+/// A product with x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of
+/// columns. The same bits for any executor.
 template <simd::SmallInteger T, class Known = any_weights>
-void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
-              index_t y_stride, executor_ref executor = {}) {
-    stored_activations<T> const stored(form, w, x, executor);
+void multiply(integer_form const& form, matrix_product const& product, activation_view const& x,
+              executor_ref executor = {}) {
+    scratch memory(executor);
+    weak_view const& weak = product.w.weak;
+    stored_activations<T> const stored(memory, form, product.w, x, executor);
     // Weak columns meet the numbers of activations.
-    std::vector<std::int32_t> places(static_cast<std::size_t>(w.weak.count));
-    std::vector<float> weak_inputs(static_cast<std::size_t>(x.shape.rows * w.weak.count)); // (token, weak column)
-    for (index_t k = 0; k < w.weak.count; ++k) {
-        places[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
+    auto* const places = memory.take<std::int32_t>(weak.count);
+    auto* const weak_inputs = memory.take<float>(x.shape.rows * weak.count); // (token, weak column)
+    for (index_t k = 0; k < weak.count; ++k) {
+        places[k] = static_cast<std::int32_t>(k);
         for (index_t t = 0; t < x.shape.rows; ++t) {
-            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, w.weak.columns[k]);
+            weak_inputs[t * weak.count + k] = x.at(t, weak.columns[k]);
         }
     }
-    weak_view weak = w.weak;
-    weak.columns = places.data();
-    multiply<Known>(form, w, stored, x.shape.rows, weak, weak_inputs.data(), weak.count, y, y_stride, executor);
+    multiply<Known>(form, {&product, 1}, stored, x.shape.rows, weak_inputs, weak.count, places, memory, executor);
 }
 
-/// y = x W^T for `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart.
+/// Products with `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart; their
+/// matrices share inputs.
 template <class Known = any_weights>
-void multiply_rounded(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
-                      index_t tokens, float* y, index_t y_stride, executor_ref executor) {
-    stored_activations<std::int8_t> const stored(numbers, w, x, x_stride, tokens, executor);
+void multiply_rounded(byte_numbers const& numbers, std::span<matrix_product const> products, float const* x,
+                      index_t x_stride, index_t tokens, executor_ref executor) {
+    scratch memory(executor);
+    stored_activations<std::int8_t> const stored(memory, numbers, products.front().w, x, x_stride, tokens, executor);
     integer_form const form{.weights = numbers.table, .weight_base = numbers.base};
-    multiply<Known>(form, w, stored, tokens, w.weak, x, x_stride, y, y_stride, executor);
+    multiply<Known>(form, products, stored, tokens, x, x_stride, nullptr, memory, executor);
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

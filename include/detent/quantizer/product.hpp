@@ -4,19 +4,23 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
+#include <span>
 
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/kernel/dispatch.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/known.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
-#include "detent/matrix/dequantize.hpp"
+#include "detent/matrix/epilogue.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/matrix/product_shapes.hpp"
 #include "detent/matrix/quantized_activations.hpp"
+#include "detent/matrix/quantized_matrix.hpp"
 
 // Shapes that do not fit, and matrices that are not whole, are an `error`, found once a call and in release builds too.
 // Without tokens there is nothing to do; without inputs all outputs are 0.
@@ -36,22 +40,88 @@ inline bool makes_zeros(extents w, matrix_ref y) {
     return true;
 }
 
-/// y = x W^T from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than floats
-/// is faster and rounds mapped inputs, as `input_format` says.
+/// One of several products that read the same inputs: y = after(x W^T), y (token, out). Everything is borrowed. Where
+/// `after.times` is the `y` of the product before it, both are computed together, as in a gated unit.
+struct packed_product {
+    packed_matrix const& w;
+    float* y;
+    index_t tokens;
+    index_t outputs;
+    index_t y_stride;
+    epilogue after;
+
+    packed_product(packed_matrix const& weights, matrix_ref to, epilogue const& with = {})
+        : w(weights), y(to.data()), tokens(to.rows()), outputs(to.cols()), y_stride(to.outerStride()), after(with) {}
+    template <class G, Granularity P>
+    packed_product(quantized_matrix<G, P> const& weights, matrix_ref to, epilogue const& with = {})
+        : packed_product(weights.packed(), to, with) {}
+};
+
+/// The products of each matrix of `products` with x (token, in) in one call: what consecutive ones share, the map of
+/// inputs, their format and order, is done once, and their rows are one loop of the executor. The bits are those of
+/// each product alone. With a workspace, `executor.with_memory(w)`, a call like an earlier one allocates nothing.
+template <class Known = kernel::any_weights>
+void multiply(std::span<packed_product const> products, matrix_view x, executor_ref executor = {},
+              input_format format = input_format::f32) {
+    stopwatch::section const timed(executor.watch(), work_kind::products);
+    for (packed_product const& p : products) {
+        expect_product(p.w.shape(), shape_of(x), {p.tokens, p.outputs});
+        expect_complete(p.w);
+        expect_valid(x.cols() > 0 || p.after.empty(), "inputs", "have no features");
+        for (index_t t = 0; x.cols() == 0 && t < p.tokens; ++t) {
+            std::fill_n(p.y + t * p.y_stride, p.outputs, 0.0F);
+        }
+    }
+    while (!products.empty() && x.size() > 0) {
+        packed_matrix const& first = products.front().w;
+        std::size_t count = 0;
+        scratch memory(executor);
+        auto* const views = memory.take<matrix_product>(std::ssize(products));
+        for (; count < products.size() && products[count].w.map == first.map; ++count) {
+            packed_product const& p = products[count];
+            new (views + count) matrix_product{p.w.view(), p.y, p.y_stride, p.after};
+        }
+        float const* inputs = x.data();
+        index_t stride = x.outerStride();
+        if (!first.map.empty()) {
+            auto* const mapped = memory.take<float>(x.rows() * x.cols());
+            for (index_t t = 0; t < x.rows(); ++t) {
+                std::copy_n(inputs + t * stride, x.cols(), mapped + t * x.cols());
+            }
+            first.map.apply_in_place(mapped, x.rows(), x.cols(), executor);
+            inputs = mapped;
+            stride = x.cols();
+        }
+        kernel::multiply<Known>(std::span<matrix_product const>(views, count), inputs, stride, x.rows(), executor,
+                                format);
+        products = products.subspan(count);
+    }
+}
+
+/// y = after(x W^T) from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than
+/// floats is faster and rounds mapped inputs, as `input_format` says.
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, epilogue const& after, executor_ref executor = {},
+              input_format format = input_format::f32) {
+    packed_product const product(w, y, after);
+    multiply<Known>({&product, 1}, x, executor, format);
+}
+
+/// y = x W^T, as the other.
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {},
               input_format format = input_format::f32) {
-    expect_product(w.shape(), shape_of(x), shape_of(y));
-    expect_complete(w);
-    if (makes_zeros(w.shape(), y)) {
-        return;
-    }
+    multiply<Known>(w, x, y, epilogue{}, executor, format);
+}
+
+/// y = after(x W^T) of borrowed weights, as the other; there is no map.
+template <class Known = kernel::any_weights>
+void multiply(packed_view const& w, matrix_view x, matrix_ref y, epilogue const& after = {},
+              executor_ref executor = {}, input_format format = input_format::f32) {
+    expect_product(w.shape, shape_of(x), shape_of(y));
     stopwatch::section const timed(executor.watch(), work_kind::products);
-    auto const multiply_mapped = [&](matrix_view inputs) {
-        kernel::multiply<Known>(w.view(), inputs.data(), inputs.outerStride(), inputs.rows(), y.data(), y.outerStride(),
-                                executor, format);
-    };
-    w.map.empty() ? multiply_mapped(x) : multiply_mapped(w.map.apply(x, executor));
+    matrix_product const product{w, y.data(), y.outerStride(), after};
+    kernel::multiply<Known>({&product, 1}, x.data(), x.outerStride(), x.rows(), executor, format);
 }
 
 /// Whether the product of these weights and activations runs on integers: where the numbers of both grids are small
@@ -73,14 +143,18 @@ void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref
     }
     {
         stopwatch::section const timed(executor.watch(), work_kind::products);
-        if (kernel::multiply<Known>(w.view(), x, y.data(), y.outerStride(), executor)) {
+        if (kernel::multiply<Known>(matrix_product{w.view(), y.data(), y.outerStride()}, x, executor)) {
             return;
         }
     }
     stopwatch::section const timed(executor.watch(), work_kind::products);
-    matrix const floats = dequantize(x); // (token, in), mapped
-    kernel::multiply<kernel::times_floats<Known>>(w.view(), floats.data(), floats.outerStride(), floats.rows(),
-                                                  y.data(), y.outerStride(), executor);
+    scratch memory(executor);
+    auto* const floats = memory.take<float>(x.shape.size()); // (token, in), mapped
+    for (index_t i = 0; i < x.shape.size(); ++i) {
+        floats[i] = x.at(i / x.shape.cols, i % x.shape.cols);
+    }
+    kernel::multiply<kernel::times_floats<Known>>(w.view(), floats, x.shape.cols, x.shape.rows, y.data(),
+                                                  y.outerStride(), executor);
 }
 
 /// y = x W^T for inputs x (token, in) that are mapped as `w` says, then rounded as `input` says: y (token, out).

@@ -27,6 +27,13 @@ void multiply(quantized_matrix<G, P> const& w, matrix_view x, matrix_ref y, exec
     multiply<kernel::times_floats<known_weights<G, P>>>(w.packed(), x, y, executor);
 }
 
+/// y = after(x W^T) for floats, as the other.
+template <GridOrChoice G, Granularity P>
+void multiply(quantized_matrix<G, P> const& w, matrix_view x, matrix_ref y, epilogue const& after,
+              executor_ref executor = {}) {
+    multiply<kernel::times_floats<known_weights<G, P>>>(w.packed(), x, y, after, executor);
+}
+
 /// y = x W^T for inputs that a product may take for what `format` says: x (token, in), y (token, out). As the format is
 /// chosen at run time, kernels for all formats are compiled.
 template <GridOrChoice G, Granularity P>
