@@ -72,5 +72,6 @@ void multiply_transposed(void const* w, float const* g, std::int64_t g_stride, s
 
 extern "C" {
 extern compiled::unit const DETENT_UNIT_SYMBOL;
-compiled::unit const DETENT_UNIT_SYMBOL{DETENT_TEXT(DETENT_UNIT), multiply, multiply_codes, multiply_transposed};
+compiled::unit const DETENT_UNIT_SYMBOL{compiled::layout_of_headers(), DETENT_TEXT(DETENT_UNIT), multiply,
+                                        multiply_codes, multiply_transposed};
 }

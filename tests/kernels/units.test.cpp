@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -121,6 +122,22 @@ TEST(units, threads_change_no_bit) {
     }
 }
 #endif
+
+TEST(dispatch, refuses_callers_of_other_headers) {
+    std::uint32_t const layout = compiled::layout_of_headers();
+    EXPECT_EQ(&compiled::chosen(layout), &compiled::chosen());
+    for (compiled::unit const* const unit : compiled::available()) {
+        EXPECT_EQ(unit->layout, layout) << unit->name;
+    }
+    try {
+        compiled::chosen(layout + 1);
+        FAIL() << "nothing thrown";
+    } catch (std::runtime_error const& e) {
+        EXPECT_EQ(e.what(), "detent::kernels was compiled from other headers of detent (layout " +
+                                std::to_string(layout) + ") than its caller (layout " + std::to_string(layout + 1) +
+                                "): use the headers that were installed with it");
+    }
+}
 
 TEST(dispatch, finds_the_fastest_unit_unless_told_another) {
     auto const units = compiled::available();
