@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/kernel/row_pieces.hpp"
-
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -12,6 +10,7 @@
 
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/kernel/row_pieces.hpp"
 #include "kernel/products.hpp"
 
 namespace {

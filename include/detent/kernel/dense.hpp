@@ -3,10 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
@@ -77,8 +77,7 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
             auto const multiply = [&]<int Tokens>(index_t token) {
                 for (index_t row = first; row < first + distance; ++row) {
                     dot_dense<Format>(w, row, distance, last - 1, x, x_stride, token, y, y_stride,
-                                      std::make_integer_sequence<int, 4>{},
-                                      std::make_integer_sequence<int, Tokens>{});
+                                      std::make_integer_sequence<int, 4>{}, std::make_integer_sequence<int, Tokens>{});
                 }
             };
             index_t token = 0;
@@ -93,8 +92,12 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
     }
     constexpr index_t width = bits_of(Format) / 8;
     constexpr index_t block = 256; // rows and columns; as floats they fit the second-level cache
-    auto const make = [] { return std::vector<float>(block * block + lanes); };
-    executor.for_pieces(w.shape.rows, block, make, [&](std::vector<float>& part, index_t first, index_t last) {
+    constexpr index_t of_worker = block * block + 64;
+    scratch memory(executor);
+    auto* const of_all = memory.take<float>(std::min(executor.workers(), ceil_div(w.shape.rows, block)) * of_worker);
+    std::atomic<index_t> next_worker = 0;
+    auto const make = [&] { return of_all + next_worker++ * of_worker; };
+    executor.for_pieces(w.shape.rows, block, make, [&](float* part, index_t first, index_t last) {
         for (index_t t = 0; t < tokens; ++t) {
             std::fill(y + t * y_stride + first, y + t * y_stride + last, 0.0F);
         }
@@ -103,11 +106,11 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
             for (index_t r = first; r < last; ++r) {
                 for (index_t i = 0; i < n; i += lanes) { // what follows is overwritten or of no meaning
                     load_weak<Format>(w.numbers + (r * w.shape.cols + k + i) * width)
-                        .store_unaligned(part.data() + (r - first) * block + i);
+                        .store_unaligned(part + (r - first) * block + i);
                 }
             }
             simd::products<float>::add(tokens, last - first, n, 1.0F, {x + k, x_stride},
-                                       simd::strided<float>{part.data(), block}.transpose(), y + first, y_stride);
+                                       simd::strided<float>{part, block}.transpose(), y + first, y_stride);
         }
     });
 }

@@ -16,8 +16,8 @@ inline floats gelu(floats x) noexcept {
     floats const z = xsimd::abs(x) * floats(0.70710678F);
     floats const t = floats(1.0F) / xsimd::fma(floats(0.5F), z, floats(1.0F));
     floats p = xsimd::fma(floats(0.17087277F), t, floats(-0.82215223F));
-    for (float const c : {1.48851587F, -1.13520398F, 0.27886807F, -0.18628806F, 0.09678418F, 0.37409196F, 1.00002368F,
-                          -1.26551223F}) {
+    for (float const c :
+         {1.48851587F, -1.13520398F, 0.27886807F, -0.18628806F, 0.09678418F, 0.37409196F, 1.00002368F, -1.26551223F}) {
         p = xsimd::fma(p, t, floats(c));
     }
     p = floats(0.5F) * t * xsimd::exp(p - z * z);

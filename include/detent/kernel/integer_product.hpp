@@ -52,12 +52,12 @@ struct column_span {
 /// The integers of activations, in the stored order of columns, each span from a whole word on; in memory of a scratch.
 template <simd::SmallInteger T> struct stored_activations {
     std::span<column_span> spans;
-    index_t stride = 0;               ///< integers from a token to the next
-    T* integers = nullptr;            ///< (token, place); one token of ones follows if there are bases
-    std::span<std::int32_t> sums;     ///< (token, span)
-    std::span<std::int32_t> bases;    ///< (token, span), what is to be added to integers; empty for none
-    std::span<float> scales;          ///< (token, span), of inputs with scales for groups; empty for none
-    std::span<float> factors;         ///< (token), what sums of integers times weight scales are to be multiplied by
+    index_t stride = 0;            ///< integers from a token to the next
+    T* integers = nullptr;         ///< (token, place); one token of ones follows if there are bases
+    std::span<std::int32_t> sums;  ///< (token, span)
+    std::span<std::int32_t> bases; ///< (token, span), what is to be added to integers; empty for none
+    std::span<float> scales;       ///< (token, span), of inputs with scales for groups; empty for none
+    std::span<float> factors;      ///< (token), what sums of integers times weight scales are to be multiplied by
 
     stored_activations(scratch& memory, integer_form const& form, packed_view const& w, activation_view const& x,
                        executor_ref executor)
@@ -94,8 +94,7 @@ template <simd::SmallInteger T> struct stored_activations {
 
     /// Inputs (token, in) rounded as `input_format::int8` says; columns that share a scale are a span.
     stored_activations(scratch& memory, byte_numbers const& numbers, packed_view const& w, float const* x,
-                       index_t x_stride, index_t tokens, executor_ref executor)
-        requires std::same_as<T, std::int8_t>
+                       index_t x_stride, index_t tokens, executor_ref executor) requires std::same_as<T, std::int8_t>
         : factors(taken<float>(memory, tokens)) {
         std::fill(factors.begin(), factors.end(), numbers.unit);
         index_t groups = 0;
@@ -318,8 +317,7 @@ public:
     /// tiles of each, in order: `span` is the last of the tile, and `sums_of(i)` gives the exact sums of the i-th of
     /// these tokens, two registers of int32 or an array of double. There are `sum_rows` scales and sums, for the
     /// `count` rows from `row` on; what follows is of no meaning.
-    template <class OnTile>
-    void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
+    template <class OnTile> void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
         row_ = row;
         rows_ = count;
         for (index_t r = 0; r < sum_rows; ++r) {
@@ -482,7 +480,7 @@ private:
         std::int32_t const* const x_sums = x_.sums.data() + (begin + t) * spans + s;
         std::int32_t const* const x_bases = with_bases() ? x_.bases.data() + (begin + t) * spans + s : nullptr;
         auto const bases = load(bases_);
-        auto const sums_of = [=, this](index_t i) __attribute__((always_inline)) {
+        auto const sums_of = [ =, this ](index_t i) __attribute__((always_inline)) {
             auto sums = load(stored + i * stride);
             add_product(sums, bases, simd::ints(x_sums[i * spans]));
             if (x_bases != nullptr) {
@@ -547,7 +545,8 @@ inline std::array<floats, 2> rounded(double const* sums) noexcept {
 }
 
 /// Products with `tokens` stored inputs, whose matrices share inputs and are in this form; weak columns meet those of
-/// `weak_inputs` (token, column), rows `weak_stride` floats apart, at `weak_places`, or where that is null at their columns.
+/// `weak_inputs` (token, column), rows `weak_stride` floats apart, at `weak_places`, or where that is null at their
+/// columns.
 template <class Known = any_weights, simd::SmallInteger T>
 void multiply(integer_form const& form, std::span<matrix_product const> products, stored_activations<T> const& x,
               index_t tokens, float const* weak_inputs, index_t weak_stride, std::int32_t const* weak_places,

@@ -95,9 +95,8 @@ bool multiply(matrix_product const& product, activation_view const& x, executor_
             multiply_blocks<Known>(*form, product, x, executor);
             return true;
         }
-        return with_integer_form(w, x, [&]<class T>(integer_form const& form, T) {
-            multiply<T, Known>(form, product, x, executor);
-        });
+        return with_integer_form(
+            w, x, [&]<class T>(integer_form const& form, T) { multiply<T, Known>(form, product, x, executor); });
     } else {
         return false;
     }

@@ -33,22 +33,13 @@ inline index_t unreadable_rows(packed_view const& w) noexcept {
 /// Writes `n` stored scales from number `i` on as floats.
 inline void load_scales(packed_view const& w, index_t i, index_t n, float* to) noexcept {
     std::uint8_t const* const from = w.stored_scales + i * (bits_of(w.stored_as) / 8);
-    auto const load = [&]<float_format Format> {
-        index_t k = 0;
-        for (; k + lanes <= n; k += lanes) {
-            load_weak<Format>(from + k * bits_of(Format) / 8).store_unaligned(to + k);
-        }
-        for (; k < n; ++k) {
-            to[k] = weak_number<Format>(from, k);
-        }
-    };
     switch (w.stored_as.kind) {
     case scale_kind::f16:
-        return load.template operator()<float_format::f16>();
+        return to_floats(float_format::f16, from, n, to);
     case scale_kind::bf16:
-        return load.template operator()<float_format::bf16>();
+        return to_floats(float_format::bf16, from, n, to);
     case scale_kind::f32:
-        return load.template operator()<float_format::f32>();
+        return to_floats(float_format::f32, from, n, to);
     case scale_kind::e8m0:
     case scale_kind::ue4m3:
         break;
@@ -73,8 +64,8 @@ inline index_t bytes_of_readable_rows(packed_view const& w, index_t rows) noexce
     return 2 * rows * w.tiles_per_row * static_cast<index_t>(sizeof(float)) + unreadable_rows(w) * w.row_bytes + 64;
 }
 
-/// Calls `f(view, offset)` for parts of the rows [first, last) of `w`: those of the view are `w`'s from `offset` on, and
-/// kernels can read its scales and bytes. `memory` has as many bytes as `bytes_of_readable_rows` says.
+/// Calls `f(view, offset)` for parts of the rows [first, last) of `w`: those of the view are `w`'s from `offset` on,
+/// and kernels can read its scales and bytes. `memory` has as many bytes as `bytes_of_readable_rows` says.
 template <class F>
 void with_readable_rows(packed_view const& w, index_t first, index_t last, std::uint8_t* memory, F const& f) {
     index_t const in_place = w.shape.rows - unreadable_rows(w); // rows whose codes are read where they are
@@ -143,7 +134,8 @@ struct piece_plan {
 };
 
 /// Calls `f(state, row_piece)` for pieces of all products, which `executor` runs as one loop, with a state for each
-/// worker that `make(memory)` gives, and applies epilogues. The `tokens` inputs are those of y from number `begin` on. The pieces do not depend on the number of workers.
+/// worker that `make(memory)` gives, and applies epilogues. The `tokens` inputs are those of y from number `begin` on.
+/// The pieces do not depend on the number of workers.
 template <class Make, class F>
 void for_row_pieces(std::span<matrix_product const> products, index_t begin, index_t tokens, piece_plan const& plan,
                     scratch& memory, executor_ref executor, Make const& make, F const& f) {

@@ -59,6 +59,27 @@ template <float_format Format> floats load_weak(std::uint8_t const* numbers) noe
     }
 }
 
+/// Writes `n` numbers as floats.
+inline void to_floats(float_format format, std::uint8_t const* from, index_t n, float* to) noexcept {
+    auto const write = [&]<float_format Format> {
+        index_t k = 0;
+        for (; k + lanes <= n; k += lanes) {
+            load_weak<Format>(from + k * bits_of(Format) / 8).store_unaligned(to + k);
+        }
+        for (; k < n; ++k) {
+            to[k] = weak_number<Format>(from, k);
+        }
+    };
+    switch (format) {
+    case float_format::f16:
+        return write.template operator()<float_format::f16>();
+    case float_format::bf16:
+        return write.template operator()<float_format::bf16>();
+    case float_format::f32:
+        return write.template operator()<float_format::f32>();
+    }
+}
+
 /// y[row + i] += what the weak columns add, for i < `count`, which needs at most `Registers` registers.
 template <float_format Format, int Registers>
 void add_weak_rows(weak_view const& w, index_t row, index_t count, float const* x, float* y) noexcept {

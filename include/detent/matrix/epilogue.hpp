@@ -16,12 +16,12 @@ enum class epilogue_function : std::int32_t { none, silu, gelu, gelu_tanh, relu 
 /// What becomes of the sums of a product before they are stored: y = f(sums + bias) * times + plus, each part where it
 /// is given. Numbers are borrowed. `plus` may be `y` itself, which makes it y += W x.
 struct epilogue {
-    float const* bias = nullptr;                            ///< (out)
+    float const* bias = nullptr; ///< (out)
     epilogue_function function = epilogue_function::none;
-    float const* times = nullptr;                           ///< (token, out), as a gated activation has it
-    index_t times_stride = 0;                               ///< floats from a token to the next
-    float const* plus = nullptr;                            ///< (token, out), as a residual
-    index_t plus_stride = 0;                                ///< floats from a token to the next
+    float const* times = nullptr; ///< (token, out), as a gated activation has it
+    index_t times_stride = 0;     ///< floats from a token to the next
+    float const* plus = nullptr;  ///< (token, out), as a residual
+    index_t plus_stride = 0;      ///< floats from a token to the next
 
     /// Whether it leaves sums as they are.
     constexpr bool empty() const {

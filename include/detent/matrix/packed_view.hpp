@@ -23,9 +23,10 @@ constexpr bool is_consecutive(std::span<float const> table) {
 }
 
 /// A borrowed packed matrix, as a kernel sees it: of its grid there is no more than the number of bits and a table.
-/// Row r starts at `codes + r * row_bytes`, at any address. A weight is `(table[code] - zero) * scale`. Scales are floats
-/// or, where `scales` is null, as a file has them: `stored_scales` in `stored_as`, at any address, little-endian. Nothing
-/// is read after the last code or scale but `readable` bytes of codes, so that a mapped file is multiplied as it lies.
+/// Row r starts at `codes + r * row_bytes`, at any address. A weight is `(table[code] - zero) * scale`. Scales are
+/// floats or, where `scales` is null, as a file has them: `stored_scales` in `stored_as`, at any address,
+/// little-endian. Nothing is read after the last code or scale but `readable` bytes of codes, so that a mapped file is
+/// multiplied as it lies.
 struct packed_view {
     std::uint8_t const* codes;
     index_t row_bytes;

@@ -4,16 +4,19 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <span>
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/half.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/kernel/dispatch.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/known.hpp"
+#include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/epilogue.hpp"
 #include "detent/matrix/input_format.hpp"
@@ -98,6 +101,42 @@ void multiply(std::span<packed_product const> products, matrix_view x, executor_
     }
 }
 
+/// Borrowed inputs (token, in) as numbers of f16, bf16 or f32, at any address.
+struct stored_inputs {
+    std::uint8_t const* numbers;
+    float_format format;
+    extents shape;  ///< (token, in)
+    index_t stride; ///< numbers from a token to the next
+};
+
+/// The same for stored inputs, which are never all floats at once: 512 tokens at a time become floats.
+template <class Known = kernel::any_weights>
+void multiply(std::span<packed_product const> products, stored_inputs const& x, executor_ref executor = {},
+              input_format format = input_format::f32) {
+    constexpr index_t most_tokens = 512; // whose inputs kernels copy
+    index_t const width = bits_of(x.format) / 8;
+    scratch memory(executor);
+    auto* const floats = memory.take<float>(std::min(most_tokens, x.shape.rows) * x.shape.cols);
+    auto* const pieces = memory.take<packed_product>(std::ssize(products));
+    for (index_t token = 0; token < x.shape.rows; token += most_tokens) {
+        index_t const n = std::min(most_tokens, x.shape.rows - token);
+        for (index_t t = 0; t < n; ++t) {
+            kernel::to_floats(x.format, x.numbers + (token + t) * x.stride * width, x.shape.cols,
+                              floats + t * x.shape.cols);
+        }
+        for (std::size_t i = 0; i < products.size(); ++i) {
+            packed_product& p = *new (pieces + i) packed_product(products[i]);
+            DETENT_EXPECTS(p.tokens == x.shape.rows);
+            p.y += token * p.y_stride;
+            p.tokens = n;
+            p.after.times += p.after.times != nullptr ? token * p.after.times_stride : 0;
+            p.after.plus += p.after.plus != nullptr ? token * p.after.plus_stride : 0;
+        }
+        multiply<Known>(std::span<packed_product const>(pieces, products.size()),
+                        view_of(floats, n, x.shape.cols, x.shape.cols), executor, format);
+    }
+}
+
 /// y = after(x W^T) from the packed bytes: x (token, in), y (token, out). Inputs are mapped first. Another format than
 /// floats is faster and rounds mapped inputs, as `input_format` says.
 template <class Known = kernel::any_weights>
@@ -116,8 +155,8 @@ void multiply(packed_matrix const& w, matrix_view x, matrix_ref y, executor_ref 
 
 /// y = after(x W^T) of borrowed weights, as the other; there is no map.
 template <class Known = kernel::any_weights>
-void multiply(packed_view const& w, matrix_view x, matrix_ref y, epilogue const& after = {},
-              executor_ref executor = {}, input_format format = input_format::f32) {
+void multiply(packed_view const& w, matrix_view x, matrix_ref y, epilogue const& after = {}, executor_ref executor = {},
+              input_format format = input_format::f32) {
     expect_product(w.shape, shape_of(x), shape_of(y));
     stopwatch::section const timed(executor.watch(), work_kind::products);
     matrix_product const product{w, y.data(), y.outerStride(), after};
