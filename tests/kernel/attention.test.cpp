@@ -88,7 +88,9 @@ void expect_attention(kv_format const& format, sizes s, reference_rule const& ru
                                     << s.heads << '/' << s.kv_heads << " x " << s.head_dim << ", " << s.tokens << " of "
                                     << s.cached << ", window " << rule.rule.window);
     kv_store keys("keys", format, s.kv_heads, s.head_dim, rule.rule.window);
-    kv_store values("values", format, s.kv_heads, s.head_dim, rule.rule.window);
+    kv_format uncentered = format;
+    uncentered.centered = false;
+    kv_store values("values", uncentered, s.kv_heads, s.head_dim, rule.rule.window);
     index_t const before = s.cached - s.tokens;
     for (index_t t = 0; t < before; t += 9) { // growing
         index_t const n = std::min<index_t>(9, before - t);
