@@ -83,7 +83,7 @@ public:
             tokens[i] = at / sharing;
             heads_[i] = kv_head * sharing + at % sharing;
             positions_[i] = x.first + tokens[i];
-            take_query(i, x.q + tokens[i] * x.q_stride + heads_[i] * keys_.head_dim);
+            take_query(i, kv_head, x.q + tokens[i] * x.q_stride + heads_[i] * keys_.head_dim);
             highest_[i] = rule.sinks != nullptr ? rule.sinks[heads_[i]] : lowest / 2;
             sums_[i] = rule.sinks != nullptr ? 1.0F : 0.0F;
         }
@@ -111,7 +111,7 @@ private:
     static constexpr float lowest = std::numeric_limits<float>::lowest(); // the score of what is hidden
 
     /// Copies a query, each group to whole steps, and sums its groups.
-    void take_query(index_t i, float const* q) noexcept {
+    void take_query(index_t i, index_t kv_head, float const* q) noexcept {
         for (index_t g = 0; g < keys_.groups; ++g) {
             float* const to = q_[i] + g * keys_.padded_width;
             index_t const n = std::min(keys_.width, keys_.head_dim - g * keys_.width);
@@ -121,6 +121,10 @@ private:
                 sum += to[k];
             }
             group_sums_[i][g] = sum;
+        }
+        centers_[i] = 0;
+        for (index_t k = 0; k < keys_.head_dim && keys_.centers != nullptr; ++k) {
+            centers_[i] += q[k] * keys_.centers[kv_head * keys_.head_dim + k];
         }
         std::fill_n(y_[i], values_.groups * values_.padded_width, 0.0F);
         std::fill_n(shifts_[i], values_.groups, 0.0F);
@@ -204,7 +208,7 @@ private:
             }
         }
         for (index_t k = 0; k < n; ++k) {
-            scores[k] *= rule.scale;
+            scores[k] = (scores[k] + centers_[i]) * rule.scale;
         }
         if (rule.soft_cap > 0) {
             for (index_t k = 0; k < n; k += lanes) {
@@ -356,6 +360,7 @@ private:
     float sums_[Queries];                          // of exp(score - highest)
     float group_sums_[Queries][kv_limits::groups]; // of queries
     float shifts_[Queries][kv_limits::groups];     // what offsets and zero points add to y
+    float centers_[Queries];                       // products with what was taken from keys
     kv_block<Numbers> block_;
     alignas(64) float scores_[Queries][keys_per_block];
     alignas(64) float q_[Queries][width];

@@ -34,6 +34,11 @@ struct kv_format {
     index_t group = 0;    ///< consecutive channels of a head that share a scale, 0 for all; the last may be fewer
     any_range range = {}; ///< fits scales; empty for the smallest and the largest number
 
+    /// Whether codes are of keys less the mean of the keys that come first, if those are of `tokens_to_center` tokens
+    /// or more: channels of keys lie around values of their own, which would take most of a coarse grid. Values do not.
+    bool centered = false;
+    static constexpr index_t tokens_to_center = 8;
+
     /// Codes of `codes`, for which any grid of at most 8 bits will do.
     static kv_format of(any_grid codes, index_t channels = 0) { return {.grid = std::move(codes), .group = channels}; }
 };
@@ -127,6 +132,8 @@ private:
 
     /// Makes room for `tokens` more.
     template <class Scalar> void make_room(index_t tokens);
+    /// Takes the means of the first tokens where they are wanted.
+    template <class Scalar> void center(matrix_view numbers);
     /// Writes a row of floats to a slot of a head.
     void put_floats(index_t place, float const* x);
     /// Writes a row of codes to a slot of a head.
@@ -141,6 +148,7 @@ private:
     index_t size_ = 0;
     index_t first_ = 0;
     kv_view layout_;                               // without addresses
+    std::vector<float> centers_;                   // (head, channel), empty for none
     std::optional<activation_quantizer> rounding_; // of heads
     buffer rows_;
     buffer scales_;
@@ -187,6 +195,7 @@ inline kv_view kv_store::view() const {
     v.rows = rows_.data();
     v.scales = has_scales() ? reinterpret_cast<half const*>(scales_.data()) : nullptr;
     v.zeros = has_zeros() ? reinterpret_cast<half const*>(zeros_.data()) : nullptr;
+    v.centers = centers_.empty() ? nullptr : centers_.data();
     v.table = has_scales() ? format_.grid->table().data() : nullptr;
     return v;
 }
@@ -236,6 +245,20 @@ template <class Scalar> void kv_store::check(matrix_view numbers) const {
     }
 }
 
+template <class Scalar> void kv_store::center(matrix_view numbers) {
+    centers_.clear();
+    if (!format_.centered || numbers.rows() < kv_format::tokens_to_center) {
+        return;
+    }
+    for (index_t i = 0; i < numbers.cols(); ++i) {
+        double sum = 0;
+        for (index_t t = 0; t < numbers.rows(); ++t) {
+            sum += static_cast<double>(numbers.data()[t * numbers.outerStride() + i]);
+        }
+        centers_.push_back(static_cast<float>(sum / static_cast<double>(numbers.rows())));
+    }
+}
+
 template <class Scalar> void kv_store::append(matrix_view numbers, executor_ref executor) {
     check<Scalar>(numbers);
     index_t const tokens = numbers.rows();
@@ -250,7 +273,13 @@ template <class Scalar> void kv_store::append(matrix_view numbers, executor_ref 
                        numbers.data() + row / heads_ * numbers.outerStride() + row % heads_ * layout_.head_dim);
         }
     } else {
-        matrix const copied(numbers); // (token, head and channel), whose rows follow each other
+        matrix copied(numbers); // (token, head and channel), whose rows follow each other
+        if (size_ == 0) {
+            center<Scalar>(copied);
+        }
+        for (index_t i = 0; i < copied.size() && !centers_.empty(); ++i) {
+            copied.data()[i] -= centers_[static_cast<std::size_t>(i % copied.cols())];
+        }
         auto const q =
             rounding_->quantize<Scalar>(view_of(copied.data(), all, layout_.head_dim, layout_.head_dim), executor);
         for (index_t row = 0; row < all; ++row) {
@@ -340,8 +369,11 @@ template <class Scalar> basic_matrix<Scalar> kv_store::decode() const {
     basic_matrix<Scalar> numbers(size_ - first_, heads_ * layout_.head_dim);
     for (index_t t = first_; t < size_; ++t) {
         for (index_t head = 0; head < heads_; ++head) {
-            get(head * layout_.slots + t % layout_.slots,
-                numbers.data() + (t - first_) * numbers.cols() + head * layout_.head_dim);
+            float* const to = numbers.data() + (t - first_) * numbers.cols() + head * layout_.head_dim;
+            get(head * layout_.slots + t % layout_.slots, to);
+            for (index_t i = 0; i < layout_.head_dim && !centers_.empty(); ++i) {
+                to[i] += centers_[static_cast<std::size_t>(head * layout_.head_dim + i)];
+            }
         }
     }
     return numbers;

@@ -19,16 +19,17 @@ struct kv_view {
     kv_numbers numbers = kv_numbers::f32;
     std::uint8_t const* rows = nullptr; ///< (head, slot, row)
     index_t row_bytes = 0;
-    index_t slots = 0;            ///< of a head
-    index_t head_dim = 0;         ///< numbers of a row
-    index_t width = 0;            ///< consecutive numbers that share a scale; of the last group perhaps fewer
-    index_t padded_width = 0;     ///< what a group takes
-    index_t groups = 1;           ///< of a row
-    half const* scales = nullptr; ///< (head, slot, group); null for numbers that are no codes
-    half const* zeros = nullptr;  ///< likewise; null without zero points
-    int bits = 0;                 ///< of a code
-    float const* table = nullptr; ///< the number of each of the 2^bits codes
-    bool consecutive = false;     ///< table[c] is table[0] + c
+    index_t slots = 0;              ///< of a head
+    index_t head_dim = 0;           ///< numbers of a row
+    index_t width = 0;              ///< consecutive numbers that share a scale; of the last group perhaps fewer
+    index_t padded_width = 0;       ///< what a group takes
+    index_t groups = 1;             ///< of a row
+    half const* scales = nullptr;   ///< (head, slot, group); null for numbers that are no codes
+    half const* zeros = nullptr;    ///< likewise; null without zero points
+    float const* centers = nullptr; ///< (head, head_dim), which are added to all rows; null for none
+    int bits = 0;                   ///< of a code
+    float const* table = nullptr;   ///< the number of each of the 2^bits codes
+    bool consecutive = false;       ///< table[c] is table[0] + c
 
     /// The bytes of the rows of `head`.
     std::uint8_t const* rows_of(index_t head) const { return rows + head * slots * row_bytes; }

@@ -25,7 +25,7 @@ DETENT_INLINE kv_format find_kv_format(std::string_view name) {
     }
     std::size_t const colon = std::min(name.find(':'), name.size());
     any_grid grid = find_grid(grid_name::parse(name.substr(0, colon)));
-    index_t group = grid.bits() <= 4 ? 32 : 0;
+    index_t group = grid.bits() <= 4 ? 16 : 0;
     if (colon < name.size()) {
         auto const part = name.substr(colon + 1);
         auto const* const end = part.data() + part.size();
@@ -35,7 +35,10 @@ DETENT_INLINE kv_format find_kv_format(std::string_view name) {
                         "has '" + std::string(part) + "' where g and a number of channels may be");
         }
     }
-    return kv_format::of(std::move(grid), group);
+    bool const coarse = grid.bits() <= 4;
+    kv_format format = kv_format::of(std::move(grid), group);
+    format.centered = coarse;
+    return format;
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -30,7 +30,7 @@ public:
     /// tokens are kept. @throws error when `format` does not fit heads of `head_dim`.
     kv_layer(kv_format const& format, index_t kv_heads, index_t head_dim, index_t capacity = 0, index_t window = 0)
         : keys_("keys", format, kv_heads, head_dim, window, capacity),
-          values_("values", format, kv_heads, head_dim, window, capacity) {}
+          values_("values", uncentered(format), kv_heads, head_dim, window, capacity) {}
 
     /// Tokens seen.
     index_t size() const { return keys_.size(); }
@@ -85,6 +85,11 @@ public:
     }
 
 private:
+    static kv_format uncentered(kv_format format) {
+        format.centered = false;
+        return format;
+    }
+
     kv_store keys_;
     kv_store values_;
 };
