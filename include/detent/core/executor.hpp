@@ -143,8 +143,8 @@ public:
     /// What counts the time of the work, or null; made for `stopwatch::section`.
     stopwatch* watch() const { return watch_; }
 
-    /// The same executor for work that takes memory from `from`, which must live as long as the reference and serves one
-    /// call at a time. Without one, calls allocate what they need and give it back.
+    /// The same executor for work that takes memory from `from`, which must live as long as the reference and serves
+    /// one call at a time. Without one, calls allocate what they need and give it back.
     executor_ref with_memory(workspace& from) const { return with_memory(&from.held_); }
     executor_ref with_memory(compiled::memory* from) const {
         executor_ref other = *this;
