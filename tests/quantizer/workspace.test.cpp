@@ -50,17 +50,17 @@ using namespace detent;
 using test::random_matrix;
 
 constexpr index_t all_tokens[] = {1, 2, 5, 9, 16, 17, 40, 512};
-constexpr extents shape{70, 384};
+constexpr extents all_shape{70, 384};
 
 std::vector<packed_matrix> all_weights() {
     auto const on = [&](auto... grids) {
-        return std::vector<packed_matrix>{pack(test::random_solution(grids, shape, {1, 64}, 1))...};
+        return std::vector<packed_matrix>{pack(test::random_solution(grids, all_shape, {1, 64}, 1))...};
     };
     auto all = on(int_grid<2>{}, int_grid<3>{}, int_grid<4>{}, int_grid<8>{}, e2m1{}, nf4{}, e4m3{});
     all.push_back(all[2]);
-    all.back().map = test::random_map("pdh", shape.cols, 128);
-    solution weak = test::random_solution(int_grid<4>{}, shape, {1, 64}, 1);
-    test::weaken(weak, int_grid<4>{}, test::random_columns(shape.cols, 4, 3), float_format::f16);
+    all.back().map = test::random_map("pdh", all_shape.cols, 128);
+    solution weak = test::random_solution(int_grid<4>{}, all_shape, {1, 64}, 1);
+    test::weaken(weak, int_grid<4>{}, test::random_columns(all_shape.cols, 4, 3), float_format::f16);
     all.push_back(pack(weak));
     return all;
 }
@@ -80,14 +80,15 @@ template <class F> long allocated_again(F const& f) {
 /// What a call of `multiply` with a workspace, one or several threads and each format allocates after the first.
 void expect_no_allocations(executor_ref executor) {
     workspace memory;
-    matrix const x = random_matrix(512, shape.cols, 2);
-    matrix y(512, shape.rows);
-    matrix z(512, shape.rows);
+    matrix const x = random_matrix(512, all_shape.cols, 2);
+    matrix y(512, all_shape.rows);
+    matrix z(512, all_shape.rows);
     for (packed_matrix const& w : all_weights()) {
         for (auto const format : {input_format::f32, input_format::bf16, input_format::int8}) {
             long const count = allocated_again([&](index_t tokens) {
                 multiply(w, x.topRows(tokens), y.topRows(tokens), executor.with_memory(memory), format);
-                epilogue const after{.function = epilogue_function::silu, .plus = y.data(), .plus_stride = shape.rows};
+                epilogue const after{
+                    .function = epilogue_function::silu, .plus = y.data(), .plus_stride = all_shape.rows};
                 packed_product const both[] = {{w, z.topRows(tokens)}, {w, y.topRows(tokens), after}};
                 multiply(both, x.topRows(tokens), executor.with_memory(memory), format);
             });
@@ -114,12 +115,12 @@ TEST(workspace, allocates_nothing_with_threads) {
 TEST(workspace, allocates_nothing_for_codes_with_codes) {
     workspace memory;
     executor_ref const executor = executor_ref().with_memory(memory);
-    matrix y(512, shape.rows);
+    matrix y(512, all_shape.rows);
     for (packed_matrix const& w : all_weights()) {
         for (bool const shifted : {false, true}) {
             for (index_t const tokens : all_tokens) {
-                auto const x =
-                    test::random_activations(e2m1{}, {tokens, shape.cols}, true, shifted ? 3 : 0, 2, shifted ? 0 : 32);
+                auto const x = test::random_activations(e2m1{}, {tokens, all_shape.cols}, true, shifted ? 3 : 0, 2,
+                                                        shifted ? 0 : 32);
                 multiply(w, x, y.topRows(tokens), executor);
                 long const before = allocations;
                 multiply(w, x, y.topRows(tokens), executor);
@@ -133,9 +134,9 @@ TEST(workspace, changes_no_bit) {
     workspace memory;
     for (packed_matrix const& w : all_weights()) {
         for (index_t const tokens : all_tokens) {
-            matrix const x = random_matrix(tokens, shape.cols, 2);
-            matrix y(tokens, shape.rows);
-            matrix expected(tokens, shape.rows);
+            matrix const x = random_matrix(tokens, all_shape.cols, 2);
+            matrix y(tokens, all_shape.rows);
+            matrix expected(tokens, all_shape.rows);
             for (auto const format : {input_format::f32, input_format::bf16, input_format::int8}) {
                 multiply(w, x, expected, {}, format);
                 multiply(w, x, y, executor_ref().with_memory(memory), format);
@@ -187,16 +188,16 @@ struct stealing_executor {
 TEST(workspace, products_run_inside_of_each_other) {
     auto const all = all_weights();
     for (index_t const tokens : {1, 5, 40}) {
-        matrix const x = random_matrix(tokens, shape.cols, 2);
-        matrix const other_x = random_matrix(tokens, shape.cols, 7);
+        matrix const x = random_matrix(tokens, all_shape.cols, 2);
+        matrix const other_x = random_matrix(tokens, all_shape.cols, 7);
         for (packed_matrix const& w : all) {
-            matrix expected(tokens, shape.rows);
-            matrix other_expected(tokens, shape.rows);
+            matrix expected(tokens, all_shape.rows);
+            matrix other_expected(tokens, all_shape.rows);
             multiply(all[3], other_x, other_expected);
             for (auto const format : {input_format::f32, input_format::bf16, input_format::int8}) {
                 multiply(w, x, expected, {}, format);
                 stealing_executor const executor{&all[3], &other_x, &other_expected};
-                matrix y(tokens, shape.rows);
+                matrix y(tokens, all_shape.rows);
                 multiply(w, x, y, executor, format);
                 EXPECT_EQ(y, expected);
                 workspace memory;
@@ -212,16 +213,18 @@ TEST(workspace, products_run_inside_of_each_other) {
 TEST(stored_inputs, have_the_bits_of_their_floats) {
     packed_matrix const w = all_weights()[7]; // with a map
     for (index_t const tokens : {1, 7, 600}) {
-        matrix x = random_matrix(tokens, shape.cols, 2);
+        matrix x = random_matrix(tokens, all_shape.cols, 2);
         std::vector<half> halves;
         for (index_t i = 0; i < x.size(); ++i) {
             halves.emplace_back(x.data()[i]);
             x.data()[i] = static_cast<float>(halves.back());
         }
-        matrix y(tokens, shape.rows);
-        matrix expected(tokens, shape.rows);
-        stored_inputs const stored{
-            reinterpret_cast<std::uint8_t const*>(halves.data()), float_format::f16, {tokens, shape.cols}, shape.cols};
+        matrix y(tokens, all_shape.rows);
+        matrix expected(tokens, all_shape.rows);
+        stored_inputs const stored{reinterpret_cast<std::uint8_t const*>(halves.data()),
+                                   float_format::f16,
+                                   {tokens, all_shape.cols},
+                                   all_shape.cols};
         packed_product const product(w, y);
         multiply({&product, 1}, stored);
         for (index_t t = 0; t < tokens; t += 512) { // as many at a time
@@ -234,13 +237,13 @@ TEST(stored_inputs, have_the_bits_of_their_floats) {
 
 TEST(borrowed_views, are_checked) {
     packed_matrix const w = all_weights()[2];
-    matrix const x = random_matrix(2, shape.cols, 2);
-    matrix y(2, shape.rows);
-    matrix expected(2, shape.rows);
+    matrix const x = random_matrix(2, all_shape.cols, 2);
+    matrix y(2, all_shape.rows);
+    matrix expected(2, all_shape.rows);
     multiply(w.view(), x, y);
     multiply(w, x, expected);
     EXPECT_EQ(y, expected);
-    matrix narrow(2, shape.rows - 1);
+    matrix narrow(2, all_shape.rows - 1);
     EXPECT_THROW(multiply(w.view(), x, narrow), error);
 }
 
