@@ -124,8 +124,8 @@ public:
     executor_ref() : executor_ref(shared_serial) {}
     /// @throws error when it has no workers, as it would then run nothing.
     template <Executor E>
-    requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
-        executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
+        requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
+    executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
         : executor_(const_cast<void*>(static_cast<void const*>(&executor))), workers_(executor.workers()),
           for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {
         expect_option(workers_ > 0, "executor", "number of workers", workers_, "positive");
@@ -143,7 +143,7 @@ public:
     /// What counts the time of the work, or null; made for `stopwatch::section`.
     stopwatch* watch() const { return watch_; }
 
-    /// The same executor for work that takes memory from `from`, which must live as long as the reference and serves
+    /// This executor for work that takes memory from `from`, which must live as long as the reference and serves
     /// one call at a time. Without one, calls allocate what they need and give it back.
     executor_ref with_memory(workspace& from) const { return with_memory(&from.held_); }
     executor_ref with_memory(compiled::memory* from) const {

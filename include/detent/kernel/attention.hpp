@@ -300,7 +300,7 @@ private:
         }
     }
 
-    /// The same for a group of a few values.
+    /// Adds probabilities times group `g` of a few values, from key `k` of a block of `n` on.
     void add_group(index_t n, index_t k, index_t g) noexcept {
         floats factors[values_at_once * Queries];
         std::uint8_t const* rows[values_at_once];

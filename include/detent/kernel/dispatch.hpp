@@ -46,7 +46,7 @@ void multiply(std::span<matrix_product const> products, float const* x, index_t 
                                 static_cast<int>(format));
 }
 
-/// The same for one product without an epilogue.
+/// One product without an epilogue.
 template <class Known = any_weights>
 void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
               executor_ref executor = {}, input_format format = input_format::f32) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,9 +16,11 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/kv_view.hpp"
+#include "detent/matrix/packed_view.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/scale/any_range.hpp"
 #include "detent/simd/nearest.hpp"
@@ -179,11 +180,7 @@ inline kv_store::kv_store(std::string what, kv_format format, index_t heads, ind
         rounding_.emplace(*format_.grid,
                           activation_rounding{.width = layout_.width, .kind = scale_kind::f16, .range = format_.range});
         layout_.bits = format_.grid->bits();
-        layout_.consecutive = true;
-        auto const& table = format_.grid->table();
-        for (std::size_t c = 0; c < table.size(); ++c) {
-            layout_.consecutive = layout_.consecutive && table[c] == table[0] + static_cast<float>(c);
-        }
+        layout_.consecutive = is_consecutive(format_.grid->table());
     }
     if (reserved > 0) {
         make_room<float>(window_ > 0 ? std::min(window_, reserved) : reserved);
@@ -234,9 +231,9 @@ template <class Scalar> void kv_store::check(matrix_view numbers) const {
     for (index_t t = 0; t < numbers.rows(); ++t) {
         for (index_t i = 0; i < numbers.cols(); ++i) {
             float x = numbers.data()[t * numbers.outerStride() + i];
-            bool const finite = std::isfinite(x);
+            bool const finite = is_finite(x);
             x = layout_.numbers == kv_numbers::f16 ? static_cast<float>(half(x)) : x;
-            if (!std::isfinite(x)) {
+            if (!is_finite(x)) {
                 raise(error(what_, "that of token " + std::to_string(size_ + t) + " and head " +
                                        std::to_string(i / layout_.head_dim) +
                                        (finite ? " is too large for a half" : " is not finite")));

@@ -31,8 +31,8 @@ DETENT_INLINE kv_format find_kv_format(std::string_view name) {
         auto const* const end = part.data() + part.size();
         auto const read = std::from_chars(part.data() + part.starts_with('g'), end, group);
         if (!part.starts_with('g') || read.ec != std::errc() || read.ptr != end || group < 0) {
-            throw error("cache format '" + std::string(name) + "'",
-                        "has '" + std::string(part) + "' where g and a number of channels may be");
+            raise(error("cache format '" + std::string(name) + "'",
+                        "has '" + std::string(part) + "' where g and a number of channels may be"));
         }
     }
     bool const coarse = grid.bits() <= 4;

@@ -14,7 +14,6 @@
 #include "detent/grid/name.hpp"
 #include "detent/kernel/attention.hpp"
 #include "detent/matrix/kv_store.hpp"
-#include "detent/nn/attention.hpp"
 #include "detent/scale/any_grid.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -59,7 +58,7 @@ public:
 
     /// Attention of the last q.rows() tokens that were added, `q` (token, heads * head_dim), to them and all before, as
     /// `rule` says; its window must be that of the cache. The result has the shape of `q`. The same bits for any
-    /// executor. @throws error when the shape of `q` does not fit, or a query is not finite.
+    /// executor. @throws error when the shape of `q` does not fit.
     template <class Scalar = float>
     basic_matrix<Scalar> attend(matrix_view q, score_rule const& rule, executor_ref executor = {}) const {
         index_t const hd = keys_.head_dim();

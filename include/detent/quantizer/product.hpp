@@ -109,7 +109,7 @@ struct stored_inputs {
     index_t stride; ///< numbers from a token to the next
 };
 
-/// The same for stored inputs, which are never all floats at once: 512 tokens at a time become floats.
+/// The products of each matrix of `products` with stored inputs, of which 512 tokens at a time become floats.
 template <class Known = kernel::any_weights>
 void multiply(std::span<packed_product const> products, stored_inputs const& x, executor_ref executor = {},
               input_format format = input_format::f32) {
