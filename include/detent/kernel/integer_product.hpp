@@ -374,14 +374,15 @@ void multiply(integer_form const& form, std::span<matrix_product const> products
     });
 }
 
-/// A product with x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of
-/// columns. The same bits for any executor.
+/// Products with x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of
+/// columns. Matrices share inputs, and one with weak columns is alone. The same bits for any executor.
 template <simd::SmallInteger T, class Known = any_weights>
-void multiply(integer_form const& form, matrix_product const& product, activation_view const& x,
+void multiply(integer_form const& form, std::span<matrix_product const> products, activation_view const& x,
               executor_ref executor = {}) {
     scratch memory(executor);
-    weak_view const& weak = product.w.weak;
-    stored_activations<T> const stored(memory, form, product.w, x, executor);
+    packed_view const& w = products.front().w;
+    weak_view const& weak = w.weak;
+    stored_activations<T> const stored(memory, form, w, x, executor);
     // Weak columns meet the numbers of activations.
     auto* const places = memory.take<std::int32_t>(weak.count);
     auto* const weak_inputs = memory.take<float>(x.shape.rows * weak.count); // (token, weak column)
@@ -391,7 +392,7 @@ void multiply(integer_form const& form, matrix_product const& product, activatio
             weak_inputs[t * weak.count + k] = x.at(t, weak.columns[k]);
         }
     }
-    multiply<Known>(form, {&product, 1}, stored, x.shape.rows, weak_inputs, weak.count, places, memory, executor);
+    multiply<Known>(form, products, stored, x.shape.rows, weak_inputs, weak.count, places, memory, executor);
 }
 
 /// Products with `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart; their
