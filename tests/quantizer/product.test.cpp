@@ -517,7 +517,8 @@ TEST(quantized_product, several_in_one_call_have_the_bits_of_each_alone) {
                 multiply(all[i], x, alone[i], after(alone));
             }
 #if defined(_OPENMP)
-            multiply(products, x, thread_team(2));
+            thread_team const two(2);
+            multiply(products, x, two);
 #else
             multiply(products, x);
 #endif
