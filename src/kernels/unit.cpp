@@ -48,7 +48,8 @@ void multiply(void const* products, std::int64_t count, float const* x, std::int
                      static_cast<input_format>(format));
 }
 
-bool multiply_codes(void const* product, compiled::activation_codes const& x, compiled::loop loop) {
+std::int64_t multiply_codes(void const* products, std::int64_t count, compiled::activation_codes const& x,
+                            compiled::loop loop) {
     activation_view const codes{
         .shape = {x.tokens, x.features},
         .bits = x.bits,
@@ -58,7 +59,7 @@ bool multiply_codes(void const* product, compiled::activation_codes const& x, co
         .shifts = {x.shifts, static_cast<std::size_t>(x.shifts != nullptr ? x.features : 0)},
         .codes = {x.codes, static_cast<std::size_t>(x.tokens * x.features)}};
     callers_executor const executor{loop};
-    return kernel::multiply(all(product, 1).front(), codes, executor_ref(executor).with_memory(loop.workspace));
+    return kernel::multiply(all(products, count), codes, executor_ref(executor).with_memory(loop.workspace));
 }
 
 void multiply_transposed(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,

@@ -166,7 +166,8 @@ std::vector<float> product_of(operands const& o, kernel::integer_form const& for
     index_t const rows = o.w.shape().rows;
     index_t const stride = rows + 3;
     std::vector<float> strided(static_cast<std::size_t>(o.x.shape.rows * stride), -7);
-    kernel::multiply<T>(form, matrix_product{o.w.view(), strided.data(), stride}, o.x, executor);
+    matrix_product const product{o.w.view(), strided.data(), stride};
+    kernel::multiply<T>(form, {&product, 1}, o.x, executor);
     std::vector<float> y;
     for (index_t i = 0; i < std::ssize(strided); ++i) {
         if (i % stride < rows) {
@@ -229,7 +230,8 @@ void expect_exact(operands const& o) {
     EXPECT_TRUE(bytes || words);
     auto const [rows, cols] = o.w.shape();
     std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
-    EXPECT_TRUE(kernel::multiply(matrix_product{o.w.view(), y.data(), rows}, o.x)); // in the form that is fastest
+    matrix_product const product{o.w.view(), y.data(), rows};
+    EXPECT_EQ(kernel::multiply({&product, 1}, o.x), 1); // in the form that is fastest
     expect_near_the_product_of_numbers(o, y, 8 + static_cast<double>(cols / kernel::block_width));
     if (testing::Test::HasFailure()) {
         FAIL() << o.w.bits << " bits, " << o.w.extent.rows << " x " << o.w.extent.cols << ", tile " << o.w.tile.rows

@@ -1,47 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/kernel/row_pieces.hpp"
+#include "kernel/mapped_bytes.hpp"
 #include "kernel/products.hpp"
 
 namespace {
 
 using namespace detent;
-
-/// A copy of bytes that ends where a page begins which cannot be read.
-class mapped_bytes {
-public:
-    mapped_bytes(void const* from, std::size_t n) {
-        auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        readable_ = (n + page - 1) / page * page + page;
-        memory_ = static_cast<std::uint8_t*>(
-            mmap(nullptr, readable_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-        all_ = readable_ + page;
-        mprotect(memory_ + readable_, page, PROT_NONE);
-        begin_ = memory_ + readable_ - n;
-        std::memcpy(begin_, from, n);
-    }
-    mapped_bytes(mapped_bytes const&) = delete;
-    mapped_bytes& operator=(mapped_bytes const&) = delete;
-    ~mapped_bytes() { munmap(memory_, all_); }
-
-    std::uint8_t const* data() const { return begin_; }
-
-private:
-    std::uint8_t* memory_;
-    std::uint8_t* begin_;
-    std::size_t readable_;
-    std::size_t all_;
-};
+using test::mapped_bytes;
 
 std::vector<std::uint8_t> stored(std::vector<float> const& scales, scale_format format) {
     std::vector<std::uint8_t> bytes;
@@ -83,6 +56,9 @@ void expect_same_of_mapped(packed_matrix w, scale_format format) {
     borrowed.stored_scales = mapped_scales.data();
     borrowed.stored_as = format;
     borrowed.readable = 0;
+    mapped_bytes const weak(owned.weak.values, static_cast<std::size_t>(owned.weak.count * owned.weak.rows *
+                                                                        bits_of(owned.weak.format) / 8));
+    borrowed.weak.values = weak.data();
     for (index_t const tokens : {1, 3, 20, 40}) {
         test::inputs const x(tokens, w.extent.cols);
         std::vector<float> expected(static_cast<std::size_t>(tokens * w.extent.rows));
@@ -113,8 +89,9 @@ TEST(borrowed_views, are_multiplied_where_they_lie) {
 }
 
 TEST(borrowed_views, have_weak_columns) {
-    packed_matrix const w = test::weak_packed(int_grid<4>{}, {67, 300}, {1, 64}, 3, float_format::f16);
-    expect_same_of_mapped(w, scale_kind::f16);
+    for (float_format const format : test::all_formats) {
+        expect_same_of_mapped(test::weak_packed(int_grid<4>{}, {67, 300}, {1, 64}, 3, format), scale_kind::f16);
+    }
 }
 
 /// y of one product (token, out), with its epilogue.

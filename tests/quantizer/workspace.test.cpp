@@ -5,16 +5,20 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <span>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "detent/core/workspace.hpp"
+#include "detent/granularity/granularity.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/product.hpp"
+#include "detent/quantizer/quantized_linear.hpp"
+#include "detent/quantizer/quantizer.hpp"
 #include "detent/quantizer/typed_product.hpp"
 #include "matrix/random_activations.hpp"
 #include "matrix/random_map.hpp"
@@ -77,13 +81,13 @@ template <class F> long allocated_again(F const& f) {
     return allocations - before;
 }
 
-/// What a call of `multiply` with a workspace, one or several threads and each format allocates after the first.
-void expect_no_allocations(executor_ref executor) {
+/// Calls of `multiply` with these weights, a workspace and each format allocate nothing after the first.
+void expect_no_allocations(std::span<packed_matrix const> weights, executor_ref executor) {
     workspace memory;
     matrix const x = random_matrix(512, all_shape.cols, 2);
     matrix y(512, all_shape.rows);
     matrix z(512, all_shape.rows);
-    for (packed_matrix const& w : all_weights()) {
+    for (packed_matrix const& w : weights) {
         for (auto const format : {input_format::f32, input_format::bf16, input_format::int8}) {
             long const count = allocated_again([&](index_t tokens) {
                 multiply(w, x.topRows(tokens), y.topRows(tokens), executor.with_memory(memory), format);
@@ -98,7 +102,7 @@ void expect_no_allocations(executor_ref executor) {
     EXPECT_GT(memory.size(), 0);
 }
 
-TEST(workspace, allocates_nothing_after_the_first_call) { expect_no_allocations({}); }
+TEST(workspace, allocates_nothing_after_the_first_call) { expect_no_allocations(all_weights(), {}); }
 
 #if defined(_OPENMP)
 TEST(workspace, allocates_nothing_with_threads) {
@@ -108,7 +112,8 @@ TEST(workspace, allocates_nothing_with_threads) {
     if (allocations > before) { // OpenMP allocates by itself, in another way
         GTEST_SKIP();
     }
-    expect_no_allocations(two);
+    auto const all = all_weights();
+    expect_no_allocations(std::span(all).last(2), two); // one with a map, one with weak columns
 }
 #endif
 
@@ -128,6 +133,45 @@ TEST(workspace, allocates_nothing_for_codes_with_codes) {
             }
         }
     }
+}
+
+TEST(workspace, allocates_nothing_where_inputs_are_rounded) {
+    activation_quantizer const all[] = {
+        activation_quantizer(any_grid(int_grid<8>{})),
+        activation_quantizer(any_grid(int_grid<8, zero::free>{})),
+        activation_quantizer(any_grid(e2m1{}), {.width = 32, .kind = scale_kind::e8m0}),
+        activation_quantizer(any_grid(e2m1{}), {.width = 16, .kind = scale_kind::ue4m3}),
+        activation_quantizer(any_grid(e4m3{}), tile_scale{0.01F, 0}),
+        activation_quantizer(any_grid(int_grid<4>{}), tile_scale{0.01F, 0}, std::vector<std::int8_t>(384, 2)),
+    };
+    workspace memory;
+    executor_ref const executor = executor_ref().with_memory(memory);
+    matrix const x = random_matrix(512, all_shape.cols, 2);
+    matrix y(512, all_shape.rows);
+    matrix z(512, all_shape.rows);
+    auto const weights = all_weights();
+    for (std::size_t i = 0; i < std::size(all); ++i) {
+        for (packed_matrix const& w : {weights[1], weights[5], weights[7], weights[8]}) {
+            long const count = allocated_again([&](index_t tokens) {
+                multiply(w, all[i], x.topRows(tokens), y.topRows(tokens), executor);
+                packed_product const both[] = {{w, y.topRows(tokens)}, {w, z.topRows(tokens)}};
+                multiply(both, all[i], x.topRows(tokens), executor);
+            });
+            EXPECT_EQ(count, 0) << w.bits << " bits, quantizer " << i;
+        }
+    }
+}
+
+TEST(workspace, serves_a_quantized_linear) {
+    matrix const w = random_matrix(all_shape.rows, all_shape.cols, 1);
+    quantized_linear const layer(quantizer<int_grid<4>, per_group<128>>{}(w),
+                                 activation_quantizer(any_grid(int_grid<8>{})));
+    workspace memory;
+    executor_ref const executor = executor_ref().with_memory(memory);
+    matrix const x = random_matrix(512, all_shape.cols, 2);
+    matrix y(512, all_shape.rows);
+    EXPECT_EQ(allocated_again([&](index_t tokens) { layer(x.topRows(tokens), y.topRows(tokens), executor); }), 0);
+    EXPECT_EQ(y, layer(x));
 }
 
 TEST(workspace, changes_no_bit) {

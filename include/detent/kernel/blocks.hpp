@@ -426,11 +426,11 @@ bool has_blocks(integer_form const& form, packed_view const& w, activation_view 
            has_blocks<Known>(w, x.shape.rows, input_format::int8) && x.shape.rows <= most_tokens_of_integer_blocks;
 }
 
-/// A product with activations of bytes in this form.
+/// Products with activations of bytes in this form, whose matrices share inputs.
 template <class Known = any_weights>
-void multiply_blocks(integer_form const& form, matrix_product const& product, activation_view const& x,
+void multiply_blocks(integer_form const& form, std::span<matrix_product const> products, activation_view const& x,
                      executor_ref executor) {
-    packed_view const& w = product.w;
+    packed_view const& w = products.front().w;
     index_t const width = x.groups() == 1 ? x.shape.cols : x.width;
     auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
         code const* const codes = x.codes.data() + t * x.shape.cols;
@@ -454,7 +454,7 @@ void multiply_blocks(integer_form const& form, matrix_product const& product, ac
                 memory, w, numbers, x.shape.rows, width,
                 [&](index_t t, std::int8_t* integers, float* scales) { fill(t, numbers.unit, integers, scales); });
             // Scales of activations may differ in a block: nothing is known.
-            multiply_blocks({&product, 1}, table, inputs, 0, memory, executor);
+            multiply_blocks(products, table, inputs, 0, memory, executor);
         }
     });
 }

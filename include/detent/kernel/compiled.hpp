@@ -45,7 +45,7 @@ struct unit {
     char const* name;
     void (*multiply)(void const* products, std::int64_t count, float const* x, std::int64_t x_stride,
                      std::int64_t tokens, loop executor, int format);
-    bool (*multiply_codes)(void const* product, activation_codes const& x, loop executor);
+    std::int64_t (*multiply_codes)(void const* products, std::int64_t count, activation_codes const& x, loop executor);
     void (*multiply_transposed)(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                                 std::int64_t y_stride, loop executor);
 };
@@ -53,7 +53,7 @@ struct unit {
 /// A number that is another for headers with which a caller and the target detent::kernels would not understand each
 /// other: it contains the layout of all that is passed, and a version, to be counted up when the meaning changes.
 constexpr std::uint32_t layout_of_headers() {
-    constexpr std::uint32_t version = 2;
+    constexpr std::uint32_t version = 3;
     std::uint32_t hash = version;
     for (std::size_t const number : std::initializer_list<std::size_t>{
              sizeof(unit), sizeof(loop), sizeof(activation_codes), offsetof(activation_codes, scales),

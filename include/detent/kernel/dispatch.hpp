@@ -54,9 +54,9 @@ void multiply(packed_view const& w, float const* x, index_t x_stride, index_t to
     multiply<Known>({&product, 1}, x, x_stride, tokens, executor, format);
 }
 
-/// A product with activations of integers, as `multiply` in kernel/multiply.hpp says.
+/// The first products with activations of integers, as `multiply` in kernel/multiply.hpp says.
 template <class Known = any_weights>
-bool multiply(matrix_product const& product, activation_view const& x, executor_ref executor = {}) {
+index_t multiply(std::span<matrix_product const> products, activation_view const& x, executor_ref executor = {}) {
     static_assert(sizeof(tile_scale) == 2 * sizeof(float) && std::is_same_v<code, std::uint8_t>);
     compiled::activation_codes const codes{x.shape.rows,
                                            x.shape.cols,
@@ -67,7 +67,7 @@ bool multiply(matrix_product const& product, activation_view const& x, executor_
                                            std::ssize(x.scales),
                                            x.shifts.empty() ? nullptr : x.shifts.data(),
                                            x.codes.data()};
-    return compiled::chosen().multiply_codes(&product, codes, loop_of(executor));
+    return compiled::chosen().multiply_codes(products.data(), std::ssize(products), codes, loop_of(executor));
 }
 
 /// y = g W, as `multiply_transposed` in kernel/transposed.hpp says.

@@ -85,20 +85,31 @@ void multiply(packed_view const& w, float const* x, index_t x_stride, index_t to
     multiply<Known>({&product, 1}, x, x_stride, tokens, executor, format);
 }
 
-/// A product with activations of integers, x (token, in) of codes in the stored order of columns. Answers whether there
-/// is such a product; if not, y is as it was. The same bits for any executor.
+/// The first products with activations of integers, x (token, in) of codes in the stored order of columns. Answers how
+/// many were computed: those that share what is made of the activations, or 0 where the first is no product of
+/// integers. The same bits for any executor and for each product alone.
 template <class Known = any_weights>
-bool multiply(matrix_product const& product, activation_view const& x, executor_ref executor = {}) {
+index_t multiply(std::span<matrix_product const> products, activation_view const& x, executor_ref executor = {}) {
     if constexpr (Known::may_be_integers) {
-        packed_view const& w = product.w;
-        if (auto const form = integer_form_of<std::int8_t>(w, x); form && has_blocks<Known>(*form, w, x)) {
-            multiply_blocks<Known>(*form, product, x, executor);
-            return true;
+        packed_view const& w = products.front().w;
+        auto const shares = [&](packed_view const& other) {
+            return w.weak.count == 0 && other.weak.count == 0 && share_inputs(w, other);
+        };
+        std::size_t count = 1;
+        while (count < products.size() && shares(products[count].w)) {
+            ++count;
         }
-        return with_integer_form(
-            w, x, [&]<class T>(integer_form const& form, T) { multiply<T, Known>(form, product, x, executor); });
+        products = products.first(count);
+        bool found = true;
+        if (auto const form = integer_form_of<std::int8_t>(w, x); form && has_blocks<Known>(*form, w, x)) {
+            multiply_blocks<Known>(*form, products, x, executor);
+        } else {
+            found = with_integer_form(
+                w, x, [&]<class T>(integer_form const& f, T) { multiply<T, Known>(f, products, x, executor); });
+        }
+        return found ? std::ssize(products) : 0;
     } else {
-        return false;
+        return 0;
     }
 }
 

@@ -83,7 +83,7 @@ struct quantized_activations {
 };
 
 /// @throws error unless all parts of quantized activations have the sizes that their shape, bits and groups say.
-inline void expect_complete(quantized_activations const& x) {
+inline void expect_complete(activation_view const& x) {
     auto const complain = [](bool right, char const* problem) { expect_valid(right, "activations", problem); };
     complain(x.shape.rows >= 0 && x.shape.cols >= 0 && x.width >= 0, "have a negative shape or width of groups");
     if (x.shape.size() == 0) {

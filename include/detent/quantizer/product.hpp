@@ -60,6 +60,48 @@ struct packed_product {
         : packed_product(weights.packed(), to, with) {}
 };
 
+/// @throws error unless each product fits inputs of this shape and its matrix is whole. Without inputs all outputs are
+/// 0.
+inline void expect_products(std::span<packed_product const> products, extents x) {
+    for (packed_product const& p : products) {
+        expect_product(p.w.shape(), x, {p.tokens, p.outputs});
+        expect_complete(p.w);
+        expect_valid(x.cols > 0 || p.after.empty(), "inputs", "have no features");
+        for (index_t t = 0; x.cols == 0 && t < p.tokens; ++t) {
+            std::fill_n(p.y + t * p.y_stride, p.outputs, 0.0F);
+        }
+    }
+}
+
+/// Calls `f(views, inputs, memory)` for consecutive products whose maps are equal: with views of these products, mapped
+/// inputs x (token, in), and memory that is given back then.
+template <class F>
+void for_products_of_a_map(std::span<packed_product const> products, matrix_view x, executor_ref executor, F const& f) {
+    while (!products.empty() && x.size() > 0) {
+        input_map const& map = products.front().w.map;
+        std::size_t count = 0;
+        scratch memory(executor);
+        auto* const views = memory.take<matrix_product>(std::ssize(products));
+        for (; count < products.size() && products[count].w.map == map; ++count) {
+            packed_product const& p = products[count];
+            new (views + count) matrix_product{p.w.view(), p.y, p.y_stride, p.after};
+        }
+        float const* inputs = x.data();
+        index_t stride = x.outerStride();
+        if (!map.empty()) {
+            auto* const mapped = memory.take<float>(x.rows() * x.cols());
+            for (index_t t = 0; t < x.rows(); ++t) {
+                std::copy_n(inputs + t * stride, x.cols(), mapped + t * x.cols());
+            }
+            map.apply_in_place(mapped, x.rows(), x.cols(), executor);
+            inputs = mapped;
+            stride = x.cols();
+        }
+        f(std::span<matrix_product const>(views, count), view_of(inputs, x.rows(), x.cols(), stride), memory);
+        products = products.subspan(count);
+    }
+}
+
 /// The products of each matrix of `products` with x (token, in) in one call: what consecutive ones share, the map of
 /// inputs, their format and order, is done once, and their rows are one loop of the executor. The bits are those of
 /// each product alone. With a workspace, `executor.with_memory(w)`, a call like an earlier one allocates nothing.
@@ -67,38 +109,11 @@ template <class Known = kernel::any_weights>
 void multiply(std::span<packed_product const> products, matrix_view x, executor_ref executor = {},
               input_format format = input_format::f32) {
     stopwatch::section const timed(executor.watch(), work_kind::products);
-    for (packed_product const& p : products) {
-        expect_product(p.w.shape(), shape_of(x), {p.tokens, p.outputs});
-        expect_complete(p.w);
-        expect_valid(x.cols() > 0 || p.after.empty(), "inputs", "have no features");
-        for (index_t t = 0; x.cols() == 0 && t < p.tokens; ++t) {
-            std::fill_n(p.y + t * p.y_stride, p.outputs, 0.0F);
-        }
-    }
-    while (!products.empty() && x.size() > 0) {
-        packed_matrix const& first = products.front().w;
-        std::size_t count = 0;
-        scratch memory(executor);
-        auto* const views = memory.take<matrix_product>(std::ssize(products));
-        for (; count < products.size() && products[count].w.map == first.map; ++count) {
-            packed_product const& p = products[count];
-            new (views + count) matrix_product{p.w.view(), p.y, p.y_stride, p.after};
-        }
-        float const* inputs = x.data();
-        index_t stride = x.outerStride();
-        if (!first.map.empty()) {
-            auto* const mapped = memory.take<float>(x.rows() * x.cols());
-            for (index_t t = 0; t < x.rows(); ++t) {
-                std::copy_n(inputs + t * stride, x.cols(), mapped + t * x.cols());
-            }
-            first.map.apply_in_place(mapped, x.rows(), x.cols(), executor);
-            inputs = mapped;
-            stride = x.cols();
-        }
-        kernel::multiply<Known>(std::span<matrix_product const>(views, count), inputs, stride, x.rows(), executor,
-                                format);
-        products = products.subspan(count);
-    }
+    expect_products(products, shape_of(x));
+    for_products_of_a_map(
+        products, x, executor, [&](std::span<matrix_product const> views, matrix_view inputs, scratch&) {
+            kernel::multiply<Known>(views, inputs.data(), inputs.outerStride(), inputs.rows(), executor, format);
+        });
 }
 
 /// Borrowed inputs (token, in) as numbers of f16, bf16 or f32, at any address.
@@ -165,45 +180,93 @@ void multiply(packed_view const& w, matrix_view x, matrix_ref y, epilogue const&
 
 /// Whether the product of these weights and activations runs on integers: where the numbers of both grids are small
 /// integers times a power of two, as those of integer grids and FP4 are.
-inline bool runs_on_integers(packed_matrix const& w, quantized_activations const& x) {
+inline bool runs_on_integers(packed_matrix const& w, activation_view const& x) {
     return kernel::with_integer_form(w.view(), x, [](auto const&...) {});
 }
 
-/// y = x W^T from the packed bytes and the codes of mapped activations: x (token, in), y (token, out). Where it runs on
-/// integers, sums of products within a tile, or within eight columns of it, are exact, and the only rounding is that of
-/// these sums, of their scales and of the token's; elsewhere it is the product of floats.
-template <class Known = kernel::any_weights>
-void multiply(packed_matrix const& w, quantized_activations const& x, matrix_ref y, executor_ref executor = {}) {
-    expect_product(w.shape(), x.shape, shape_of(y));
-    expect_complete(w);
-    expect_complete(x);
-    if (makes_zeros(w.shape(), y)) {
-        return;
-    }
-    {
-        stopwatch::section const timed(executor.watch(), work_kind::products);
-        if (kernel::multiply<Known>(matrix_product{w.view(), y.data(), y.outerStride()}, x, executor)) {
-            return;
-        }
-    }
+/// All products with codes of mapped activations, whatever the maps of matrices are.
+template <class Known>
+void multiply_codes(std::span<matrix_product const> products, activation_view const& x, executor_ref executor) {
     stopwatch::section const timed(executor.watch(), work_kind::products);
     scratch memory(executor);
-    auto* const floats = memory.take<float>(x.shape.size()); // (token, in), mapped
-    for (index_t i = 0; i < x.shape.size(); ++i) {
-        floats[i] = x.at(i / x.shape.cols, i % x.shape.cols);
+    float* floats = nullptr; // (token, in), of products that do not run on integers
+    while (!products.empty()) {
+        index_t done = kernel::multiply<Known>(products, x, executor);
+        if (done == 0) {
+            if (floats == nullptr) {
+                floats = memory.take<float>(x.shape.size());
+                for (index_t i = 0; i < x.shape.size(); ++i) {
+                    floats[i] = x.at(i / x.shape.cols, i % x.shape.cols);
+                }
+            }
+            done = 1;
+            kernel::multiply<kernel::times_floats<Known>>(products.first(1), floats, x.shape.cols, x.shape.rows,
+                                                          executor);
+        }
+        products = products.subspan(static_cast<std::size_t>(done));
     }
-    kernel::multiply<kernel::times_floats<Known>>(w.view(), floats, x.shape.cols, x.shape.rows, y.data(),
-                                                  y.outerStride(), executor);
 }
 
-/// y = x W^T for inputs x (token, in) that are mapped as `w` says, then rounded as `input` says: y (token, out).
+/// The products of each matrix of `products` with codes of activations x (token, in), which were mapped as the matrices
+/// say, in one call, as those with floats. Where a product runs on integers, sums of products within a tile, or within
+/// eight columns of it, are exact, and the only rounding is that of these sums, of their scales and of the token's;
+/// elsewhere it is the product of floats.
+template <class Known = kernel::any_weights>
+void multiply(std::span<packed_product const> products, activation_view const& x, executor_ref executor = {}) {
+    expect_products(products, x.shape);
+    expect_complete(x);
+    if (x.shape.size() == 0) {
+        return;
+    }
+    scratch memory(executor);
+    auto* const views = memory.take<matrix_product>(std::ssize(products));
+    for (std::size_t i = 0; i < products.size(); ++i) {
+        packed_product const& p = products[i];
+        new (views + i) matrix_product{p.w.view(), p.y, p.y_stride, p.after};
+    }
+    multiply_codes<Known>({views, products.size()}, x, executor);
+}
+
+/// y = after(x W^T) for codes of mapped activations: x (token, in), y (token, out).
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, activation_view const& x, matrix_ref y, epilogue const& after,
+              executor_ref executor = {}) {
+    packed_product const product(w, y, after);
+    multiply<Known>({&product, 1}, x, executor);
+}
+
+/// y = x W^T, as the other.
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, activation_view const& x, matrix_ref y, executor_ref executor = {}) {
+    multiply<Known>(w, x, y, epilogue{}, executor);
+}
+
+/// The products of each matrix of `products` with inputs x (token, in) that are mapped as it says, then rounded as
+/// `input` says: what consecutive matrices with equal maps read is mapped and rounded once.
 /// @throws error when a number of `x` is not finite.
+template <class Known = kernel::any_weights>
+void multiply(std::span<packed_product const> products, activation_quantizer const& input, matrix_view x,
+              executor_ref executor = {}) {
+    expect_products(products, shape_of(x));
+    for_products_of_a_map(products, x, executor,
+                          [&](std::span<matrix_product const> views, matrix_view inputs, scratch& memory) {
+                              multiply_codes<Known>(views, input.quantize(inputs, memory, executor), executor);
+                          });
+}
+
+/// y = after(x W^T) for inputs that are mapped, then rounded, as the other: x (token, in), y (token, out).
+template <class Known = kernel::any_weights>
+void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
+              epilogue const& after, executor_ref executor = {}) {
+    packed_product const product(w, y, after);
+    multiply<Known>({&product, 1}, input, x, executor);
+}
+
+/// y = x W^T, as the other.
 template <class Known = kernel::any_weights>
 void multiply(packed_matrix const& w, activation_quantizer const& input, matrix_view x, matrix_ref y,
               executor_ref executor = {}) {
-    expect_product(w.shape(), shape_of(x), shape_of(y));
-    multiply<Known>(w, w.map.empty() ? input.quantize(x, executor) : input.quantize(w.map.apply(x, executor), executor),
-                    y, executor);
+    multiply<Known>(w, input, x, y, epilogue{}, executor);
 }
 
 /// x = g W from the packed bytes, as a gradient flows back: g (token, out), x (token, in).
