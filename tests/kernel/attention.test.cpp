@@ -166,7 +166,9 @@ TEST(attention, follows_the_rule_of_scores) {
 }
 
 TEST(attention, sees_the_last_tokens_of_a_window) {
-    for (auto const& format : {kv_format{}, kv_format::of(any_grid(int_grid<4>{}, "int4"), 16)}) {
+    kv_format centered = kv_format::of(any_grid(int_grid<4>{}, "int4"), 16);
+    centered.centered = true;
+    for (auto const& format : {kv_format{}, centered}) {
         for (index_t const window : {1, 2, 7, 64, 65, 100, 1000}) {
             expect_attention(format, {2, 1, 16, 1, 200}, {{.scale = 0.25F, .window = window}});
             expect_attention(format, {2, 1, 16, 90, 200}, {{.scale = 0.25F, .window = window}});

@@ -83,7 +83,7 @@ public:
             tokens[i] = at / sharing;
             heads_[i] = kv_head * sharing + at % sharing;
             positions_[i] = x.first + tokens[i];
-            take_query(i, kv_head, x.q + tokens[i] * x.q_stride + heads_[i] * keys_.head_dim);
+            take_query(i, x.q + tokens[i] * x.q_stride + heads_[i] * keys_.head_dim);
             highest_[i] = rule.sinks != nullptr ? rule.sinks[heads_[i]] : lowest / 2;
             sums_[i] = rule.sinks != nullptr ? 1.0F : 0.0F;
         }
@@ -111,7 +111,7 @@ private:
     static constexpr float lowest = std::numeric_limits<float>::lowest(); // the score of what is hidden
 
     /// Copies a query, each group to whole steps, and sums its groups.
-    void take_query(index_t i, index_t kv_head, float const* q) noexcept {
+    void take_query(index_t i, float const* q) noexcept {
         for (index_t g = 0; g < keys_.groups; ++g) {
             float* const to = q_[i] + g * keys_.padded_width;
             index_t const n = std::min(keys_.width, keys_.head_dim - g * keys_.width);
@@ -121,10 +121,6 @@ private:
                 sum += to[k];
             }
             group_sums_[i][g] = sum;
-        }
-        centers_[i] = 0;
-        for (index_t k = 0; k < keys_.head_dim && keys_.centers != nullptr; ++k) {
-            centers_[i] += q[k] * keys_.centers[kv_head * keys_.head_dim + k];
         }
         std::fill_n(y_[i], values_.groups * values_.padded_width, 0.0F);
         std::fill_n(shifts_[i], values_.groups, 0.0F);
@@ -143,7 +139,7 @@ private:
             block_.take(numbers_, keys_, kv_head, slot, n);
             multiply_keys(n);
             for (index_t i = 0; i < Queries; ++i) {
-                finish_scores(i, n, t, rule);
+                finish_scores(i, kv_head, n, t, rule);
                 hide(i, n, first_seen(positions_[i]) - t, positions_[i] + 1 - t);
             }
             f(n, slot);
@@ -198,7 +194,7 @@ private:
     }
 
     /// Makes scores of products, n of them from token t on.
-    void finish_scores(index_t i, index_t n, index_t t, score_rule const& rule) noexcept {
+    void finish_scores(index_t i, index_t kv_head, index_t n, index_t t, score_rule const& rule) noexcept {
         float* const scores = scores_[i];
         if constexpr (Numbers::coded) {
             for (index_t g = 0; g < keys_.groups; ++g) {
@@ -207,8 +203,16 @@ private:
                 }
             }
         }
+        for (index_t k = 0; k < n && keys_.centers != nullptr;) {
+            index_t const next =
+                (t + k) / kv_view::centered_tokens * kv_view::centered_tokens + kv_view::centered_tokens;
+            float const product = center_product(i, keys_.centers_of(kv_head, t + k));
+            for (; k < std::min(n, next - t); ++k) {
+                scores[k] += product;
+            }
+        }
         for (index_t k = 0; k < n; ++k) {
-            scores[k] = (scores[k] + centers_[i]) * rule.scale;
+            scores[k] *= rule.scale;
         }
         if (rule.soft_cap > 0) {
             for (index_t k = 0; k < n; k += lanes) {
@@ -221,6 +225,16 @@ private:
                 scores[k] += rule.slopes[heads_[i]] * static_cast<float>(t + k - positions_[i]);
             }
         }
+    }
+
+    /// The product of a query with what was taken from keys.
+    float center_product(index_t i, bfloat16 const* centers) const noexcept {
+        floats sum(0.0F);
+        for (index_t k = 0; k < keys_.groups * keys_.padded_width; k += lanes) {
+            floats const center = simd::load_bfloats(reinterpret_cast<std::uint8_t const*>(centers + k));
+            sum = xsimd::fma(center, floats::load_aligned(q_[i] + k), sum);
+        }
+        return kernel::sum(sum);
     }
 
     /// Hides all but keys [from, to), of which there may be none in the block, up to the end of a register.
@@ -360,7 +374,6 @@ private:
     float sums_[Queries];                          // of exp(score - highest)
     float group_sums_[Queries][kv_limits::groups]; // of queries
     float shifts_[Queries][kv_limits::groups];     // what offsets and zero points add to y
-    float centers_[Queries];                       // products with what was taken from keys
     kv_block<Numbers> block_;
     alignas(64) float scores_[Queries][keys_per_block];
     alignas(64) float q_[Queries][width];

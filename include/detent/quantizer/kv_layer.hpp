@@ -68,6 +68,11 @@ public:
                                        " do not fit a cache of " + std::to_string(size()) + " tokens and " +
                                        std::to_string(keys_.heads()) + " heads of " + std::to_string(hd)));
         }
+        for (index_t t = 0; t < q.rows(); ++t) {
+            if (!all_finite(q.data() + t * q.outerStride(), q.cols())) {
+                raise(error("queries", "those of token " + std::to_string(size() - q.rows() + t) + " are not finite"));
+            }
+        }
         stopwatch::section const timed(executor.watch(), work_kind::attention);
         basic_matrix<Scalar> y(q.rows(), q.cols()); // (token, heads * head_dim)
         kernel::attend(keys_.view(), values_.view(),
