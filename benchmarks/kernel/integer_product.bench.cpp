@@ -76,10 +76,10 @@ quantized_activations per_tensor_e2m1(matrix const& x) {
     return activation_quantizer(any_grid(e2m1{}), {.scale = x.cwiseAbs().maxCoeff() / e2m1::highest()}).quantize(x);
 }
 
-quantized_activations mxfp4(matrix const& x) {
+quantized_activations mxfp4_inputs(matrix const& x) {
     return activation_quantizer(any_grid(e2m1{}), {.width = 32, .kind = scale_kind::e8m0}).quantize(x);
 }
-quantized_activations nvfp4(matrix const& x) {
+quantized_activations nvfp4_inputs(matrix const& x) {
     return activation_quantizer(any_grid(e2m1{}), {.width = 16, .kind = scale_kind::ue4m3}).quantize(x);
 }
 quantized_activations int8_of_128(matrix const& x) {
@@ -133,8 +133,8 @@ BENCHMARK(product<e2m1, per_channel, per_token_int8, false>)->Name("integers/e2m
 BENCHMARK(product<int_grid<4>, per_group<128>, per_token_int8_affine, false>)
     ->Name("integers/int4:g128/int8 with zero points")
     ->Apply(shapes);
-BENCHMARK(product<e2m1, per_group<32>, mxfp4, false>)->Name("integers/mxfp4/mxfp4")->Apply(shapes);
-BENCHMARK(product<e2m1, per_group<16>, nvfp4, false>)->Name("integers/nvfp4/nvfp4")->Apply(shapes);
+BENCHMARK(product<e2m1, per_group<32>, mxfp4_inputs, false>)->Name("integers/mxfp4/mxfp4")->Apply(shapes);
+BENCHMARK(product<e2m1, per_group<16>, nvfp4_inputs, false>)->Name("integers/nvfp4/nvfp4")->Apply(shapes);
 BENCHMARK(product<int_grid<4>, per_group<128>, int8_of_128, false>)
     ->Name("integers/int4:g128/int8 of 128")
     ->Apply(shapes);

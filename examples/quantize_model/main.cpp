@@ -29,6 +29,7 @@
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
 #include "detent/model/weak_plan.hpp"
+#include "detent/quantizer/find_kv_format.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "detent/quantizer/vocabulary_text.hpp"
 #include "report.hpp"
@@ -64,7 +65,9 @@ struct options {
     index_t calibration_windows = 128;
     index_t evaluation_windows = 0;
     std::filesystem::path learned;
-    float outliers = 1; // how much larger four planted channels of each norm are
+    kv_format cache;     // of keys and values
+    bool cached = false; // evaluate through the cache
+    float outliers = 1;  // how much larger four planted channels of each norm are
     index_t threads = 0;
 
     std::filesystem::path packed_model;
@@ -97,8 +100,7 @@ public:
             for (auto const& text : options_.specs) { // complains of impossible numbers of weak columns before any work
                 check_specification(spec::parse(text), model);
             }
-            report_.float_perplexity =
-                perplexity(model, evaluation_, window_, executor_, bar_.callback(report_.model));
+            report_.float_perplexity = measure(model, report_.model);
         }
         report_.float_seconds = seconds_since(start);
         io::checkpoint const original(options_.model);
@@ -136,6 +138,13 @@ private:
         return model;
     }
 
+    /// The perplexity of `model`, with the cache that was asked for.
+    double measure(decoder const& model, std::string const& name) {
+        auto const report = bar_.callback(name);
+        return options_.cached ? cached_perplexity(model, evaluation_, window_, options_.cache, executor_, report)
+                               : perplexity(model, evaluation_, window_, executor_, report);
+    }
+
     model_report quantize_once(spec const& s) {
         model_report result;
         result.spec = s.text;
@@ -170,7 +179,7 @@ private:
                       << (plan.obstacle.empty() ? "" : " (" + plan.obstacle + ")") << '\n';
         }
         start = clock_type::now();
-        result.perplexity = perplexity(model, evaluation_, window_, executor_, bar_.callback(s.text));
+        result.perplexity = measure(model, s.text);
         result.evaluate_seconds = seconds_since(start);
         result.times = watch_.lap();
         return result;
@@ -241,7 +250,7 @@ void generate_text(options const& o, executor_ref executor) {
             }
             return true;
         },
-        executor);
+        executor, o.cache);
     std::cout << '\n';
     std::cerr << fixed(static_cast<double>(generated.size()) / seconds_since(start), 1) << " tokens per second\n";
 }
@@ -256,6 +265,7 @@ int main(int argc, char** argv) {
 #endif
 
     options o;
+    std::string kv = "float";
     std::string grid;
     std::string group;
     std::string range;
@@ -271,9 +281,8 @@ int main(int argc, char** argv) {
     app.add_option("--calibration", o.calibration, "text (bytes) or token ids (.u16, .u32)")->check(CLI::ExistingFile);
     app.add_option("--evaluation", o.evaluation, "text (bytes) or token ids (.u16, .u32)")->check(CLI::ExistingFile);
     app.add_option("--output", o.output, "directory to write; default: the model's name and the specification");
-    std::map<std::string, io::packed_layout> const layouts{{"gptq", io::packed_layout::gptq_v2},
-                                                           {"owq", io::packed_layout::owq},
-                                                           {"detent", io::packed_layout::detent}};
+    std::map<std::string, io::packed_layout> const layouts{
+        {"gptq", io::packed_layout::gptq_v2}, {"owq", io::packed_layout::owq}, {"detent", io::packed_layout::detent}};
     app.add_option("--layout", o.layout, "of the file: gptq, owq or detent; default: gptq where that can hold it")
         ->transform(CLI::CheckedTransformer(layouts));
     auto* const spec_option =
@@ -298,6 +307,8 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--evaluation-windows", o.evaluation_windows, "sequences to evaluate; default: all")
         ->check(CLI::PositiveNumber);
+    auto* const kv_option = app.add_option(
+        "--kv", kv, "format of cached keys and values to evaluate with: float, f16, int8, int4:g16, ...");
     app.add_option("--learned", o.learned,
                    "directory that keeps what lwc and let learned of each block; started again, a run goes on from it");
     app.add_option("--plant-outliers", o.outliers,
@@ -317,6 +328,7 @@ int main(int argc, char** argv) {
     generation->add_option("--temperature", o.sampling_options.temperature, "0 takes the most likely token")
         ->check(CLI::NonNegativeNumber);
     generation->add_option("--seed", o.sampling_options.seed, "of the random draws");
+    generation->add_option("--kv", kv, "format of cached keys and values: float, f16, int8, int4:g16, ...");
     generation->add_option("--threads", o.threads, "default: one for each processor")->check(CLI::PositiveNumber);
 
     bool markdown = false;
@@ -354,6 +366,8 @@ int main(int argc, char** argv) {
 #else
         serial executor;
 #endif
+        o.cache = find_kv_format(kv);
+        o.cached = kv_option->count() > 0;
         if (*generation) {
             generate_text(o, executor);
         } else {

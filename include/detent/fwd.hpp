@@ -11,12 +11,18 @@ namespace detent::inline DETENT_ABI {
 class buffer;
 class error;
 class executor_ref;
+class scratch;
+class workspace;
 
 class input_map;
 class activation_quantizer;
 class weak_columns;
+struct activation_view;
+struct epilogue;
 struct extents;
+struct matrix_product;
 struct packed_matrix;
+struct packed_product;
 struct packed_view;
 struct quantized_activations;
 struct quantization;

@@ -17,6 +17,7 @@ template basic_matrix<double> damped_hessian<double>(hessian_factor const&, exec
 template class basic_hessian<double>;
 template class basic_layer_inputs<double>;
 template quantized_activations activation_quantizer::quantize<float>(matrix_view, executor_ref) const;
+template activation_view activation_quantizer::quantize<float>(matrix_view, scratch&, executor_ref) const;
 template matrix activation_quantizer::round<float>(matrix_view, executor_ref) const;
 template matrix dequantize_rows<float>(packed_matrix const&, index_t, index_t);
 template matrix input_map::apply<float>(matrix, executor_ref) const;

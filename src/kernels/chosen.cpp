@@ -40,9 +40,9 @@ std::vector<unit const*> units_of_processor() {
     auto const all = [](auto... supported) { return (static_cast<bool>(supported) && ...); };
     bool const avx2 = all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi"),
                           __builtin_cpu_supports("bmi2"));
-    bool const avx512 = all(avx2, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
-                            __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl"),
-                            __builtin_cpu_supports("avx512cd"));
+    bool const avx512 =
+        all(avx2, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
+            __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl"), __builtin_cpu_supports("avx512cd"));
     bool const vbmi = all(avx512, __builtin_cpu_supports("avx512vbmi"), __builtin_cpu_supports("avx512vnni"));
     add_if(all(vbmi, __builtin_cpu_supports("avx512bf16")), detent_kernels_avx512_bf16);
     add_if(vbmi, detent_kernels_avx512_vbmi);
@@ -62,7 +62,7 @@ std::span<unit const* const> available() {
     return units;
 }
 
-unit const& chosen() {
+unit const& chosen(std::uint32_t layout) {
     static unit const& choice = []() -> unit const& {
         char const* const name = std::getenv("DETENT_KERNELS");
         if (name == nullptr) {
@@ -77,6 +77,11 @@ unit const& chosen() {
         }
         throw std::runtime_error(std::string("DETENT_KERNELS is \"") + name + "\"; this processor runs:" + names);
     }();
+    if (layout != choice.layout) {
+        throw std::runtime_error("detent::kernels was compiled from other headers of detent (layout " +
+                                 std::to_string(choice.layout) + ") than its caller (layout " + std::to_string(layout) +
+                                 "): use the headers that were installed with it");
+    }
     return choice;
 }
 

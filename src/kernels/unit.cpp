@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "detent/core/function_ref.hpp"
 #include "detent/kernel/compiled.hpp"
@@ -34,40 +35,44 @@ packed_view view(void const* w) {
     return result;
 }
 
-void multiply(void const* w, float const* x, std::int64_t x_stride, std::int64_t tokens, float* y,
-              std::int64_t y_stride, compiled::loop loop, int format) {
-    callers_executor const executor{loop};
-    kernel::multiply(view(w), x, x_stride, tokens, y, y_stride, executor, static_cast<input_format>(format));
+// The types of the caller have other names, but the same members. This library is compiled apart from its callers, so
+// that no optimizer sees both names.
+std::span<matrix_product const> all(void const* products, std::int64_t count) {
+    return {static_cast<matrix_product const*>(products), static_cast<std::size_t>(count)};
 }
 
-bool multiply_codes(void const* w, compiled::activation_codes const& x, float* y, std::int64_t y_stride,
-                    compiled::loop loop) {
-    quantized_activations codes{.shape = {x.tokens, x.features},
-                                .bits = x.bits,
-                                .table = {x.table, x.table + (std::int64_t{1} << x.bits)},
-                                .width = x.width,
-                                .scales = {},
-                                .shifts = {},
-                                .codes = {x.codes, x.codes + x.tokens * x.features}};
-    for (std::int64_t i = 0; i < x.scale_count; ++i) {
-        codes.scales.push_back({x.scales[2 * i], x.scales[2 * i + 1]});
-    }
-    if (x.shifts != nullptr) {
-        codes.shifts.assign(x.shifts, x.shifts + x.features);
-    }
+void multiply(void const* products, std::int64_t count, float const* x, std::int64_t x_stride, std::int64_t tokens,
+              compiled::loop loop, int format) {
     callers_executor const executor{loop};
-    return kernel::multiply(view(w), codes, y, y_stride, executor);
+    kernel::multiply(all(products, count), x, x_stride, tokens, executor_ref(executor).with_memory(loop.workspace),
+                     static_cast<input_format>(format));
+}
+
+std::int64_t multiply_codes(void const* products, std::int64_t count, compiled::activation_codes const& x,
+                            compiled::loop loop) {
+    activation_view const codes{
+        .shape = {x.tokens, x.features},
+        .bits = x.bits,
+        .table = {x.table, std::size_t{1} << x.bits},
+        .width = x.width,
+        .scales = {reinterpret_cast<tile_scale const*>(x.scales), static_cast<std::size_t>(x.scale_count)},
+        .shifts = {x.shifts, static_cast<std::size_t>(x.shifts != nullptr ? x.features : 0)},
+        .codes = {x.codes, static_cast<std::size_t>(x.tokens * x.features)}};
+    callers_executor const executor{loop};
+    return kernel::multiply(all(products, count), codes, executor_ref(executor).with_memory(loop.workspace));
 }
 
 void multiply_transposed(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                          std::int64_t y_stride, compiled::loop loop) {
     callers_executor const executor{loop};
-    kernel::multiply_transposed(view(w), g, g_stride, tokens, y, y_stride, executor);
+    kernel::multiply_transposed(view(w), g, g_stride, tokens, y, y_stride,
+                                executor_ref(executor).with_memory(loop.workspace));
 }
 
 } // namespace
 
 extern "C" {
 extern compiled::unit const DETENT_UNIT_SYMBOL;
-compiled::unit const DETENT_UNIT_SYMBOL{DETENT_TEXT(DETENT_UNIT), multiply, multiply_codes, multiply_transposed};
+compiled::unit const DETENT_UNIT_SYMBOL{compiled::layout_of_headers(), DETENT_TEXT(DETENT_UNIT), multiply,
+                                        multiply_codes, multiply_transposed};
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/calibrate/perplexity.hpp"
-
 #include <cmath>
 #include <filesystem>
 #include <numeric>
@@ -9,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "calibrate/tiny_models.hpp"
+#include "detent/calibrate/perplexity.hpp"
+#include "detent/quantizer/find_kv_format.hpp"
 
 namespace detent {
 namespace {
@@ -46,6 +46,37 @@ TEST(perplexity, of_stories15M_is_known) {
     }
     auto const tokens = io::read_tokens(directory / "tinystories_eval.tokens.u16");
     EXPECT_NEAR(perplexity(load_decoder(directory), tokens, 256, test::two_threads()), 4.8814, 1e-4 * 4.8814);
+}
+
+TEST(cached_perplexity, of_a_float_cache_is_that_without_a_cache) {
+    auto const model = load_decoder(test::model_directory("tiny-llama"));
+    auto const text = test::evaluation_text();
+    std::span const tokens = std::span(text).first(3 * 100 + 7);
+    double const expected = perplexity(model, tokens, 100, test::two_threads());
+    EXPECT_NEAR(cached_perplexity(model, tokens, 100, {}, test::two_threads()), expected, 1e-5 * expected);
+}
+
+TEST(cached_perplexity, of_codes_is_close_to_that_of_floats) {
+    auto const model = load_decoder(test::model_directory("tiny-llama"));
+    auto const text = test::evaluation_text();
+    std::span const tokens = std::span(text).first(4 * 512);
+    auto const run = [&](char const* format) {
+        return cached_perplexity(model, tokens, 512, find_kv_format(format), test::two_threads());
+    };
+    double const floats = run("float");
+    EXPECT_NEAR(run("int8"), floats, 0.001 * floats);
+    EXPECT_NEAR(run("fp8"), floats, 0.01 * floats);
+    double const int4 = run("int4");
+    EXPECT_GT(std::abs(int4 - floats), 1e-5 * floats);
+    EXPECT_NEAR(int4, floats, 0.015 * floats); // of four windows
+}
+
+TEST(cached_perplexity, needs_a_whole_window_and_stops_when_told) {
+    auto const model = load_decoder(test::model_directory("tiny-opt"));
+    std::vector<nn::token_id> const tokens(10);
+    EXPECT_THROW(cached_perplexity(model, tokens, 11, {}), error);
+    EXPECT_THROW(cached_perplexity(model, tokens, 5, {}, {}, [](std::string_view, double) { return false; }),
+                 cancelled);
 }
 
 TEST(perplexity, needs_a_whole_window) {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/buffer.hpp"
+#include "io/failure_message.hpp"
 
 namespace {
 
@@ -68,6 +69,10 @@ TEST(buffer, equality_compares_sizes_and_bytes) {
     EXPECT_NE(counting(10), counting(11));
     EXPECT_NE(buffer(10), counting(10));
     EXPECT_NE(buffer(1), buffer(0));
+}
+
+TEST(buffer, has_no_negative_size) {
+    EXPECT_EQ(failure_message([] { buffer(-5); }), "buffer: its size is -5, not 0 or more");
 }
 
 } // namespace

@@ -154,4 +154,19 @@ TEST(hessian, threads_do_not_change_a_bit) {
 }
 #endif
 
+TEST(hessian, wrong_shapes_and_inputs_are_named) {
+    hessian h = hessian::of(random_matrix(9, 5, 1));
+    EXPECT_EQ(failure_message([] { hessian(-1); }), "hessian: its number of features is -1, not 0 or more");
+    std::string const inputs = "hessian: cannot be restricted to inputs that it does not have, or that do not ascend";
+    for (std::vector<std::int32_t> const& some : {std::vector<std::int32_t>{0, 5}, {-1, 2}, {2, 1}, {2, 2}}) {
+        EXPECT_EQ(failure_message([&] { h.restricted_to(some); }), inputs);
+    }
+    EXPECT_EQ(failure_message([&] { h.quadratic(matrix::Zero(2, 4)); }),
+              "hessian: has 5 features, the weights have 4 columns");
+    EXPECT_EQ(failure_message([&] { h.replace_hessian(basic_matrix<double>::Zero(4, 4)); }),
+              "hessian: is replaced by one of another shape");
+    EXPECT_EQ(failure_message([] { hessian(5).replace_hessian(basic_matrix<double>::Zero(5, 5)); }),
+              "hessian: has seen no tokens");
+}
+
 } // namespace

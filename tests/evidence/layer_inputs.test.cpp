@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/evidence/layer_inputs.hpp"
+#include "io/failure_message.hpp"
 #include "matrix/random_map.hpp"
 #include "nn/random_matrix.hpp"
 
@@ -161,6 +162,21 @@ TEST(layer_inputs, restricted_is_what_is_known_of_some_inputs) {
     matrix const x = test::random_matrix(100, 32, 1);
     std::vector<std::int32_t> const some{1, 2, 5, 30};
     expect_same(layer_inputs::of(x).restricted_to(some), layer_inputs::of(take_columns(x, some)), "restricted");
+}
+
+TEST(layer_inputs, what_they_do_not_know_is_named) {
+    auto known = layer_inputs::of(test::random_matrix(9, 5, 1));
+    matrix const w = test::random_matrix(3, 5, 2);
+    EXPECT_EQ(failure_message([&] { known.keep(3); }), "inputs: can be kept only from the first on");
+    EXPECT_EQ(failure_message([] { layer_inputs(5).keep(-1); }),
+              "inputs: its number of tokens to keep is -1, not 0 or more");
+    EXPECT_EQ(failure_message([&] { known.difference(); }), "inputs: of the float model are needed too");
+    EXPECT_EQ(failure_message([&] { known.difference_error(w); }), "inputs: of the float model are needed too");
+    EXPECT_EQ(failure_message([&] { known.output_error(w, w); }), "inputs: of the float model are needed too");
+    EXPECT_EQ(failure_message([&] { known.output_error(w, w.topRows(2)); }),
+              "weights: have another shape than the quantized ones");
+    EXPECT_EQ(failure_message([&] { known.output_error(w.leftCols(4), w.leftCols(4)); }),
+              "hessian: has 5 features, the weights have 4 columns");
 }
 
 } // namespace

@@ -20,15 +20,18 @@ using namespace detent;
 using namespace detent::test;
 
 void all_blocks(packed_view const& w, inputs const& x, index_t tokens, float* y, index_t y_stride) {
-    kernel::multiply_blocks(w, x.x.data(), x.stride, tokens, y, y_stride, input_format::f32, {});
+    matrix_product const product{w, y, y_stride};
+    kernel::multiply_blocks({&product, 1}, x.x.data(), x.stride, tokens, input_format::f32, {});
 }
 
 /// The same for rows [first, last).
 void blocks(packed_view const& w, index_t first, index_t last, inputs const& x, index_t tokens, float* y,
             index_t y_stride) {
     kernel::with_block_table(w, input_format::f32, [&]<class Table>(Table const& table, auto const& numbers) {
-        auto const ordered = kernel::block_inputs<Table>::of(w, numbers, x.x.data(), x.stride, tokens);
-        kernel::multiply_blocks(w, table, first, last, ordered, y, y_stride);
+        scratch memory{executor_ref()};
+        auto const ordered = kernel::block_inputs<Table>::of(memory, w, numbers, x.x.data(), x.stride, tokens);
+        auto* const decoded = memory.take<float>(kernel::floats_of_decoded(ordered));
+        kernel::multiply_blocks(w, table, first, last, ordered, y, y_stride, decoded);
     });
 }
 
@@ -123,8 +126,10 @@ TEST(blocks, the_number_of_rows_at_a_time_changes_no_bit) {
 bool wide(packed_view const& w, inputs const& x, index_t tokens, std::vector<float>& y) {
     y.assign(static_cast<std::size_t>(tokens * w.shape.rows), -7);
     return kernel::with_wide_table(w, [&]<class Table>(Table const& table, kernel::byte_numbers const& numbers) {
-        auto const ordered = kernel::block_inputs<Table>::of(w, numbers, x.x.data(), x.stride, tokens);
-        kernel::multiply_blocks(w, table, 0, w.shape.rows, ordered, y.data(), w.shape.rows);
+        scratch memory{executor_ref()};
+        auto const ordered = kernel::block_inputs<Table>::of(memory, w, numbers, x.x.data(), x.stride, tokens);
+        auto* const decoded = memory.take<float>(kernel::floats_of_decoded(ordered));
+        kernel::multiply_blocks(w, table, 0, w.shape.rows, ordered, y.data(), w.shape.rows, decoded);
     });
 }
 

@@ -92,7 +92,8 @@ std::vector<std::int64_t> reference_sums(operands const& o, kernel::integer_form
 template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::integer_form const& form) {
     packed_view const w = o.w.view();
     auto const rows = w.shape.rows;
-    kernel::stored_activations<T> const x(form, w, o.x, {});
+    scratch memory{executor_ref()};
+    kernel::stored_activations<T> const x(memory, form, w, o.x, {});
     auto const begins = runs_of(o);
     index_t const runs = std::ssize(begins);
     std::vector<std::int64_t> sums(static_cast<std::size_t>(o.x.shape.rows * rows * runs), -7);
@@ -105,7 +106,8 @@ template <class T> std::vector<std::int64_t> sums_of(operands const& o, kernel::
             return std::int64_t{lanes[r % simd::lanes]};
         }
     };
-    kernel::integer_rows<T> summed(form, w, x, o.x.shape.rows);
+    auto* const own = memory.take<std::uint8_t>(kernel::integer_rows<T>::bytes(x, o.x.shape.rows));
+    kernel::integer_rows<T> summed(form, w, x, o.x.shape.rows, own);
     for (index_t row = 0; row < rows; row += kernel::sum_rows) {
         index_t const count = std::min(kernel::sum_rows, rows - row);
         auto const put = [&](index_t first, index_t tokens, index_t span, float const* scales, auto const& sums_of) {
@@ -164,7 +166,8 @@ std::vector<float> product_of(operands const& o, kernel::integer_form const& for
     index_t const rows = o.w.shape().rows;
     index_t const stride = rows + 3;
     std::vector<float> strided(static_cast<std::size_t>(o.x.shape.rows * stride), -7);
-    kernel::multiply<T>(form, o.w.view(), o.x, strided.data(), stride, executor);
+    matrix_product const product{o.w.view(), strided.data(), stride};
+    kernel::multiply<T>(form, {&product, 1}, o.x, executor);
     std::vector<float> y;
     for (index_t i = 0; i < std::ssize(strided); ++i) {
         if (i % stride < rows) {
@@ -227,7 +230,8 @@ void expect_exact(operands const& o) {
     EXPECT_TRUE(bytes || words);
     auto const [rows, cols] = o.w.shape();
     std::vector<float> y(static_cast<std::size_t>(o.x.shape.rows * rows));
-    EXPECT_TRUE(kernel::multiply(o.w.view(), o.x, y.data(), rows)); // in the form that is fastest
+    matrix_product const product{o.w.view(), y.data(), rows};
+    EXPECT_EQ(kernel::multiply({&product, 1}, o.x), 1); // in the form that is fastest
     expect_near_the_product_of_numbers(o, y, 8 + static_cast<double>(cols / kernel::block_width));
     if (testing::Test::HasFailure()) {
         FAIL() << o.w.bits << " bits, " << o.w.extent.rows << " x " << o.w.extent.cols << ", tile " << o.w.tile.rows

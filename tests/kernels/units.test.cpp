@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -35,8 +36,8 @@ std::vector<packed_matrix> random_weights(extents shape) {
 matrix product_of(compiled::unit const& unit, packed_matrix const& w, matrix const& x, input_format format) {
     packed_view const view = w.view();
     matrix y(x.rows(), w.shape().rows);
-    unit.multiply(&view, x.data(), x.cols(), x.rows(), y.data(), y.cols(), kernel::loop_of({}),
-                  static_cast<int>(format));
+    matrix_product const product{view, y.data(), y.cols()};
+    unit.multiply(&product, 1, x.data(), x.cols(), x.rows(), kernel::loop_of({}), static_cast<int>(format));
     return y;
 }
 
@@ -121,6 +122,22 @@ TEST(units, threads_change_no_bit) {
     }
 }
 #endif
+
+TEST(dispatch, refuses_callers_of_other_headers) {
+    std::uint32_t const layout = compiled::layout_of_headers();
+    EXPECT_EQ(&compiled::chosen(layout), &compiled::chosen());
+    for (compiled::unit const* const unit : compiled::available()) {
+        EXPECT_EQ(unit->layout, layout) << unit->name;
+    }
+    try {
+        compiled::chosen(layout + 1);
+        FAIL() << "nothing thrown";
+    } catch (std::runtime_error const& e) {
+        EXPECT_EQ(e.what(), "detent::kernels was compiled from other headers of detent (layout " +
+                                std::to_string(layout) + ") than its caller (layout " + std::to_string(layout + 1) +
+                                "): use the headers that were installed with it");
+    }
+}
 
 TEST(dispatch, finds_the_fastest_unit_unless_told_another) {
     auto const units = compiled::available();

@@ -217,11 +217,17 @@ TEST(activation_quantizer, refuses_impossible_scales_and_shifts) {
     for (float const zero : {infinity, none}) {
         EXPECT_NE(failure_message([&] { activation_quantizer(any_grid(int_grid<4>{}), {1, zero}); }), "") << zero;
     }
-    EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 1}); }),
+    EXPECT_EQ(failure_message([&] {
+                  activation_quantizer(grid, {1, 1});
+              }),
               "activations: cannot have a zero point on a grid without one");
-    EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {0, 16}); }),
+    EXPECT_EQ(failure_message([&] {
+                  activation_quantizer(grid, {1, 0}, {0, 16});
+              }),
               "activations: cannot be shifted by 16 bits");
-    EXPECT_EQ(failure_message([&] { activation_quantizer(grid, {1, 0}, {-1}); }),
+    EXPECT_EQ(failure_message([&] {
+                  activation_quantizer(grid, {1, 0}, {-1});
+              }),
               "activations: cannot be shifted by -1 bits");
     auto const refusal = [&](activation_rounding const& how) {
         return failure_message([&] { activation_quantizer(grid, how); });
@@ -293,6 +299,17 @@ TEST(activation_quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
         EXPECT_EQ(rounded.row(0), x.row(0));
     }
     EXPECT_EQ(activation_quantizer(any_grid(e2m1{})).round(x), x);
+}
+
+TEST(activation_quantizer, static_scales_and_shifts_are_for_so_many_features) {
+    any_grid const grid(int_grid<8, zero::none>{});
+    activation_quantizer const shifted(grid, {1, 0}, {0, 1, 2});
+    EXPECT_EQ(failure_message([&] { shifted.quantize(matrix::Zero(2, 4)); }),
+              "activations: have not as many features as the quantizer has shifts");
+    activation_quantizer const grouped(grid, activation_rounding{.width = 2, .fixed = {{1, 0}, {2, 0}}});
+    EXPECT_EQ(failure_message([&] { grouped.round(matrix::Zero(2, 5)); }),
+              "activations: have not as many groups of features as the quantizer has static scales");
+    EXPECT_EQ(failure_message([&] { grouped.round(matrix::Zero(2, 3)); }), "");
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "io/failure_message.hpp"
 #include "matrix/random_solution.hpp"
 
 namespace {
@@ -24,6 +25,15 @@ TEST(dequantize, puts_every_stored_column_at_its_input) {
             EXPECT_EQ(reordered(r, (*s.map.order())[static_cast<std::size_t>(k)]), w.stored_at(r, k));
         }
     }
+}
+
+TEST(dequantize, rows_that_are_not_there_are_named) {
+    packed_matrix const w = pack(test::random_solution(int_grid<4>{}, {5, 7}, {1, 7}, 1));
+    for (auto const& [first, last] : {std::pair{-1, 2}, {3, 6}, {4, 3}}) {
+        EXPECT_EQ(failure_message([&, a = first, b = last] { dequantize_rows(w, a, b); }),
+                  "rows: are not of the matrix");
+    }
+    EXPECT_EQ(failure_message([&] { dequantize_row(w, 5); }), "rows: are not of the matrix");
 }
 
 } // namespace

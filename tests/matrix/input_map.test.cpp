@@ -187,4 +187,17 @@ TEST(input_map, threads_do_not_change_a_bit) {
 }
 #endif
 
+TEST(input_map, is_for_so_many_inputs) {
+    EXPECT_EQ(failure_message([] {
+                  input_map(diagonal{{1, 2}}, 2).apply(matrix::Zero(3, 3));
+              }),
+              "input map: is not for 3 inputs");
+    EXPECT_EQ(failure_message([] {
+                  input_map(permutation{{1, 0}}, 2).back(matrix::Zero(3, 1));
+              }),
+              "input map: is not for 1 inputs");
+    EXPECT_EQ(failure_message([] { input_map(block_hadamard{4}, 8).of_weights(matrix::Zero(3, 6)); }),
+              "input map: is not for 6 inputs");
+}
+
 } // namespace

@@ -8,6 +8,7 @@
 
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/matrix/solution.hpp"
+#include "io/failure_message.hpp"
 #include "matrix/random_solution.hpp"
 
 namespace {
@@ -46,9 +47,8 @@ std::pair<matrix, solution> ones(extents tile, scale_format format = {}) {
 
 TEST(clamped_scales, are_those_at_the_ends_of_their_format) {
     scale_format const nv{scale_kind::ue4m3, 0.3F};
-    for (scale_format const format :
-         {scale_format(scale_kind::f16), scale_format(scale_kind::bf16), scale_format(scale_kind::f32),
-          scale_format(scale_kind::e8m0), nv}) {
+    for (scale_format const format : {scale_format(scale_kind::f16), scale_format(scale_kind::bf16),
+                                      scale_format(scale_kind::f32), scale_format(scale_kind::e8m0), nv}) {
         auto [w, s] = ones({2, 4}, format);
         EXPECT_EQ(clamped_scales(w, s), 0);
         s.scales.set(1, 2, {store(format, 1e-45F), 0});
@@ -77,6 +77,26 @@ TEST(clamped_scales, do_not_count_where_all_weights_are_zero) {
     EXPECT_EQ(clamped_scales(w, s), 1);
     s.weak = weak_columns({8, 9, 10}, 7, float_format::f16);
     EXPECT_EQ(clamped_scales(w, s), 0);
+}
+
+TEST(solution, parts_of_other_sizes_are_named) {
+    solution const right = test::random_solution(int_grid<4>{}, {5, 7}, {1, 4}, 1);
+    auto const message = [&](auto const& harm) {
+        solution s = right;
+        harm(s);
+        return failure_message([&] { pack(s); });
+    };
+    EXPECT_EQ(message([](solution&) {}), "");
+    EXPECT_EQ(message([](solution& s) { s.codes.push_back(0); }), "solution: has not one code for each weight");
+    EXPECT_EQ(message([](solution& s) { s.codes.back() = 16; }), "solution: has a code without a number");
+    EXPECT_EQ(message([](solution& s) { s.table.pop_back(); }), "solution: has not 2^bits numbers");
+    EXPECT_EQ(message([](solution& s) { s.table.clear(); }), "solution: has not 2^bits numbers");
+    EXPECT_EQ(message([](solution& s) { s.tile.rows = 0; }), "solution: has tiles without weights");
+    EXPECT_EQ(message([](solution& s) { s.tile.cols = 3; }), "solution: has not one scale for each tile");
+    EXPECT_EQ(message([](solution& s) { s.tile_of = {0, 0, 0, 0, 1, 1, 1}; }),
+              "solution: is for some of the columns of a matrix");
+    EXPECT_EQ(failure_message([&] { clamped_scales(matrix::Zero(5, 8), right); }),
+              "solution: has another shape than the weights");
 }
 
 } // namespace

@@ -11,6 +11,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/matrix/solution.hpp"
+#include "io/failure_message.hpp"
 #include "matrix/random_solution.hpp"
 #include "matrix/random_weak.hpp"
 
@@ -199,6 +200,15 @@ TEST(packed_matrix, bits_count_weak_columns) {
         EXPECT_DOUBLE_EQ(w.bits_per_weight(), 4.15625 + 4.0 * (256 * width + 32) / (256 * 512));
         EXPECT_DOUBLE_EQ(w.effective_bits(), 4 + 4.0 / 512 * (width - 4));
     }
+}
+
+TEST(weak_columns, ascend_from_0) {
+    for (std::vector<std::int32_t> const& columns : {std::vector<std::int32_t>{2, 1}, {1, 1}, {-1, 2}}) {
+        EXPECT_EQ(failure_message([&] { weak_columns(columns, 3, float_format::f16); }),
+                  "weak columns: do not ascend from 0");
+    }
+    EXPECT_EQ(failure_message([] { weak_columns({}, -3, float_format::f16); }),
+              "weak columns: its number of rows is -3, not 0 or more");
 }
 
 } // namespace

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/generate.hpp"
-
 #include <set>
 
 #include <gtest/gtest.h>
 
+#include "detent/model/generate.hpp"
+#include "detent/quantizer/find_kv_format.hpp"
 #include "random_decoder.hpp"
 
 namespace detent {
@@ -26,6 +26,37 @@ TEST(generate, greedy_takes_the_largest_logit_of_the_whole_sequence) {
         model.forward(sequence).bottomRows(1).row(0).maxCoeff(&best);
         EXPECT_EQ(token, best);
         sequence.push_back(token);
+    }
+}
+
+TEST(generate, takes_a_cache_of_any_format) {
+    for (auto const& json : {test::llama_json(), test::opt_json()}) {
+        auto const model = test::random_decoder(json);
+        auto const run = [&](char const* format) {
+            return generate(
+                model, prompt, 20, {}, [](nn::token_id) { return true; }, {}, find_kv_format(format));
+        };
+        EXPECT_EQ(run("float"), generate(model, prompt, 20));
+        for (auto const* const format : {"f16", "int8", "int4"}) {
+            auto const tokens = run(format);
+            EXPECT_EQ(tokens.size(), 20U);
+            EXPECT_EQ(tokens, run(format));
+        }
+        EXPECT_THROW(run("int4:g-1"), error);
+    }
+}
+
+TEST(decoder, through_a_cache_of_codes_is_close_to_the_whole_sequence) {
+    auto const model = test::random_decoder(test::llama_json());
+    auto const tokens = test::some_tokens(30);
+    matrix const expected = model.forward(tokens); // (token, vocabulary)
+    for (auto const& [format, tolerance] : {std::pair{"float", 1e-5F}, {"int8", 0.02F}, {"int4", 0.3F}}) {
+        kv_cache cache(model.configuration, 30, find_kv_format(format));
+        matrix got(30, expected.cols());
+        for (index_t t = 0; t < 30; ++t) {
+            got.row(t) = model.forward(std::span(tokens).subspan(static_cast<std::size_t>(t), 1), cache);
+        }
+        EXPECT_LE((got - expected).norm(), tolerance * expected.norm()) << format;
     }
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/nn/linear.hpp"
-
 #include <cmath>
 
 #include <gtest/gtest.h>
 
+#include "detent/nn/linear.hpp"
 #include "finite_differences.hpp"
+#include "io/failure_message.hpp"
 #include "random_matrix.hpp"
 
 namespace detent {
@@ -134,5 +134,16 @@ TEST(linear, threads_do_not_change_a_bit_of_gradients) {
     }
 }
 #endif
+
+TEST(linear, shapes_that_do_not_fit_are_named) {
+    matrix const x = random_matrix(3, 4, 1);
+    matrix const w = random_matrix(5, 4, 2);
+    EXPECT_EQ(failure_message([&] { nn::linear(x, w.leftCols(3)); }),
+              "linear: has inputs or a bias that do not fit the weights");
+    EXPECT_EQ(failure_message([&] { nn::linear(x, w, float_vector::Zero(4)); }),
+              "linear: has inputs or a bias that do not fit the weights");
+    EXPECT_EQ(failure_message([&] { nn::linear_input_gradient(x, w); }),
+              "gradient: has not one column for each output");
+}
 
 } // namespace detent

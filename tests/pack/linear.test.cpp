@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/pack/linear.hpp"
+#include "io/failure_message.hpp"
 #include "pack/packings.hpp"
 #include "pack/random_codes.hpp"
 
@@ -142,6 +143,17 @@ TEST(with_bits, turns_a_number_into_a_type) {
     for (int bits = 1; bits <= 8; ++bits) {
         EXPECT_EQ(with_bits(bits, []<int Bits> { return Bits; }), bits);
     }
+}
+
+TEST(linear_packing, wrong_bits_and_shapes_are_named) {
+    EXPECT_EQ(failure_message([] { with_bits(9, []<int Bits> { return Bits; }); }),
+              "code: its number of bits is 9, not from 1 to 8");
+    EXPECT_EQ(failure_message([] { with_bits(0, []<int Bits> { return Bits; }); }),
+              "code: its number of bits is 0, not from 1 to 8");
+    EXPECT_EQ(failure_message([] {
+                  static_cast<void>(linear_packing<3>::bytes({-1, 8}));
+              }),
+              "matrix of codes: has a negative shape");
 }
 
 } // namespace

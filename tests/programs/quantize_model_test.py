@@ -169,6 +169,23 @@ class QuantizeModel(unittest.TestCase):
             self.assertIn("\n" + spec + " ", "\n" + result.stdout)
         self.assertEqual(list(self.directory.iterdir()), [])
 
+    def test_caches_keys_and_values_as_codes(self):
+        perplexities = {}
+        for kv in ["float", "int8", "int4"]:
+            result = self.run_program(*FEW, "--spec", "int8:rtn", "--kv", kv, "--output", kv)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            perplexities[kv] = json.loads((self.directory / kv / "report.json").read_text())["float_perplexity"]
+        self.assertNotEqual(perplexities["int8"], perplexities["float"])
+        self.assertAlmostEqual(perplexities["int8"] / perplexities["float"], 1, delta=0.002)
+        self.assertNotEqual(perplexities["int4"], perplexities["int8"])
+        self.assertAlmostEqual(perplexities["int4"] / perplexities["float"], 1, delta=0.05)
+        text = self.run_program("generate", self.directory / "int8", "--prompt", "The ship", "--tokens", 20,
+                                "--kv", "int4")
+        self.assertEqual(text.returncode, 0, text.stderr)
+        self.assertTrue(text.stdout.startswith("The ship"))
+        self.assertEqual(len(text.stdout.encode(errors="replace")), 8 + 20 + 1)
+        self.fails(*FEW, "--kv", "int4:g", says=["cache format 'int4:g'"])
+
     def test_threads_do_not_change_a_bit(self):
         for threads in ("1", "2"):
             result = self.run_program(*FEW, "--threads", threads, "--output", threads)

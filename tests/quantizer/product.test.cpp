@@ -2,6 +2,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -477,5 +478,90 @@ TEST(multiply_transposed, threads_do_not_change_a_bit_in_any_order) {
     }
 }
 #endif
+
+/// Matrices of one grid, of another, with weak columns and with a map.
+std::vector<packed_matrix> matrices_of_one_input() {
+    auto const of = [](auto const& grid, index_t rows, index_t weak, unsigned seed) {
+        solution s = test::random_solution(grid, {rows, 300}, {1, 64}, seed);
+        test::weaken(s, grid, test::random_columns(300, weak, 3), float_format::f16);
+        return pack(s);
+    };
+    std::vector<packed_matrix> all{
+        of(int_grid<4>{}, 67, 0, 1), of(int_grid<4>{}, 67, 0, 2), of(int_grid<4>{}, 21, 0, 3), of(e2m1{}, 9, 0, 4),
+        of(e4m3{}, 9, 0, 5),         of(int_grid<4>{}, 21, 4, 6), of(int_grid<4>{}, 21, 4, 7)};
+    return all;
+}
+
+TEST(quantized_product, several_in_one_call_have_the_bits_of_each_alone) {
+    auto const all = matrices_of_one_input();
+    for (index_t const tokens : {1, 3, 20, 40}) {
+        for (bool const in_groups : {false, true}) {
+            auto const x = test::random_activations(int_grid<8>{}, {tokens, 300}, true, 0, 2, in_groups ? 32 : 0);
+            std::vector<matrix> y;
+            std::vector<matrix> alone;
+            std::vector<packed_product> products;
+            matrix const bias = random_matrix(1, 67, 3);
+            for (packed_matrix const& w : all) {
+                y.emplace_back(tokens, w.shape().rows);
+                alone.emplace_back(tokens, w.shape().rows);
+            }
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                epilogue const gated{bias.data(), epilogue_function::silu};
+                auto const after = [&](std::vector<matrix> const& m) {
+                    epilogue e = i < 2 ? gated : epilogue{};
+                    e.times = i == 1 ? m[0].data() : nullptr;
+                    e.times_stride = 67;
+                    return e;
+                };
+                products.emplace_back(all[i], y[i], after(y));
+                multiply(all[i], x, alone[i], after(alone));
+            }
+#if defined(_OPENMP)
+            thread_team const two(2);
+            multiply(products, x, two);
+#else
+            multiply(products, x);
+#endif
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                EXPECT_EQ(y[i], alone[i]) << tokens << " tokens, matrix " << i;
+            }
+        }
+    }
+}
+
+TEST(quantized_product, epilogues_follow_the_sums) {
+    packed_matrix const w = matrices_of_one_input()[0];
+    matrix const x = random_matrix(5, 300, 2);
+    activation_quantizer const input(any_grid(int_grid<8>{}));
+    matrix const plus = random_matrix(5, 67, 3);
+    matrix const bias = random_matrix(1, 67, 4);
+    matrix sums(5, 67);
+    multiply(w, input, x, sums);
+    matrix y = plus;
+    multiply(w, input, x, y,
+             {.bias = bias.data(), .function = epilogue_function::relu, .plus = y.data(), .plus_stride = 67});
+    EXPECT_EQ(y, ((sums.rowwise() + bias.row(0)).cwiseMax(0) + plus).eval());
+}
+
+TEST(quantized_product, inputs_that_several_read_are_mapped_and_rounded_as_for_each) {
+    auto all = matrices_of_one_input();
+    all[1].map = all[0].map = test::random_map("pd", 300, 4);
+    activation_quantizer const input(any_grid(int_grid<8>{}));
+    matrix const x = random_matrix(5, 300, 2);
+    std::vector<matrix> y;
+    std::vector<packed_product> products;
+    for (packed_matrix const& w : all) {
+        y.emplace_back(5, w.shape().rows);
+    }
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        products.emplace_back(all[i], y[i]);
+    }
+    multiply(products, input, x);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        matrix alone(5, all[i].shape().rows);
+        multiply(all[i], input, x, alone);
+        EXPECT_EQ(y[i], alone) << i;
+    }
+}
 
 } // namespace

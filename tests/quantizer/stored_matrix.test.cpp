@@ -41,6 +41,27 @@ TEST(stored_matrix, product_is_that_of_its_numbers) {
     }
 }
 
+TEST(stored_matrix, epilogues_follow_the_sums) {
+    stored_matrix const w(random_matrix(67, 300, 1), float_format::f16);
+    matrix const bias = random_matrix(1, 67, 3);
+    for (index_t const tokens : {1, 5, 40}) {
+        matrix const x = random_matrix(tokens, 300, 2);
+        matrix const plus = random_matrix(tokens, 67, 4);
+        matrix sums(tokens, 67);
+        multiply(w, x, sums);
+        matrix const expected = (sums.rowwise() + bias.row(0)).cwiseMax(0) + plus;
+        epilogue after{
+            .bias = bias.data(), .function = epilogue_function::relu, .plus = plus.data(), .plus_stride = 67};
+        matrix y(tokens, 67);
+        multiply(w, x, y, after);
+        EXPECT_EQ(y, expected);
+        y = plus;
+        after.plus = y.data();
+        multiply(w, x, y, after);
+        EXPECT_EQ(y, expected);
+    }
+}
+
 #if defined(_OPENMP)
 TEST(stored_matrix, threads_change_no_bit) {
     stored_matrix const w(random_matrix(700, 900, 1), float_format::f16);

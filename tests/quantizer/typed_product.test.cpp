@@ -214,4 +214,40 @@ TEST(typed_product, threads_do_not_change_a_bit) {
 }
 #endif
 
+TEST(typed_product, several_in_one_call_have_the_bits_of_packed_ones) {
+    auto const gate = random_weights(int_grid<4>{}, per_group<64>{}, 0);
+    auto const up = random_weights(int_grid<4>{}, per_group<64>{}, 2);
+    for (index_t const tokens : {1, 5, 40}) {
+        matrix const x = random_matrix(tokens, shape.cols, 2);
+        activation_quantizer const input(any_grid(int_grid<8>{}));
+        auto const codes = input.quantize(x);
+        matrix g(tokens, shape.rows);
+        matrix u(tokens, shape.rows);
+        matrix packed_g(tokens, shape.rows);
+        matrix packed_u(tokens, shape.rows);
+        auto const after = [](matrix const& of) {
+            return epilogue{.function = epilogue_function::silu, .times = of.data(), .times_stride = shape.rows};
+        };
+        packed_product const packed[] = {{gate, packed_g}, {up, packed_u, after(packed_g)}};
+        auto const expect_equal = [&] {
+            EXPECT_EQ(g, packed_g) << tokens << " tokens";
+            EXPECT_EQ(u, packed_u) << tokens << " tokens";
+            g.setZero();
+            u.setZero();
+        };
+        multiply({typed_product(gate, g), typed_product(up, u, after(g))}, x);
+        multiply(packed, x);
+        expect_equal();
+        multiply({typed_product(gate, g), typed_product(up, u, after(g))}, x, {}, input_format::int8);
+        multiply(packed, x, {}, input_format::int8);
+        expect_equal();
+        multiply({typed_product(gate, g), typed_product(up, u, after(g))}, input, x);
+        multiply(packed, input, x);
+        expect_equal();
+        multiply({typed_product(gate, g), typed_product(up, u, after(g))}, codes);
+        multiply(packed, codes);
+        expect_equal();
+    }
+}
+
 } // namespace

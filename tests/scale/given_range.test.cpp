@@ -52,4 +52,16 @@ TEST(given_range, complains_of_places_and_scales_that_there_are_not) {
     }
 }
 
+TEST(given_range, complains_of_tiles_of_nothing_and_missing_scales) {
+    auto const message = [](given_range const& given) {
+        return failure_message([&] { given.fit(e2m1{}, matrix::Zero(1, 1), float_format::f16, {0, 0}); });
+    };
+    scale_store const scales({4, 4}, {1, 2}, float_format::f32, false);
+    EXPECT_EQ(message({scales, {1, 0}}), "given scales: are for tiles without weights");
+    EXPECT_EQ(message({scales, {-1, 2}}), "given scales: are for tiles without weights");
+    scale_store fewer = scales;
+    fewer.scales.pop_back();
+    EXPECT_EQ(message({fewer, {1, 2}}), "given scales: are not as many as the tiles they are for");
+}
+
 } // namespace

@@ -13,6 +13,7 @@
 #include "detent/scale/default_range.hpp"
 #include "detent/scale/mse.hpp"
 #include "grid/own_grid.hpp"
+#include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
 #include "scale/ranges.hpp"
 
@@ -124,6 +125,19 @@ TEST(mse_range, powers_of_two_are_the_best_of_all) {
         larger += found.scale > whole.scale ? 1 : 0;
     }
     EXPECT_GT(larger, 0); // where OCP's rule clips too much
+}
+
+TEST(mse_range, options_are_checked) {
+    matrix const w = random_matrix(1, 20, 1);
+    auto const message = [&](mse_range range) {
+        return failure_message([&] { range.fit(int_grid<4>{}, w, float_format::f16); });
+    };
+    EXPECT_EQ(message({.norm = 0.5F}), "mse_range: its norm is 0.500000, not from 1 to 1000");
+    EXPECT_EQ(message({.steps = 0}), "mse_range: its number of steps is 0, not positive");
+    EXPECT_EQ(message({.max_shrink = -1}), "mse_range: its largest shrinkage is -1.000000, not from 0 to 1");
+    EXPECT_EQ(message({.max_shrink = 1.5F}), "mse_range: its largest shrinkage is 1.500000, not from 0 to 1");
+    EXPECT_EQ(message({.norm = std::numeric_limits<float>::quiet_NaN()}).substr(0, 22), "mse_range: its norm is");
+    EXPECT_EQ(message({.max_shrink = 1}), "");
 }
 
 } // namespace

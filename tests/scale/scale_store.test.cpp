@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/scale/scale_store.hpp"
+#include "io/failure_message.hpp"
 
 namespace {
 
@@ -45,6 +46,18 @@ TEST(scale_store, keeps_every_tile_apart) {
     EXPECT_EQ(of_bytes, scale_store({3, 5}, {1, 2}, {scale_kind::ue4m3, 0.25F}, false));
     EXPECT_NE(of_bytes, scale_store({3, 5}, {1, 2}, {scale_kind::ue4m3, 0.5F}, false));
     EXPECT_NE(of_bytes, scale_store({3, 5}, {1, 2}, scale_kind::e8m0, false));
+}
+
+TEST(scale_store, tiles_have_weights_unless_there_are_none) {
+    EXPECT_EQ(failure_message([] {
+                  scale_store({4, 4}, {1, 0}, float_format::f32, false);
+              }),
+              "scales: are for tiles without weights");
+    EXPECT_EQ(failure_message([] {
+                  scale_store({4, 4}, {-1, 2}, float_format::f32, false);
+              }),
+              "scales: are for tiles without weights");
+    EXPECT_EQ(scale_store({0, 4}, {0, 0}, float_format::f32, false).tiles, extents{});
 }
 
 } // namespace

@@ -15,6 +15,7 @@
 #include "detent/scale/mse.hpp"
 #include "detent/scale/truncated.hpp"
 #include "grid/own_grid.hpp"
+#include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
 #include "scale/ranges.hpp"
 
@@ -53,8 +54,7 @@ template <Grid G> std::vector<tile_scale> candidates(G const& grid, int steps, m
 }
 
 template <Grid G>
-void expect_best_candidate(G const& grid, truncated_range const& range, matrix const& w,
-                           scale_format format = {}) {
+void expect_best_candidate(G const& grid, truncated_range const& range, matrix const& w, scale_format format = {}) {
     double least = std::numeric_limits<double>::infinity();
     for (tile_scale const s : candidates(grid, range.steps, w, format)) {
         least = std::min(least, error_of(grid, w, s, range.norm));
@@ -153,6 +153,15 @@ TEST(truncated_range, where_no_error_is_finite_the_whole_range_stays) {
     matrix const w = row_of({-3e30F, 1e30F, 2e30F, 2.5e30F});
     EXPECT_EQ(truncated_range{}.fit(int_grid<2>{}, w, float_format::f16),
               minmax_range{}.fit(int_grid<2>{}, w, float_format::f16));
+}
+
+TEST(truncated_range, options_are_checked) {
+    matrix const w = random_matrix(1, 20, 1);
+    auto const message = [&](truncated_range range) {
+        return failure_message([&] { range.fit(int_grid<4>{}, w, float_format::f16); });
+    };
+    EXPECT_EQ(message({.norm = -1}), "truncated_range: its norm is -1.000000, not from 1 to 1000");
+    EXPECT_EQ(message({.steps = -3}), "truncated_range: its number of steps is -3, not positive");
 }
 
 } // namespace

@@ -74,4 +74,14 @@ TEST(problem, rounds_each_weight_with_its_scale) {
     }
 }
 
+TEST(problem, has_units_that_scales_can_have) {
+    auto const message = [](scale_format format) {
+        return failure_message([&] { problem_of(e2m1{}, per_channel{}, absmax_range{}, format); });
+    };
+    EXPECT_TRUE(message({scale_kind::ue4m3, 0}).starts_with("scale format: its unit is 0.000000, not from 2^-117"));
+    EXPECT_TRUE(message({scale_kind::ue4m3, -1}).starts_with("scale format: its unit is -1.000000"));
+    EXPECT_TRUE(message({scale_kind::f16, 2}).starts_with("scale format: its unit is 2.000000, not 1"));
+    EXPECT_EQ(message({scale_kind::ue4m3, 2}), "");
+}
+
 } // namespace

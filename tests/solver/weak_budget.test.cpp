@@ -18,8 +18,7 @@ std::vector<weak_share> opt_block(index_t d) {
     return {{{d, d}}, {{d, d}}, {{d, d}}, {{d, d}}, {{4 * d, d}, 0.25}, {{d, 4 * d}, 0.25}};
 }
 std::vector<weak_share> llama_block(index_t d, index_t hidden) {
-    return {{{d, d}},          {{d, d}},          {{d, d}},         {{d, d}},
-            {{hidden, d}, 0.375}, {{hidden, d}, 0.375}, {{d, hidden}, 0.375}};
+    return {{{d, d}}, {{d, d}}, {{d, d}}, {{d, d}}, {{hidden, d}, 0.375}, {{hidden, d}, 0.375}, {{d, hidden}, 0.375}};
 }
 
 double effective_bits(int bits, std::vector<weak_share> const& layers, std::vector<index_t> const& counts) {
@@ -114,6 +113,15 @@ TEST(weak_budget, complains_of_what_cannot_be) {
     EXPECT_EQ(budget(4, std::nan("")), "weak columns: cannot make nan bits of codes of 4 and columns of 16");
     EXPECT_EQ(budget(4, 15.9), "weak columns: 15.900000 bits would make 16 of 16 inputs weak");
     EXPECT_EQ(budget(4, 6), "");
+}
+
+TEST(weak_budget, complains_of_ratios_bits_and_shapes) {
+    auto const message = [](int bits, weak_share share) {
+        return failure_message([&] { weak_budget(bits, 8.5, std::array{share}); });
+    };
+    EXPECT_EQ(message(3, {{64, 16}, -1}), "weak columns: its ratio is -1.000000, not 0 or more");
+    EXPECT_EQ(message(0, {{64, 16}}), "weak columns: its number of bits of a code is 0, not from 1 to 8");
+    EXPECT_EQ(message(3, {{64, -16}}), "weak columns: are of a layer of negative shape");
 }
 
 } // namespace

@@ -22,8 +22,9 @@ index_t windows_at_once(index_t window, index_t features);
 double perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
                   executor_ref executor = {}, progress const& report = {});
 
-/// The same with keys and values that attention reads from a cache of `format`, a window at a time.
-/// @throws error likewise, and when `format` does not fit the model's heads.
+/// The `perplexity` of `model` where attention reads keys and values from a cache of `format`. A window is cached at a
+/// time, which differs by rounding only from token by token: what the cache makes of a token depends on those before it.
+/// @throws error like `perplexity`, and when `format` does not fit the model's heads.
 double cached_perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
                          kv_format const& format, executor_ref executor = {}, progress const& report = {});
 

@@ -165,15 +165,10 @@
 #else
 #define DETENT_ABI_V 0
 #endif
-#if defined(__FAST_MATH__)
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
 #define DETENT_ABI_W 1
 #else
 #define DETENT_ABI_W 0
-#endif
-#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
-#define DETENT_ABI_X 1
-#else
-#define DETENT_ABI_X 0
 #endif
 
 // The last digit: where Eigen's matrices begin. This is what Eigen will say, which may not be included yet.
@@ -223,7 +218,7 @@
                      DETENT_ABI_HEX(DETENT_ABI_M, DETENT_ABI_N, DETENT_ABI_O, DETENT_ABI_P))
 #define DETENT_ABI_OPTIONS                                                                                             \
     DETENT_ABI_PASTE(DETENT_ABI_HEX(DETENT_ABI_CHECKS, DETENT_ABI_R, DETENT_ABI_S, DETENT_ABI_T),                      \
-                     DETENT_ABI_HEX(DETENT_ABI_U, DETENT_ABI_V, DETENT_ABI_W, DETENT_ABI_X), DETENT_ABI_ALIGNMENT, , )
+                     DETENT_ABI_HEX(DETENT_ABI_U, DETENT_ABI_V, DETENT_ABI_W, 0), DETENT_ABI_ALIGNMENT, , )
 #define DETENT_ABI DETENT_ABI_PASTE(DETENT_ABI_VERSION, _, DETENT_ABI_INSTRUCTIONS, _, DETENT_ABI_OPTIONS)
 
 // Functions declared in a header and defined in the file of the same name that ends in .ipp are inline, or with the

@@ -11,6 +11,7 @@
 #include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/core/workspace.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -123,8 +124,8 @@ public:
     executor_ref() : executor_ref(shared_serial) {}
     /// @throws error when it has no workers, as it would then run nothing.
     template <Executor E>
-    requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
-        executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
+        requires(!std::same_as<std::remove_const_t<E>, executor_ref>)
+    executor_ref(E& executor) // NOLINT: implicit on purpose, an argument type
         : executor_(const_cast<void*>(static_cast<void const*>(&executor))), workers_(executor.workers()),
           for_each_([](void* e, index_t n, function_ref<void(index_t)> f) { static_cast<E*>(e)->for_each(n, f); }) {
         expect_option(workers_ > 0, "executor", "number of workers", workers_, "positive");
@@ -141,6 +142,17 @@ public:
     }
     /// What counts the time of the work, or null; made for `stopwatch::section`.
     stopwatch* watch() const { return watch_; }
+
+    /// This executor for work that takes memory from `from`, which must live as long as the reference and serves
+    /// one call at a time. Without one, calls allocate what they need and give it back.
+    executor_ref with_memory(workspace& from) const { return with_memory(&from.held_); }
+    executor_ref with_memory(compiled::memory* from) const {
+        executor_ref other = *this;
+        other.memory_ = from;
+        return other;
+    }
+    /// Where memory comes from, or null; made for `scratch`.
+    compiled::memory* memory() const { return memory_; }
 
     /// Cuts `[0, n)` into pieces of at most `grain` and calls `f(begin, end)` for each. The pieces do not depend on the
     /// number of workers, so neither do results that are computed piece by piece.
@@ -168,6 +180,31 @@ private:
     index_t workers_;
     void (*for_each_)(void*, index_t, function_ref<void(index_t)>);
     stopwatch* watch_ = nullptr;
+    compiled::memory* memory_ = nullptr;
+};
+
+/// Memory of one call, from the workspace of its executor or, without one, from its own: what was taken goes back when
+/// the scratch is destroyed. Only the thread that made it may take from it; parts may be given to other threads.
+class scratch {
+public:
+    explicit scratch(executor_ref const& executor)
+        : from_(executor.memory() != nullptr ? *executor.memory() : own_.held_), before_(from_) {}
+    scratch(scratch const&) = delete;
+    scratch& operator=(scratch const&) = delete;
+    ~scratch() {
+        from_.current = before_.current;
+        from_.used = before_.used;
+    }
+
+    /// Memory for `n` objects, of no particular contents, aligned to a cache line.
+    template <class T> T* take(index_t n) {
+        return reinterpret_cast<T*>(workspace::take(from_, n * static_cast<index_t>(sizeof(T))));
+    }
+
+private:
+    workspace own_;
+    compiled::memory& from_;
+    compiled::memory const before_; // but for `first`
 };
 
 } // namespace detent::inline DETENT_ABI

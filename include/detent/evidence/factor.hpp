@@ -138,7 +138,7 @@ basic_hessian_factor<Scalar> factor(std::type_identity_t<basic_hessian<Scalar>> 
                                     std::vector<std::int32_t> order, executor_ref executor = {}) {
     auto const [damping, by_activation, or_rtn] = options;
     index_t const n = h.features();
-    expect_option(damping >= 0 && std::isfinite(damping), "hessian", "damping", damping, "finite and 0 or more");
+    expect_option(damping >= 0 && is_finite(damping), "hessian", "damping", damping, "finite and 0 or more");
     expect_permutation<Scalar>(order, n);
     basic_vector<Scalar> diagonal = finite_diagonal<Scalar>(h);
     basic_hessian_factor<Scalar> f;

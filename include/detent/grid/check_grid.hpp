@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/grid.hpp"
@@ -97,7 +98,7 @@ template <Grid G> constexpr grid_fault fault_of(G const& grid) {
     std::size_t count = 0;
     for (std::size_t c = 0; c < numbers.size(); ++c) {
         float const x = grid.decode(static_cast<code>(c));
-        if (x != x) {
+        if (is_nan(x)) {
             continue; // no number
         }
         if (!(x >= low && x <= high)) {
@@ -131,7 +132,7 @@ template <class Table> inline constexpr bool is_tested_grid<codebook_grid<Table>
 
 /// A grid of few numbers, the same for all values of its type, that compilers can check.
 template <class G>
-concept CheckedByCompiler = Grid<G> && std::is_empty_v<G> &&(G::bits <= 4) && requires {
+concept CheckedByCompiler = Grid<G> && std::is_empty_v<G> && (G::bits <= 4) && requires {
     typename std::integral_constant<grid_fault, fault_of(G{})>;
 };
 

@@ -139,7 +139,7 @@ private:
             block_.take(numbers_, keys_, kv_head, slot, n);
             multiply_keys(n);
             for (index_t i = 0; i < Queries; ++i) {
-                finish_scores(i, n, t, rule);
+                finish_scores(i, kv_head, n, t, rule);
                 hide(i, n, first_seen(positions_[i]) - t, positions_[i] + 1 - t);
             }
             f(n, slot);
@@ -194,13 +194,21 @@ private:
     }
 
     /// Makes scores of products, n of them from token t on.
-    void finish_scores(index_t i, index_t n, index_t t, score_rule const& rule) noexcept {
+    void finish_scores(index_t i, index_t kv_head, index_t n, index_t t, score_rule const& rule) noexcept {
         float* const scores = scores_[i];
         if constexpr (Numbers::coded) {
             for (index_t g = 0; g < keys_.groups; ++g) {
                 for (index_t k = 0; k < n; ++k) {
                     scores[k] += block_.shifts[k * keys_.groups + g] * group_sums_[i][g];
                 }
+            }
+        }
+        for (index_t k = 0; k < n && keys_.centers != nullptr;) {
+            index_t const next =
+                (t + k) / kv_view::centered_tokens * kv_view::centered_tokens + kv_view::centered_tokens;
+            float const product = center_product(i, keys_.centers_of(kv_head, t + k));
+            for (; k < std::min(n, next - t); ++k) {
+                scores[k] += product;
             }
         }
         for (index_t k = 0; k < n; ++k) {
@@ -217,6 +225,16 @@ private:
                 scores[k] += rule.slopes[heads_[i]] * static_cast<float>(t + k - positions_[i]);
             }
         }
+    }
+
+    /// The product of a query with what was taken from keys.
+    float center_product(index_t i, bfloat16 const* centers) const noexcept {
+        floats sum(0.0F);
+        for (index_t k = 0; k < keys_.groups * keys_.padded_width; k += lanes) {
+            floats const center = simd::load_bfloats(reinterpret_cast<std::uint8_t const*>(centers + k));
+            sum = xsimd::fma(center, floats::load_aligned(q_[i] + k), sum);
+        }
+        return kernel::sum(sum);
     }
 
     /// Hides all but keys [from, to), of which there may be none in the block, up to the end of a register.
@@ -296,7 +314,7 @@ private:
         }
     }
 
-    /// The same for a group of a few values.
+    /// Adds probabilities times group `g` of a few values, from key `k` of a block of `n` on.
     void add_group(index_t n, index_t k, index_t g) noexcept {
         floats factors[values_at_once * Queries];
         std::uint8_t const* rows[values_at_once];

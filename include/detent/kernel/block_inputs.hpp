@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "detent/core/buffer.hpp"
+#include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/byte_numbers.hpp"
@@ -134,20 +134,7 @@ bool has_blocks(packed_view const& w, index_t tokens, input_format format = inpu
     return pays && (format == input_format::f32 || with_block_table<Known>(w, format, [](auto const&...) {}));
 }
 
-/// What a thread keeps memory for.
-enum class uses { ordered_inputs, decoded_weights, rounded_inputs };
-
-/// Memory for so many floats, the same at every call for one use.
-template <uses> float* kept_floats(index_t n) {
-    thread_local buffer kept;
-    index_t const bytes = n * static_cast<index_t>(sizeof(float));
-    if (kept.size() < bytes) {
-        kept = buffer(bytes);
-    }
-    return reinterpret_cast<float*>(kept.data());
-}
-
-/// Inputs, also in the order in which blocks of codes meet them, in memory that a thread keeps.
+/// Inputs, also in the order in which blocks of codes meet them, in memory of a scratch.
 template <class Table> struct block_inputs {
     static constexpr index_t steps = 8 / Table::codes_per_step;
     /// Registers of a block: the inputs of each step; of integers also what their products with bytes lack to those
@@ -170,10 +157,10 @@ template <class Table> struct block_inputs {
     bool one_scale;         ///< whether all columns of any block share a scale of weights, and each four lanes one of x
 
     /// Of floats (token, in).
-    static block_inputs of(packed_view const& w, byte_numbers const& numbers, float const* x, index_t x_stride,
-                           index_t tokens) {
+    static block_inputs of(scratch& memory, packed_view const& w, byte_numbers const& numbers, float const* x,
+                           index_t x_stride, index_t tokens) {
         if constexpr (WideInputsTable<Table>) {
-            block_inputs const result = in_kept_memory(w, tokens, 0);
+            block_inputs const result = in_memory(memory, w, tokens, 0);
             for (index_t t = 0; t < tokens; ++t) {
                 float* to = result.ordered + t * result.ordered_stride;
                 for (index_t begin = 0; begin < w.shape.cols; begin += block_width, to += registers * lanes) {
@@ -189,13 +176,13 @@ template <class Table> struct block_inputs {
                     std::fill(scales + begin / 8, scales + ceil_div(end, 8), scale * numbers.unit);
                 });
             };
-            block_inputs result = of_integers(w, numbers, tokens, w.shape.cols, fill);
+            block_inputs result = of_integers(memory, w, numbers, tokens, w.shape.cols, fill);
             result.x = x;
             result.x_stride = x_stride;
             return result;
         } else {
             index_t const padded = ceil_div(w.shape.cols, block_width) * block_width;
-            block_inputs const result = in_kept_memory(w, tokens, 0);
+            block_inputs const result = in_memory(memory, w, tokens, 0);
             for (index_t t = 0; t < tokens; ++t) {
                 float const* const row = x + t * x_stride;
                 float* const to = result.ordered + t * result.ordered_stride;
@@ -215,11 +202,11 @@ template <class Table> struct block_inputs {
     /// Of integers that `fill(token, integers, scales)` writes, and a scale for each lane of eight; `width` columns,
     /// all or a multiple of 8, share one. There are no floats for weak columns.
     template <class Fill>
-    static block_inputs of_integers(packed_view const& w, byte_numbers const& numbers, index_t tokens, index_t width,
-                                    Fill const& fill) {
+    static block_inputs of_integers(scratch& memory, packed_view const& w, byte_numbers const& numbers,
+                                    index_t tokens, index_t width, Fill const& fill) {
         index_t const blocks = ceil_div(w.shape.cols, block_width);
         index_t const padded = blocks * block_width; // columns
-        block_inputs result = in_kept_memory(w, tokens, padded + padded / 2);
+        block_inputs result = in_memory(memory, w, tokens, padded + padded / 2);
         result.one_scale = result.one_scale && (width % 32 == 0 || width >= w.shape.cols);
         auto* const scales = reinterpret_cast<float*>(result.tiles + padded / 8);
         auto* const integers = reinterpret_cast<std::int8_t*>(scales + padded / 8);
@@ -236,10 +223,10 @@ template <class Table> struct block_inputs {
 
 private:
     /// With tiles, without inputs, and so many bytes more.
-    static block_inputs in_kept_memory(packed_view const& w, index_t tokens, index_t more) {
+    static block_inputs in_memory(scratch& memory, packed_view const& w, index_t tokens, index_t more) {
         index_t const blocks = ceil_div(w.shape.cols, block_width);
         index_t const stride = blocks * registers * lanes;
-        float* const ordered = kept_floats<uses::ordered_inputs>(tokens * stride + blocks * lanes + ceil_div(more, 4));
+        auto* const ordered = memory.take<float>(tokens * stride + blocks * lanes + ceil_div(more, 4));
         auto* const tiles = reinterpret_cast<std::int32_t*>(ordered + tokens * stride);
         for (index_t lane = 0; lane < blocks * lanes; ++lane) {
             tiles[lane] = static_cast<std::int32_t>(std::min(8 * lane, w.shape.cols - 1) / w.tile.cols);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "detent/kernel/floats.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/known.hpp"
+#include "detent/kernel/row_pieces.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -293,11 +295,15 @@ void dot_decoded(float const* weights, block_inputs<Table> const& x, index_t row
     (put(Token), ...);
 }
 
-/// y = x W^T for rows [first, last) of W, of which four at a time are decoded for all tokens.
+/// Floats that `multiply_blocks` needs for decoded weights.
+template <class Table> index_t floats_of_decoded(block_inputs<Table> const& x) noexcept {
+    return rows_pay_decoding<Table> && x.tokens >= 32 && x.one_scale ? 4 * x.ordered_stride : 0;
+}
+
+/// y = x W^T for rows [first, last) of W, of which four at a time are decoded to `weights` for all tokens.
 template <class Table>
 void multiply_decoded(packed_view const& w, Table const& table, index_t first, index_t last,
-                      block_inputs<Table> const& x, float* y, index_t y_stride) {
-    float* const weights = kept_floats<uses::decoded_weights>(4 * x.ordered_stride);
+                      block_inputs<Table> const& x, float* y, index_t y_stride, float* weights) {
     for (index_t row = first; row < last; row += 4) {
         for (index_t r = 0; r < 4; ++r) {
             decode_blocks(w, table, std::min(row + r, last - 1), x.tiles, weights + r * x.ordered_stride);
@@ -320,15 +326,15 @@ void multiply_decoded(packed_view const& w, Table const& table, index_t first, i
     }
 }
 
-/// y = x W^T for rows [first, last) of W and all tokens. `OneScale` says that the columns of any block share a scale;
-/// else the matrix tells.
+/// y = x W^T for rows [first, last) of W and all tokens, with `floats_of_decoded` of memory. `OneScale` says that the
+/// columns of any block share a scale; else the matrix tells.
 template <bool OneScale = false, class Table>
 void multiply_blocks(packed_view const& w, Table const& table, index_t first, index_t last,
-                     block_inputs<Table> const& x, float* y, index_t y_stride) {
+                     block_inputs<Table> const& x, float* y, index_t y_stride, [[maybe_unused]] float* decoded) {
     index_t token = 0;
     if constexpr (rows_pay_decoding<Table>) {
         if (x.tokens >= 32 && x.one_scale) {
-            multiply_decoded(w, table, first, last, x, y, y_stride);
+            multiply_decoded(w, table, first, last, x, y, y_stride, decoded);
             token = x.tokens;
         }
     }
@@ -356,16 +362,20 @@ void multiply_blocks(packed_view const& w, Table const& table, index_t first, in
     }
 }
 
-/// y = x W^T for inputs in this order.
+/// All products for inputs in this order, the first of which is number `token` of the call's.
 template <class Known = any_weights, class Table>
-void multiply_blocks(packed_view const& w, Table const& table, block_inputs<Table> const& x, float* y,
-                     index_t y_stride, executor_ref executor) {
+void multiply_blocks(std::span<matrix_product const> products, Table const& table, block_inputs<Table> const& x,
+                     index_t token, scratch& memory, executor_ref executor) {
     // Pieces long enough to be read ahead and worth a thread, whose codes stay near while all tokens meet them.
-    index_t const rows = std::max<index_t>(64, (index_t{1} << 20) / std::max<index_t>(w.shape.cols, 1));
-    executor.for_pieces(w.shape.rows, rows, [&](index_t first, index_t last) {
-        constexpr bool one_scale = Known::tile_cols % block_width == 0;
-        multiply_blocks<one_scale>(w, table, first, last, x, y, y_stride);
-    });
+    index_t const cols = products.front().w.shape.cols;
+    index_t const rows = std::max<index_t>(64, (index_t{1} << 20) / std::max<index_t>(cols, 1));
+    index_t const bytes = floats_of_decoded(x) * static_cast<index_t>(sizeof(float));
+    auto const make = [](std::uint8_t* mine) { return reinterpret_cast<float*>(mine); };
+    for_row_pieces(products, token, x.tokens, {rows, x.tokens, bytes}, memory, executor, make,
+                   [&](float* decoded, row_piece const& p) {
+                       constexpr bool one_scale = Known::tile_cols % block_width == 0;
+                       multiply_blocks<one_scale>(p.w, table, p.first, p.last, x, p.y, p.y_stride, decoded);
+                   });
 }
 
 /// Whether no number of x (token, in) is infinite or none.
@@ -385,38 +395,42 @@ inline bool all_finite(float const* x, index_t x_stride, index_t tokens, index_t
     return finite && *std::max_element(of_lanes, of_lanes + lanes) < 0x7F800000;
 }
 
-/// y = x W^T for floats, for matrices and formats that have blocks.
+/// All products with floats x, which share inputs, for matrices and formats that have blocks.
 template <class Known = any_weights>
-void multiply_blocks(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y,
-                     index_t y_stride, input_format format, executor_ref executor) {
+void multiply_blocks(std::span<matrix_product const> products, float const* x, index_t x_stride, index_t tokens,
+                     input_format format, executor_ref executor) {
+    packed_view const& w = products.front().w;
     if (format == input_format::f32 && wide_inputs_pay(w, tokens) && all_finite(x, x_stride, tokens, w.shape.cols) &&
         with_wide_table<Known>(w, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
-            auto const inputs = block_inputs<Table>::of(w, numbers, x, x_stride, tokens);
-            multiply_blocks<Known>(w, table, inputs, y, y_stride, executor);
+            scratch memory(executor);
+            auto const inputs = block_inputs<Table>::of(memory, w, numbers, x, x_stride, tokens);
+            multiply_blocks<Known>(products, table, inputs, 0, memory, executor);
         })) {
         return;
     }
     index_t const most_tokens = 512; // whose inputs are copied
     with_block_table<Known>(w, format, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         for (index_t t = 0; t < tokens; t += most_tokens) {
-            auto const inputs = block_inputs<Table>::of(w, numbers, x + t * x_stride, x_stride,
+            scratch memory(executor);
+            auto const inputs = block_inputs<Table>::of(memory, w, numbers, x + t * x_stride, x_stride,
                                                         std::min(most_tokens, tokens - t));
-            multiply_blocks<Known>(w, table, inputs, y + t * y_stride, y_stride, executor);
+            multiply_blocks<Known>(products, table, inputs, t, memory, executor);
         }
     });
 }
 
 /// Whether blocks are the fastest way to the product of these weights without weak columns and activations.
 template <class Known = any_weights>
-bool has_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x) {
+bool has_blocks(integer_form const& form, packed_view const& w, activation_view const& x) {
     return !form.zeros_apart && w.weak.count == 0 && (x.width % 8 == 0 || x.groups() == 1) &&
            has_blocks<Known>(w, x.shape.rows, input_format::int8) && x.shape.rows <= most_tokens_of_integer_blocks;
 }
 
-/// y = x W^T for activations of bytes in this form.
+/// Products with activations of bytes in this form, whose matrices share inputs.
 template <class Known = any_weights>
-void multiply_blocks(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
-                     index_t y_stride, executor_ref executor) {
+void multiply_blocks(integer_form const& form, std::span<matrix_product const> products, activation_view const& x,
+                     executor_ref executor) {
+    packed_view const& w = products.front().w;
     index_t const width = x.groups() == 1 ? x.shape.cols : x.width;
     auto const fill = [&](index_t t, float unit, std::int8_t* integers, float* scales) {
         code const* const codes = x.codes.data() + t * x.shape.cols;
@@ -435,10 +449,12 @@ void multiply_blocks(integer_form const& form, packed_view const& w, quantized_a
     };
     with_block_table<Known>(w, input_format::int8, [&]<class Table>(Table const& table, byte_numbers const& numbers) {
         if constexpr (IntegerTable<Table>) {
+            scratch memory(executor);
             auto const inputs = block_inputs<Table>::of_integers(
-                w, numbers, x.shape.rows, width,
+                memory, w, numbers, x.shape.rows, width,
                 [&](index_t t, std::int8_t* integers, float* scales) { fill(t, numbers.unit, integers, scales); });
-            multiply_blocks(w, table, inputs, y, y_stride, executor); // scales of activations may differ in a block
+            // Scales of activations may differ in a block: nothing is known.
+            multiply_blocks(products, table, inputs, 0, memory, executor);
         }
     });
 }

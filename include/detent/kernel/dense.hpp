@@ -3,23 +3,25 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "detent/core/executor.hpp"
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
+#include "detent/kernel/epilogue.hpp"
 #include "detent/kernel/floats.hpp"
 #include "detent/kernel/weak_columns.hpp"
+#include "detent/matrix/epilogue.hpp"
 #include "detent/simd/product.hpp"
 
 // Products of dense matrices whose numbers take 16 or 32 bits: what those of packed matrices are measured against.
 
 namespace detent::inline DETENT_ABI::kernel {
 
-/// A borrowed dense matrix (out, in), row after row; 64 bytes after the last may be read.
+/// A borrowed dense matrix (out, in), row after row, at any address. Nothing is read after the last number.
 struct dense_view {
     std::uint8_t const* numbers;
     float_format format;
@@ -64,11 +66,11 @@ void dot_dense(dense_view const& w, index_t row, index_t distance, index_t last,
     (put(Token), ...);
 }
 
-/// y = x W^T for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart. The
-/// same bits for any executor.
-template <float_format Format>
+/// Calls `finish(first, last)` for rows whose sums y = x W^T are complete, for `tokens` inputs: x (tokens, in),
+/// y (tokens, out), rows `x_stride` and `y_stride` floats apart. The same bits for any executor.
+template <float_format Format, class Finish>
 void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
-                    executor_ref executor) {
+                    executor_ref executor, Finish const& finish_rows) {
     constexpr index_t most_at_once = 4;
     if (tokens <= 2 * most_at_once) {
         index_t const rows = std::max<index_t>(64, (index_t{1} << 19) / std::max<index_t>(w.shape.cols, 1));
@@ -77,8 +79,7 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
             auto const multiply = [&]<int Tokens>(index_t token) {
                 for (index_t row = first; row < first + distance; ++row) {
                     dot_dense<Format>(w, row, distance, last - 1, x, x_stride, token, y, y_stride,
-                                      std::make_integer_sequence<int, 4>{},
-                                      std::make_integer_sequence<int, Tokens>{});
+                                      std::make_integer_sequence<int, 4>{}, std::make_integer_sequence<int, Tokens>{});
                 }
             };
             index_t token = 0;
@@ -88,41 +89,57 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
             for (; token < tokens; ++token) {
                 multiply.template operator()<1>(token);
             }
+            finish_rows(first, last);
         });
         return;
     }
     constexpr index_t width = bits_of(Format) / 8;
     constexpr index_t block = 256; // rows and columns; as floats they fit the second-level cache
-    auto const make = [] { return std::vector<float>(block * block + lanes); };
-    executor.for_pieces(w.shape.rows, block, make, [&](std::vector<float>& part, index_t first, index_t last) {
+    constexpr index_t of_worker = block * block;
+    scratch memory(executor);
+    auto* const of_all = memory.take<float>(std::min(executor.workers(), ceil_div(w.shape.rows, block)) * of_worker);
+    std::atomic<index_t> next_worker = 0;
+    auto const make = [&] { return of_all + next_worker++ * of_worker; };
+    executor.for_pieces(w.shape.rows, block, make, [&](float* part, index_t first, index_t last) {
         for (index_t t = 0; t < tokens; ++t) {
             std::fill(y + t * y_stride + first, y + t * y_stride + last, 0.0F);
         }
         for (index_t k = 0; k < w.shape.cols; k += block) {
             index_t const n = std::min(block, w.shape.cols - k);
             for (index_t r = first; r < last; ++r) {
-                for (index_t i = 0; i < n; i += lanes) { // what follows is overwritten or of no meaning
-                    load_weak<Format>(w.numbers + (r * w.shape.cols + k + i) * width)
-                        .store_unaligned(part.data() + (r - first) * block + i);
-                }
+                to_floats<Format>(w.numbers + (r * w.shape.cols + k) * width, n, part + (r - first) * block);
             }
             simd::products<float>::add(tokens, last - first, n, 1.0F, {x + k, x_stride},
-                                       simd::strided<float>{part.data(), block}.transpose(), y + first, y_stride);
+                                       simd::strided<float>{part, block}.transpose(), y + first, y_stride);
         }
+        finish_rows(first, last);
     });
 }
 
-/// The same for any format.
+/// y = after(x W^T) for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart.
+/// The same bits for any executor.
 template <std::same_as<float> Number>
 void multiply_dense(dense_view const& w, Number const* x, index_t x_stride, index_t tokens, Number* y, index_t y_stride,
-                    executor_ref executor = {}) {
+                    epilogue const& after, executor_ref executor = {}) {
+    scratch memory(executor);
+    bool const apart = after.plus != nullptr && after.plus == y; // then y is read after its sums are complete
+    float* const sums = apart ? memory.take<float>(tokens * w.shape.rows) : y;
+    index_t const stride = apart ? w.shape.rows : y_stride;
+    auto const finish_rows = [&](index_t first, index_t last) {
+        for (index_t t = 0; t < (after.empty() ? 0 : tokens); ++t) {
+            finish(after, t, first, last, sums + t * stride, y + t * y_stride);
+        }
+    };
+    auto const multiply = [&]<float_format Format> {
+        multiply_dense<Format>(w, x, x_stride, tokens, sums, stride, executor, finish_rows);
+    };
     switch (w.format) {
     case float_format::f16:
-        return multiply_dense<float_format::f16>(w, x, x_stride, tokens, y, y_stride, executor);
+        return multiply.template operator()<float_format::f16>();
     case float_format::bf16:
-        return multiply_dense<float_format::bf16>(w, x, x_stride, tokens, y, y_stride, executor);
+        return multiply.template operator()<float_format::bf16>();
     case float_format::f32:
-        return multiply_dense<float_format::f32>(w, x, x_stride, tokens, y, y_stride, executor);
+        return multiply.template operator()<float_format::f32>();
     }
 }
 

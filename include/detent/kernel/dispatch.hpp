@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <type_traits>
 
 #include "detent/core/executor.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/compiled.hpp"
 #include "detent/kernel/known.hpp"
+#include "detent/matrix/epilogue.hpp"
 #include "detent/matrix/input_format.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
@@ -24,28 +26,37 @@
 namespace detent::inline DETENT_ABI::kernel {
 
 #if defined(DETENT_KERNELS)
-static_assert(std::is_trivially_copyable_v<packed_view> && std::is_standard_layout_v<packed_view>);
+static_assert(std::is_trivially_copyable_v<matrix_product> && std::is_standard_layout_v<matrix_product>);
 
 /// The loops of an executor, which must outlive them.
 inline compiled::loop loop_of(executor_ref const& executor) {
     return {&executor, executor.workers(),
             [](void const* e, std::int64_t n, void (*body)(void*, std::int64_t), void* data) {
                 static_cast<executor_ref const*>(e)->for_each(n, [&](index_t i) { body(data, i); });
-            }};
+            },
+            executor.memory()};
 }
 
-/// y = x W^T, as `multiply` in kernel/multiply.hpp says. The units have the kernels for all matrices: nothing depends
-/// on what is `Known` here and below.
+/// y = after(x W^T) of each product, as `multiply` in kernel/multiply.hpp says. The units have the kernels for all
+/// matrices: nothing depends on what is `Known` here and below.
+template <class Known = any_weights>
+void multiply(std::span<matrix_product const> products, float const* x, index_t x_stride, index_t tokens,
+              executor_ref executor = {}, input_format format = input_format::f32) {
+    compiled::chosen().multiply(products.data(), std::ssize(products), x, x_stride, tokens, loop_of(executor),
+                                static_cast<int>(format));
+}
+
+/// One product without an epilogue.
 template <class Known = any_weights>
 void multiply(packed_view const& w, float const* x, index_t x_stride, index_t tokens, float* y, index_t y_stride,
               executor_ref executor = {}, input_format format = input_format::f32) {
-    compiled::chosen().multiply(&w, x, x_stride, tokens, y, y_stride, loop_of(executor), static_cast<int>(format));
+    matrix_product const product{w, y, y_stride};
+    multiply<Known>({&product, 1}, x, x_stride, tokens, executor, format);
 }
 
-/// y = x W^T for activations of integers, as `multiply` in kernel/multiply.hpp says.
+/// The first products with activations of integers, as `multiply` in kernel/multiply.hpp says.
 template <class Known = any_weights>
-bool multiply(packed_view const& w, quantized_activations const& x, float* y, index_t y_stride,
-              executor_ref executor = {}) {
+index_t multiply(std::span<matrix_product const> products, activation_view const& x, executor_ref executor = {}) {
     static_assert(sizeof(tile_scale) == 2 * sizeof(float) && std::is_same_v<code, std::uint8_t>);
     compiled::activation_codes const codes{x.shape.rows,
                                            x.shape.cols,
@@ -56,7 +67,7 @@ bool multiply(packed_view const& w, quantized_activations const& x, float* y, in
                                            std::ssize(x.scales),
                                            x.shifts.empty() ? nullptr : x.shifts.data(),
                                            x.codes.data()};
-    return compiled::chosen().multiply_codes(&w, codes, y, y_stride, loop_of(executor));
+    return compiled::chosen().multiply_codes(products.data(), std::ssize(products), codes, loop_of(executor));
 }
 
 /// y = g W, as `multiply_transposed` in kernel/transposed.hpp says.

@@ -88,7 +88,7 @@ struct integer_form {
 
 /// The form with stored integers of type T, if there is one. It takes weights' zero points to be integers of 0 to 255.
 template <simd::SmallInteger T>
-std::optional<integer_form> integer_form_of(packed_view const& w, quantized_activations const& x) {
+std::optional<integer_form> integer_form_of(packed_view const& w, activation_view const& x) {
     using limits = std::numeric_limits<T>;
     float least_zero = x.scales.empty() ? 0 : x.scales.front().zero;
     float largest_zero = least_zero;
@@ -149,7 +149,7 @@ std::optional<integer_form> integer_form_of(packed_view const& w, quantized_acti
 
 /// Calls `f(form, T{})` with the form in which a product is fastest, T its stored integers, and answers whether there
 /// is one.
-template <class F> bool with_integer_form(packed_view const& w, quantized_activations const& x, F const& f) {
+template <class F> bool with_integer_form(packed_view const& w, activation_view const& x, F const& f) {
     if constexpr (simd::has_byte_dot) {
         if (auto const form = integer_form_of<std::int8_t>(w, x)) {
             f(*form, std::int8_t{});

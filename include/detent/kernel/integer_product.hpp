@@ -5,26 +5,21 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <concepts>
 #include <cstdint>
-#include <numeric>
-#include <vector>
+#include <span>
 
-#include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/kernel/byte_numbers.hpp"
 #include "detent/kernel/floats.hpp"
-#include "detent/kernel/input_format.hpp"
 #include "detent/kernel/integer_form.hpp"
 #include "detent/kernel/known.hpp"
+#include "detent/kernel/row_pieces.hpp"
+#include "detent/kernel/stored_integers.hpp"
 #include "detent/kernel/weak_columns.hpp"
 #include "detent/matrix/packed_view.hpp"
 #include "detent/matrix/quantized_activations.hpp"
-#include "detent/pack/linear.hpp"
-#include "detent/simd/byte_lookup.hpp"
 #include "detent/simd/integer_dot.hpp"
-#include "detent/simd/unpack.hpp"
 
 // y = x W^T for activations and weights that are both codes of small integers times powers of two. The columns are cut
 // into spans: tiles, or pieces of wide ones. The integers of a span are multiplied and summed in int32, those of a tile
@@ -36,200 +31,6 @@ namespace detent::inline DETENT_ABI::kernel {
 
 /// Rows of W whose sums are kept together: two registers.
 inline constexpr index_t sum_rows = 2 * simd::lanes;
-/// Words (of four bytes or two int16) of a row that a panel holds; it fits the first-level cache.
-inline constexpr index_t panel_words = 128;
-
-/// Consecutive stored columns of one tile and one group of activations; what both share is called a tile below.
-struct column_span {
-    index_t begin; ///< the first column
-    index_t count;
-    index_t place; ///< where its integers are stored, a multiple of a word
-    index_t tile;  ///< of weights, in the row of tiles
-    bool first;    ///< whether a tile begins with it
-    bool last;     ///< whether a tile ends with it
-};
-
-/// The integers of activations, in the stored order of columns, each span from a whole word on.
-template <simd::SmallInteger T> struct stored_activations {
-    std::vector<column_span> spans;
-    index_t stride = 0;               ///< integers from a token to the next
-    buffer integers;                  ///< (token, place); one token of ones follows if there are bases
-    std::vector<std::int32_t> sums;   ///< (token, span)
-    std::vector<std::int32_t> bases;  ///< (token, span), what is to be added to integers; empty for none
-    std::vector<float> scales;        ///< (token, span), of inputs with scales for groups; empty for none
-    std::vector<float> factors;       ///< (token), what sums of integers times weight scales are to be multiplied by
-
-    stored_activations(integer_form const& form, packed_view const& w, quantized_activations const& x,
-                       executor_ref executor)
-        : factors(static_cast<std::size_t>(x.shape.rows)) {
-        index_t place = 0;
-        index_t const longest = std::min(panel_words * simd::per_word<T>, form.longest_run);
-        for (index_t begin = 0; begin < x.shape.cols;) {
-            index_t const tile = begin / w.tile.cols;
-            index_t const group = x.width == 0 ? 0 : begin / x.width;
-            index_t const end_of_group = x.width == 0 ? x.shape.cols : (group + 1) * x.width;
-            index_t const end = std::min({(tile + 1) * w.tile.cols, end_of_group, x.shape.cols});
-            index_t const count = std::min(longest, end - begin);
-            bool const first = begin == std::max(tile * w.tile.cols, group * x.width);
-            spans.push_back({begin, count, place, tile, first, begin + count == end});
-            begin += count;
-            place += ceil_div(count, simd::per_word<T>) * simd::per_word<T>;
-        }
-        stride = place;
-        index_t const tokens = x.shape.rows;
-        integers = buffer((tokens + (form.zeros_apart ? 1 : 0)) * stride * static_cast<index_t>(sizeof(T)));
-        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
-        scales.resize(x.groups() > 1 ? sums.size() : 0);
-        if (form.zeros_apart) {
-            bases.resize(sums.size());
-            std::fill_n(data() + tokens * stride, stride, T{1});
-        }
-        std::vector<std::int32_t> times; // (stored column), what integers are multiplied by for their shift
-        for (index_t k = 0; k < (x.shifts.empty() ? 0 : x.shape.cols); ++k) {
-            times.push_back(1 << (form.shift - x.shifts[static_cast<std::size_t>(k)]));
-        }
-        executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
-            std::vector<T> row(static_cast<std::size_t>(x.shape.cols));
-            for (index_t t = first; t < last; ++t) {
-                store(form, x, t, times, row);
-            }
-        });
-    }
-
-    /// Inputs (token, in) rounded as `input_format::int8` says; columns that share a scale are a span.
-    stored_activations(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
-                       index_t tokens, executor_ref executor)
-        requires std::same_as<T, std::int8_t>
-        : factors(static_cast<std::size_t>(tokens), numbers.unit) {
-        for_input_groups(w, [&](index_t begin, index_t end) {
-            spans.push_back({begin, end - begin, stride, begin / w.tile.cols, true, true});
-            stride += ceil_div(end - begin, simd::per_word<T>) * simd::per_word<T>;
-        });
-        integers = buffer(tokens * stride);
-        sums.resize(static_cast<std::size_t>(tokens * std::ssize(spans)));
-        scales.resize(sums.size());
-        executor.for_pieces(tokens, 8, [&](index_t first, index_t last) {
-            for (index_t t = first; t < last; ++t) {
-                auto i = static_cast<std::size_t>(t * std::ssize(spans));
-                for (column_span const& span : spans) {
-                    T* const to = data() + t * stride + span.place;
-                    scales[i] = round_to_bytes(x + t * x_stride + span.begin, span.count, to);
-                    sums[i++] = std::accumulate(to, to + span.count, std::int32_t{0});
-                }
-            }
-        });
-    }
-
-    T const* token(index_t t) const { return reinterpret_cast<T const*>(integers.data()) + t * stride; }
-
-private:
-    T* data() { return reinterpret_cast<T*>(integers.data()); }
-
-    void store(integer_form const& form, quantized_activations const& x, index_t t,
-               std::vector<std::int32_t> const& times, std::vector<T>& row) {
-        // Both differences are taken modulo 2^8 or 2^16; what they leave is a T.
-        code const* const codes = x.codes.data() + t * x.shape.cols;
-        std::int32_t const base = form.zeros_apart ? form.activation_base : 0;
-        auto const integer = [&](code c) { return static_cast<T>(form.activations.integers[c] - base); };
-        if constexpr (sizeof(T) == 1) {
-            simd::byte_table const table(x.bits, [&](code c) { return static_cast<std::uint8_t>(integer(c)); });
-            simd::lookup<8>(table, codes, std::ssize(row), reinterpret_cast<std::uint8_t*>(row.data()));
-        } else {
-            std::transform(codes, codes + row.size(), row.begin(), integer);
-        }
-        auto i = static_cast<std::size_t>(t * std::ssize(spans));
-        for (column_span const& span : spans) {
-            tile_scale const s = x.scale_of(t, span.begin);
-            auto const zero = static_cast<std::int32_t>(std::ldexp(s.zero, form.activations.exponent));
-            T* const of_span = row.data() + span.begin;
-            if (zero != 0 && !form.zeros_apart) {
-                std::transform(of_span, of_span + span.count, of_span, [&](T n) { return static_cast<T>(n - zero); });
-            }
-            for (index_t k = 0; k < (times.empty() ? 0 : span.count); ++k) {
-                of_span[k] = static_cast<T>(of_span[k] * times[static_cast<std::size_t>(span.begin + k)]);
-            }
-            std::copy(of_span, of_span + span.count, data() + t * stride + span.place);
-            sums[i] = std::accumulate(of_span, of_span + span.count, std::int32_t{0});
-            if (form.zeros_apart) {
-                bases[i] = form.activation_base - zero;
-            }
-            if (!scales.empty()) {
-                scales[i] = s.scale;
-            }
-            ++i;
-        }
-        factors[static_cast<std::size_t>(t)] =
-            std::ldexp(scales.empty() ? x.scale_of_group(t, 0).scale : 1.0F,
-                       -(form.weights.exponent + form.activations.exponent + form.shift));
-    }
-};
-
-/// The integers of weights.
-template <simd::SmallInteger T> class stored_weights {
-public:
-    template <class Known = any_weights>
-    stored_weights(integer_form const& form, packed_view const& w, Known = {})
-        : w_(w), lowest_(form.weights.lowest), by_bytes_(form.weights.highest - form.weights.lowest <= 255),
-          bytes_(w.bits, [&](code c) {
-              std::int32_t const base = sizeof(T) == 1 ? form.weight_base : form.weights.lowest;
-              return static_cast<std::uint8_t>(form.weights.integers[c] - base);
-          }) {
-        for (std::size_t c = 0; c < 256; ++c) {
-            integers_[c] = static_cast<T>(form.weights.integers[c] - form.weight_base);
-        }
-        with_bits_of<Known>(w, [&]<int Bits> { decode_columns_ = decode_columns<Bits>; });
-    }
-
-    /// Writes the integers at `row` of spans of at most `panel_words` words together to their places from that of the
-    /// first on, and zeros between and after, to fill words.
-    void decode(index_t row, column_span const* spans, index_t count, T* out) const noexcept {
-        T* const start = out;
-        auto const place = [&](index_t s) { return start + spans[s].place - spans[0].place; };
-        for (index_t s = 0; s < count;) {
-            index_t const begin = spans[s].begin;
-            index_t n = spans[s].count;
-            out = place(s);
-            for (++s; s < count && place(s) == out + n; ++s) {
-                n += spans[s].count;
-            }
-            decode_columns_(*this, row, begin, n, out);
-            out += n;
-            std::fill(out, start + ceil_div(out - start, simd::per_word<T>) * simd::per_word<T>, T{0});
-        }
-    }
-
-private:
-    /// A function for each number of bits, chosen once: then the loops around it are compiled once.
-    template <int Bits>
-    static void decode_columns(stored_weights const& self, index_t row, index_t begin, index_t n, T* out) noexcept {
-        std::uint8_t const* const stream = self.w_.codes + row * self.w_.row_bytes;
-        if constexpr (sizeof(T) == 1) {
-            simd::decode<Bits>(self.bytes_, stream, begin, n, reinterpret_cast<std::uint8_t*>(out));
-        } else if (simd::bytes_at_once<Bits> > 1 && self.by_bytes_) {
-            alignas(64) std::uint8_t bytes[array_size(longest)];
-            simd::decode<Bits>(self.bytes_, stream, begin, n, bytes);
-            for (index_t i = 0; i < n; ++i) {
-                out[i] = static_cast<T>(bytes[i] + self.lowest_);
-            }
-        } else {
-            code codes[array_size(longest + 8)];
-            index_t const skipped = begin % 8;
-            simd::unpack<Bits>(stream + begin / 8 * Bits, n + skipped, codes);
-            for (index_t i = 0; i < n; ++i) {
-                out[i] = self.integers_[codes[skipped + i]];
-            }
-        }
-    }
-
-    static constexpr index_t longest = panel_words * simd::per_word<T>;
-
-    packed_view const& w_;
-    std::int32_t lowest_;
-    bool by_bytes_; // whether bytes tell weights apart
-    simd::byte_table bytes_;
-    T integers_[256];
-    void (*decode_columns_)(stored_weights const&, index_t, index_t, index_t, T*) noexcept = nullptr;
-};
 
 /// sums[t][r] = <panel row r, x[t]> for `Tokens` tokens, a panel (word, sum_rows) and `words` words of each. Unrolled,
 /// as only sums that constants index stay in registers.
@@ -262,21 +63,32 @@ void multiply_panel(std::int32_t const* panel, index_t words, T const* x, index_
 /// The exact sums of `sum_rows` rows of W, tile by tile.
 template <simd::SmallInteger T> class integer_rows {
 public:
-    /// What tokens there are, in pieces of at most `most_tokens`.
+    /// What tokens there are, in pieces of at most `most_tokens`; `memory` is aligned and has `bytes` of them.
     template <class Known = any_weights>
     integer_rows(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t most_tokens,
-                 Known known = {})
-        : form_(form), w_(w), x_(x), weights_(form, w, known),
-          tile_sums_(static_cast<std::size_t>(most_tokens * sum_rows)) {
+                 std::uint8_t* memory, Known known = {})
+        : form_(form), w_(w), x_(x), weights_(form, w, known), tile_sums_(reinterpret_cast<double*>(memory)),
+          row_sums_(reinterpret_cast<std::int32_t*>(tile_sums_ + most_tokens * sum_rows)) {
         std::fill_n(bases_, sum_rows, form.weight_base);
+    }
+
+    static index_t bytes(stored_activations<T> const& x, index_t most_tokens) {
+        index_t const sums = (std::min(most_tokens, many - 1) + 1) * std::ssize(x.spans) * sum_rows;
+        return most_tokens * sum_rows * static_cast<index_t>(sizeof(double)) +
+               sums * static_cast<index_t>(sizeof(std::int32_t));
+    }
+
+    /// The next rows are those of this view, which differs in its rows only.
+    void read(packed_view const& w) {
+        w_ = w;
+        weights_.read(w);
     }
 
     /// Calls `on_tile(token - begin, tokens, span, scales, sums_of)` for tokens [begin, end), a few at a time, and all
     /// tiles of each, in order: `span` is the last of the tile, and `sums_of(i)` gives the exact sums of the i-th of
     /// these tokens, two registers of int32 or an array of double. There are `sum_rows` scales and sums, for the
     /// `count` rows from `row` on; what follows is of no meaning.
-    template <class OnTile>
-    void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
+    template <class OnTile> void sum(index_t row, index_t count, index_t begin, index_t end, OnTile const& on_tile) {
         row_ = row;
         rows_ = count;
         for (index_t r = 0; r < sum_rows; ++r) {
@@ -304,7 +116,6 @@ private:
     template <class OnTile> void sum_by_rows(index_t begin, index_t end, OnTile const& on_tile) {
         auto const spans = std::ssize(x_.spans);
         index_t const tokens = end - begin;
-        row_sums_.resize(static_cast<std::size_t>((tokens + 1) * spans * sum_rows));
         alignas(64) decoded_rows decoded = {};
         for (index_t r = 0; r < rows_; r += rows_at_once) {
             for (index_t first = 0; first < spans;) {
@@ -316,14 +127,14 @@ private:
                     for (index_t t = 0; t < tokens + (with_bases() ? 1 : 0); ++t) {
                         T const* const x = x_.token(t < tokens ? begin + t : std::ssize(x_.factors)) + span.place;
                         simd::dot_four_rows<T>(decoded[0] + place, std::ssize(decoded[0]), x, span.count,
-                                               row_sums_.data() + (t * spans + s) * sum_rows + r);
+                                               row_sums_ + (t * spans + s) * sum_rows + r);
                     }
                 }
                 first = last;
             }
         }
         for (index_t s = 0; s < spans; ++s) {
-            auto const at = [&](index_t t) { return row_sums_.data() + (t * spans + s) * sum_rows; };
+            auto const at = [&](index_t t) { return row_sums_ + (t * spans + s) * sum_rows; };
             enter(s, at(tokens));
             finish(s, begin, 0, tokens, at(0), spans * sum_rows, on_tile);
         }
@@ -440,7 +251,7 @@ private:
         std::int32_t const* const x_sums = x_.sums.data() + (begin + t) * spans + s;
         std::int32_t const* const x_bases = with_bases() ? x_.bases.data() + (begin + t) * spans + s : nullptr;
         auto const bases = load(bases_);
-        auto const sums_of = [=, this](index_t i) __attribute__((always_inline)) {
+        auto const sums_of = [ =, this ](index_t i) __attribute__((always_inline)) {
             auto sums = load(stored + i * stride);
             add_product(sums, bases, simd::ints(x_sums[i * spans]));
             if (x_bases != nullptr) {
@@ -452,7 +263,7 @@ private:
             on_tile(t, count, s, scales_, sums_of);
             return;
         }
-        double* const totals = tile_sums_.data() + t * sum_rows;
+        double* const totals = tile_sums_ + t * sum_rows;
         for (index_t i = 0; i < count; ++i) {
             auto const sums = sums_of(i);
             alignas(64) std::int32_t part[sum_rows];
@@ -469,11 +280,11 @@ private:
     }
 
     integer_form const& form_;
-    packed_view const& w_;
+    packed_view w_;
     stored_activations<T> const& x_;
     stored_weights<T> weights_;
-    std::vector<double> tile_sums_;      // (token, row), of tiles of several spans
-    std::vector<std::int32_t> row_sums_; // (token, span, row), of few tokens and one of ones
+    double* tile_sums_;      // (token, row), of tiles of several spans
+    std::int32_t* row_sums_; // (token, span, row), of few tokens and one of ones
     index_t row_ = 0;
     index_t rows_ = 0;
     index_t tiles_[sum_rows]; // where the tiles of each row begin
@@ -504,39 +315,37 @@ inline std::array<floats, 2> rounded(double const* sums) noexcept {
     return {floats::load_aligned(numbers), floats::load_aligned(numbers + lanes)};
 }
 
-/// y = x W^T for `tokens` stored inputs; weak columns, those that `weak` names, meet those of `weak_inputs` (token,
-/// column), rows `weak_stride` floats apart.
+/// Products with `tokens` stored inputs, whose matrices share inputs and are in this form; weak columns meet those of
+/// `weak_inputs` (token, column), rows `weak_stride` floats apart, at `weak_places`, or where that is null at their
+/// columns.
 template <class Known = any_weights, simd::SmallInteger T>
-void multiply(integer_form const& form, packed_view const& w, stored_activations<T> const& x, index_t tokens,
-              weak_view const& weak, float const* weak_inputs, index_t weak_stride, float* y, index_t y_stride,
-              executor_ref executor) {
+void multiply(integer_form const& form, std::span<matrix_product const> products, stored_activations<T> const& x,
+              index_t tokens, float const* weak_inputs, index_t weak_stride, std::int32_t const* weak_places,
+              scratch& memory, executor_ref executor) {
     index_t const rows_per_task = 64;
     index_t const tokens_per_task = std::min<index_t>(256, tokens);
-    index_t const row_tasks = ceil_div(w.shape.rows, rows_per_task);
-    struct workspace {
+    struct worker {
         integer_rows<T> rows;
-        std::vector<float> totals; // (token, sum_rows)
+        float* totals; // (token, sum_rows)
     };
-    auto const make = [&] {
-        return workspace{integer_rows<T>(form, w, x, tokens_per_task, Known{}),
-                         std::vector<float>(static_cast<std::size_t>(tokens_per_task * sum_rows))};
+    auto const all_totals = tokens_per_task * sum_rows * static_cast<index_t>(sizeof(float));
+    auto const make = [&](std::uint8_t* mine) {
+        return worker{integer_rows<T>(form, products.front().w, x, tokens_per_task, mine + all_totals, Known{}),
+                      reinterpret_cast<float*>(mine)};
     };
-    index_t const tasks = tokens_per_task > 0 ? row_tasks * ceil_div(tokens, tokens_per_task) : 0;
-    executor.for_pieces(tasks, 1, make, [&](workspace& mine, index_t task, index_t) {
-        index_t const first = task % row_tasks * rows_per_task;
-        index_t const last = std::min(w.shape.rows, first + rows_per_task);
-        index_t const begin = task / row_tasks * tokens_per_task;
-        index_t const end = std::min(tokens, begin + tokens_per_task);
-        float* const totals = mine.totals.data();
-        for (index_t row = first; row < last; row += sum_rows) {
-            index_t const count = std::min(sum_rows, last - row);
-            std::fill(mine.totals.begin(), mine.totals.end(), 0.0F);
+    piece_plan const plan{rows_per_task, tokens_per_task, all_totals + integer_rows<T>::bytes(x, tokens_per_task)};
+    for_row_pieces(products, 0, tokens, plan, memory, executor, make, [&](worker& mine, row_piece const& p) {
+        float* const totals = mine.totals;
+        mine.rows.read(p.w);
+        for (index_t row = p.first; row < p.last; row += sum_rows) {
+            index_t const count = std::min(sum_rows, p.last - row);
+            std::fill_n(totals, p.tokens * sum_rows, 0.0F);
             // totals[r] += sums[r] x_scale scales[r]
             auto const add = [&](index_t first_token, index_t n, index_t span, float const* row_scales,
                                  auto const& sums_of) __attribute__((always_inline)) {
                 index_t const spans = std::ssize(x.spans);
                 float const* const x_scales =
-                    x.scales.empty() ? nullptr : x.scales.data() + (begin + first_token) * spans + span;
+                    x.scales.empty() ? nullptr : x.scales.data() + (p.token + first_token) * spans + span;
                 floats const scales[] = {floats::load_aligned(row_scales), floats::load_aligned(row_scales + lanes)};
                 float* to = totals + first_token * sum_rows;
                 for (index_t i = 0; i < n; ++i, to += sum_rows) {
@@ -549,47 +358,52 @@ void multiply(integer_form const& form, packed_view const& w, stored_activations
                     }
                 }
             };
-            mine.rows.sum(row, count, begin, end, add);
-            for (index_t t = begin; t < end; ++t) {
-                float const factor = x.factors[static_cast<std::size_t>(t)];
+            mine.rows.sum(row, count, p.token, p.token + p.tokens, add);
+            for (index_t t = 0; t < p.tokens; ++t) {
+                float const factor = x.factors[static_cast<std::size_t>(p.token + t)];
                 for (index_t r = 0; r < count; ++r) {
-                    y[t * y_stride + row + r] = totals[(t - begin) * sum_rows + r] * factor;
+                    p.y[t * p.y_stride + row + r] = totals[t * sum_rows + r] * factor;
                 }
             }
         }
-        for (index_t t = begin; t < end && weak.count > 0; ++t) {
-            add_weak(weak, first, last, weak_inputs + t * weak_stride, y + t * y_stride);
+        weak_view weak = p.w.weak;
+        weak.columns = weak_places != nullptr ? weak_places : weak.columns;
+        for (index_t t = 0; t < p.tokens && weak.count > 0; ++t) {
+            add_weak(weak, p.first, p.last, weak_inputs + (p.token + t) * weak_stride, p.y + t * p.y_stride);
         }
     });
 }
 
-/// y = x W^T, x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of columns.
-/// y is (token, out), rows `y_stride` floats apart. The same bits for any executor.
+/// Products with x (token, in) of codes in the form that `integer_form_of<T>` has found, in the stored order of
+/// columns. Matrices share inputs, and one with weak columns is alone. The same bits for any executor.
 template <simd::SmallInteger T, class Known = any_weights>
-void multiply(integer_form const& form, packed_view const& w, quantized_activations const& x, float* y,
-              index_t y_stride, executor_ref executor = {}) {
-    stored_activations<T> const stored(form, w, x, executor);
+void multiply(integer_form const& form, std::span<matrix_product const> products, activation_view const& x,
+              executor_ref executor = {}) {
+    scratch memory(executor);
+    packed_view const& w = products.front().w;
+    weak_view const& weak = w.weak;
+    stored_activations<T> const stored(memory, form, w, x, executor);
     // Weak columns meet the numbers of activations.
-    std::vector<std::int32_t> places(static_cast<std::size_t>(w.weak.count));
-    std::vector<float> weak_inputs(static_cast<std::size_t>(x.shape.rows * w.weak.count)); // (token, weak column)
-    for (index_t k = 0; k < w.weak.count; ++k) {
-        places[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
+    auto* const places = memory.take<std::int32_t>(weak.count);
+    auto* const weak_inputs = memory.take<float>(x.shape.rows * weak.count); // (token, weak column)
+    for (index_t k = 0; k < weak.count; ++k) {
+        places[k] = static_cast<std::int32_t>(k);
         for (index_t t = 0; t < x.shape.rows; ++t) {
-            weak_inputs[static_cast<std::size_t>(t * w.weak.count + k)] = x.at(t, w.weak.columns[k]);
+            weak_inputs[t * weak.count + k] = x.at(t, weak.columns[k]);
         }
     }
-    weak_view weak = w.weak;
-    weak.columns = places.data();
-    multiply<Known>(form, w, stored, x.shape.rows, weak, weak_inputs.data(), weak.count, y, y_stride, executor);
+    multiply<Known>(form, products, stored, x.shape.rows, weak_inputs, weak.count, places, memory, executor);
 }
 
-/// y = x W^T for `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart.
+/// Products with `tokens` inputs (token, in) rounded as `input_format::int8` says, rows `x_stride` floats apart; their
+/// matrices share inputs.
 template <class Known = any_weights>
-void multiply_rounded(byte_numbers const& numbers, packed_view const& w, float const* x, index_t x_stride,
-                      index_t tokens, float* y, index_t y_stride, executor_ref executor) {
-    stored_activations<std::int8_t> const stored(numbers, w, x, x_stride, tokens, executor);
+void multiply_rounded(byte_numbers const& numbers, std::span<matrix_product const> products, float const* x,
+                      index_t x_stride, index_t tokens, executor_ref executor) {
+    scratch memory(executor);
+    stored_activations<std::int8_t> const stored(memory, numbers, products.front().w, x, x_stride, tokens, executor);
     integer_form const form{.weights = numbers.table, .weight_base = numbers.base};
-    multiply<Known>(form, w, stored, tokens, w.weak, x, x_stride, y, y_stride, executor);
+    multiply<Known>(form, products, stored, tokens, x, x_stride, nullptr, memory, executor);
 }
 
 } // namespace detent::inline DETENT_ABI::kernel

@@ -18,7 +18,7 @@ inline double reference_dot(packed_view const& w, index_t row, float const* x) n
         });
         index_t const tile = row / w.tile.rows * w.tiles_per_row + k / w.tile.cols;
         double const zero = w.zeros != nullptr ? w.zeros[tile] : 0.0;
-        sum += (static_cast<double>(w.table[c]) - zero) * w.scales[tile] * x[k];
+        sum += (static_cast<double>(w.table[c]) - zero) * w.scale_at(tile) * x[k];
     }
     for (index_t k = 0; k < w.weak.count; ++k) { // where the codes stand for 0
         sum += double{w.weak.at(k, row)} * x[w.weak.columns[k]];

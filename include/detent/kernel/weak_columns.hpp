@@ -59,6 +59,39 @@ template <float_format Format> floats load_weak(std::uint8_t const* numbers) noe
     }
 }
 
+/// The first `n` of them, zeros after; reads no more.
+template <float_format Format> floats load_weak(std::uint8_t const* numbers, index_t n) noexcept {
+    if (n >= lanes) {
+        return load_weak<Format>(numbers);
+    }
+    alignas(64) std::uint8_t copy[array_size(lanes * bits_of(Format) / 8)] = {};
+    std::memcpy(copy, numbers, static_cast<std::size_t>(n * bits_of(Format) / 8));
+    return load_weak<Format>(copy);
+}
+
+/// Writes `n` numbers as floats.
+template <float_format Format> void to_floats(std::uint8_t const* from, index_t n, float* to) noexcept {
+    index_t k = 0;
+    for (; k + lanes <= n; k += lanes) {
+        load_weak<Format>(from + k * bits_of(Format) / 8).store_unaligned(to + k);
+    }
+    for (; k < n; ++k) {
+        to[k] = weak_number<Format>(from, k);
+    }
+}
+
+/// The same for any format.
+inline void to_floats(float_format format, std::uint8_t const* from, index_t n, float* to) noexcept {
+    switch (format) {
+    case float_format::f16:
+        return to_floats<float_format::f16>(from, n, to);
+    case float_format::bf16:
+        return to_floats<float_format::bf16>(from, n, to);
+    case float_format::f32:
+        return to_floats<float_format::f32>(from, n, to);
+    }
+}
+
 /// y[row + i] += what the weak columns add, for i < `count`, which needs at most `Registers` registers.
 template <float_format Format, int Registers>
 void add_weak_rows(weak_view const& w, index_t row, index_t count, float const* x, float* y) noexcept {
@@ -68,8 +101,8 @@ void add_weak_rows(weak_view const& w, index_t row, index_t count, float const* 
     for (index_t k = 0; k < w.count; ++k) {
         floats const input(x[w.columns[k]]);
         std::uint8_t const* const numbers = w.values + (k * w.rows + row) * width;
-        for (int r = 0; r < Registers; ++r) { // after the last row come readable bytes, whose sums go nowhere
-            sums[r] = xsimd::fma(input, load_weak<Format>(numbers + r * lanes * width), sums[r]);
+        for (int r = 0; r < Registers; ++r) {
+            sums[r] = xsimd::fma(input, load_weak<Format>(numbers + r * lanes * width, count - r * lanes), sums[r]);
         }
     }
     for (int r = 0; r < Registers; ++r) {

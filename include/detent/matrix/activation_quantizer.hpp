@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,11 +77,16 @@ public:
     /// Scales of a token of so many features.
     index_t groups(index_t features) const { return how_.width == 0 ? 1 : ceil_div(features, how_.width); }
 
-    // These two are templates so that only programs that round something compile them, and each of them once.
+    // These are templates so that only programs that round something compile them, and each of them once.
 
     /// The codes of `x` (token, feature). @throws error when a number is not finite, or static scales or shifts are for
     /// another number of features.
     template <class Scalar = float> quantized_activations quantize(matrix_view x, executor_ref executor = {}) const;
+    /// The same in memory of a scratch, which lives as long as they do, as do the quantizer's table and static scales.
+    /// Where `executor` has a workspace, and the way to fit scales needs no memory, a call like an earlier one
+    /// allocates nothing. @throws error as the other.
+    template <class Scalar = float>
+    activation_view quantize(matrix_view x, scratch& memory, executor_ref executor = {}) const;
     /// The numbers that those codes stand for. @throws error as `quantize`.
     template <class Scalar = float> basic_matrix<Scalar> round(matrix_view x, executor_ref executor = {}) const;
 
@@ -120,14 +126,6 @@ private:
         }
     }
 
-    /// A worker's numbers of one token.
-    template <class Scalar> struct token {
-        std::vector<Scalar> shifted;    ///< before they are rounded
-        std::vector<Scalar> rounded;    ///< what the codes stand for, before it is shifted back
-        std::vector<tile_scale> scales; ///< of its groups
-        std::vector<code> codes;
-    };
-
     /// Calls `f(begin, count)` for each group of `features`.
     template <class F> void for_groups(index_t features, F const& f) const {
         index_t const width = how_.width == 0 ? features : how_.width;
@@ -136,50 +134,55 @@ private:
         }
     }
 
-    /// The dynamic scales of the groups of a token.
-    template <class Scalar> void fit(token<Scalar>& t) const {
-        index_t const features = std::ssize(t.shifted);
-        auto const view = [&](index_t begin, index_t n) { return view_of(t.shifted.data() + begin, 1, n, features); };
+    /// Writes the dynamic scales of the groups of a token.
+    template <class Scalar> void fit(std::span<Scalar const> x, tile_scale* scales) const {
+        index_t const features = std::ssize(x);
+        auto const view = [&](index_t begin, index_t n) { return view_of(x.data() + begin, 1, n, features); };
         scale_format format(how_.kind, how_.unit.value_or(1.0F));
         if (!how_.unit) {
             format = with_unit(grid_, view(0, features), format);
         }
-        tile_scale* scale = t.scales.data();
         for_groups(features, [&](index_t begin, index_t n) {
-            *scale++ = fit_scale(grid_, how_.range, view(begin, n), format, {0, begin});
+            *scales++ = fit_scale(grid_, how_.range, view(begin, n), format, {0, begin});
         });
     }
 
-    /// Rounds every token and calls `f(index, token)` for it.
+    /// Rounds every token, writes its codes (token, feature), and its scales (token, group) where they are dynamic, and
+    /// calls `f(index, rounded)` for it, with what its codes stand for before it is shifted back.
     template <class Scalar, class F>
-    void for_tokens(basic_matrix_view<Scalar> x, executor_ref executor, F const& f) const {
+    void for_tokens(basic_matrix_view<Scalar> x, code* codes, tile_scale* scales, executor_ref executor,
+                    F const& f) const {
         stopwatch::section const timed(executor.watch(), work_kind::rounding);
         index_t const features = x.cols();
         expect_valid(how_.shifts.empty() || features == std::ssize(how_.shifts), "activations",
                      "have not as many features as the quantizer has shifts");
         expect_valid(how_.fixed.empty() || groups(features) == std::ssize(how_.fixed), "activations",
                      "have not as many groups of features as the quantizer has static scales");
-        executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
-            auto const n = static_cast<std::size_t>(features);
-            token<Scalar> t{std::vector<Scalar>(n), std::vector<Scalar>(n), how_.fixed, std::vector<code>(n)};
-            t.scales.resize(static_cast<std::size_t>(groups(features)));
+        constexpr index_t grain = 16;
+        scratch memory(executor);
+        index_t const pieces = ceil_div(x.rows(), grain); // each with memory for one token
+        auto* const numbers = memory.take<Scalar>(2 * pieces * features);
+        executor.for_pieces(x.rows(), grain, [&](index_t begin, index_t end) {
+            Scalar* const shifted = numbers + 2 * (begin / grain) * features;
+            Scalar* const rounded = shifted + features;
             for (index_t row = begin; row < end; ++row) {
-                Scalar const* const numbers = x.data() + row * x.outerStride();
-                if (!all_finite(numbers, features)) {
+                Scalar const* const of_token = x.data() + row * x.outerStride();
+                if (!all_finite(of_token, features)) {
                     raise(error("activations", "those of token " + std::to_string(row) + " are not finite"));
                 }
-                for (std::size_t k = 0; k < n; ++k) {
-                    t.shifted[k] = factors_.empty() ? numbers[k] : numbers[k] * factors_[k];
+                for (index_t k = 0; k < features; ++k) {
+                    shifted[k] = factors_.empty() ? of_token[k] : of_token[k] * factors_[static_cast<std::size_t>(k)];
                 }
+                tile_scale const* scale = how_.fixed.data();
                 if (how_.fixed.empty()) {
-                    fit(t);
+                    tile_scale* const fitted = scales + row * groups(features);
+                    fit<Scalar>({shifted, static_cast<std::size_t>(features)}, fitted);
+                    scale = fitted;
                 }
-                tile_scale const* scale = t.scales.data();
                 for_groups(features, [&](index_t first, index_t count) {
-                    grid_.round(count, t.shifted.data() + first, *scale++, t.codes.data() + first,
-                                t.rounded.data() + first);
+                    grid_.round(count, shifted + first, *scale++, codes + row * features + first, rounded + first);
                 });
-                f(row, t);
+                f(row, rounded);
             }
         });
     }
@@ -191,7 +194,6 @@ private:
 
 template <class Scalar>
 quantized_activations activation_quantizer::quantize(matrix_view x, executor_ref executor) const {
-    index_t const groups = this->groups(x.cols());
     quantized_activations q{.shape = shape_of(x),
                             .bits = grid_.bits(),
                             .table = grid_.table(),
@@ -200,30 +202,47 @@ quantized_activations activation_quantizer::quantize(matrix_view x, executor_ref
                             .shifts = how_.shifts,
                             .codes = std::vector<code>(static_cast<std::size_t>(x.size()))};
     if (how_.fixed.empty()) {
-        q.scales.resize(static_cast<std::size_t>(x.rows() * groups));
+        q.scales.resize(static_cast<std::size_t>(x.rows() * groups(x.cols())));
     }
-    for_tokens<Scalar>(x, executor, [&](index_t row, token<Scalar> const& t) {
-        if (how_.fixed.empty()) {
-            std::copy_n(t.scales.data(), groups, q.scales.data() + row * groups);
-        }
-        std::copy_n(t.codes.data(), x.cols(), q.codes.data() + row * x.cols());
-    });
+    for_tokens<Scalar>(x, q.codes.data(), q.scales.data(), executor, [](index_t, Scalar const*) {});
     return q;
 }
 
+template <class Scalar>
+activation_view activation_quantizer::quantize(matrix_view x, scratch& memory, executor_ref executor) const {
+    auto* const codes = memory.take<code>(x.size());
+    index_t const fitted = how_.fixed.empty() ? x.rows() * groups(x.cols()) : 0;
+    auto* const scales = memory.take<tile_scale>(fitted);
+    for_tokens<Scalar>(x, codes, scales, executor, [](index_t, Scalar const*) {});
+    std::span<tile_scale const> const all = how_.fixed.empty()
+                                                ? std::span<tile_scale const>(scales, static_cast<std::size_t>(fitted))
+                                                : std::span<tile_scale const>(how_.fixed);
+    return {.shape = shape_of(x),
+            .bits = grid_.bits(),
+            .table = grid_.table(),
+            .width = how_.width,
+            .scales = all,
+            .shifts = how_.shifts,
+            .codes = {codes, static_cast<std::size_t>(x.size())}};
+}
+
 template <class Scalar> basic_matrix<Scalar> activation_quantizer::round(matrix_view x, executor_ref executor) const {
-    basic_matrix<Scalar> rounded(x.rows(), x.cols()); // (token, feature)
-    for_tokens<Scalar>(x, executor, [&](index_t row, token<Scalar> const& t) {
-        Scalar* const to = rounded.data() + row * rounded.cols();
-        for (std::size_t k = 0; k < t.rounded.size(); ++k) {
-            to[k] = factors_.empty() ? t.rounded[k] : t.rounded[k] / factors_[k];
+    basic_matrix<Scalar> result(x.rows(), x.cols()); // (token, feature)
+    scratch memory(executor);
+    auto* const codes = memory.take<code>(x.size());
+    auto* const scales = memory.take<tile_scale>(how_.fixed.empty() ? x.rows() * groups(x.cols()) : 0);
+    for_tokens<Scalar>(x, codes, scales, executor, [&](index_t row, Scalar const* rounded) {
+        Scalar* const to = result.data() + row * result.cols();
+        for (index_t k = 0; k < result.cols(); ++k) {
+            to[k] = factors_.empty() ? rounded[k] : rounded[k] / factors_[static_cast<std::size_t>(k)];
         }
     });
-    return rounded;
+    return result;
 }
 
 #if defined(DETENT_COMPILED)
 extern template quantized_activations activation_quantizer::quantize<float>(matrix_view, executor_ref) const;
+extern template activation_view activation_quantizer::quantize<float>(matrix_view, scratch&, executor_ref) const;
 extern template matrix activation_quantizer::round<float>(matrix_view, executor_ref) const;
 #endif
 

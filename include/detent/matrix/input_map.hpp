@@ -6,6 +6,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <variant>
@@ -86,6 +87,16 @@ public:
         return apply<Scalar>(basic_matrix<Scalar>(x), executor);
     }
 
+    /// M x for rows of `cols` numbers, one after the other, in their place; allocates nothing where `executor` has a
+    /// workspace.
+    template <class Scalar> void apply_in_place(Scalar* x, index_t rows, index_t cols, executor_ref executor) const {
+        for_rows(x, rows, cols, executor, [&](Scalar* row, std::span<Scalar> copy) {
+            for (step const& s : steps_) {
+                std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v * f; }); }, s);
+            }
+        });
+    }
+
     /// W M^-1 for weights (out, in).
     template <class Scalar> basic_matrix<Scalar> of_weights(basic_matrix<Scalar> w, executor_ref executor = {}) const;
     template <class Scalar = float> basic_matrix<Scalar> of_weights(matrix_view w, executor_ref executor = {}) const {
@@ -158,68 +169,68 @@ private:
         }
     }
 
-    /// Calls `f(row, scratch)` for every row; the scratch has room for one.
-    template <class Scalar, class F> void for_rows(basic_matrix<Scalar>& x, executor_ref executor, F const& f) const {
-        if (empty() || x.rows() == 0) {
+    /// Calls `f(row, copy)` for every row; the copy has room for one.
+    template <class Scalar, class F>
+    void for_rows(Scalar* x, index_t rows, index_t cols, executor_ref executor, F const& f) const {
+        if (empty() || rows == 0) {
             return;
         }
         for (step const& s : steps_) {
-            expect_size(s, x.cols());
+            expect_size(s, cols);
         }
-        executor.for_pieces(x.rows(), 16, [&](index_t begin, index_t end) {
-            basic_vector<Scalar> copy(x.cols());
+        constexpr index_t grain = 16;
+        scratch memory(executor);
+        auto* const copies = memory.take<Scalar>(ceil_div(rows, grain) * cols); // one for each piece
+        executor.for_pieces(rows, grain, [&](index_t begin, index_t end) {
+            std::span const copy(copies + begin / grain * cols, static_cast<std::size_t>(cols));
             for (index_t row = begin; row < end; ++row) {
-                f(x.data() + row * x.cols(), copy);
+                f(x + row * cols, copy);
             }
         });
     }
 
     template <class Scalar, class Scale>
-    static void forward(permutation const& p, Scalar* x, basic_vector<Scalar>& copy, Scale const&) {
-        std::copy_n(x, copy.size(), copy.data());
-        for (index_t k = 0; k < copy.size(); ++k) {
-            x[k] = copy.data()[p.order[static_cast<std::size_t>(k)]];
+    static void forward(permutation const& p, Scalar* x, std::span<Scalar> copy, Scale const&) {
+        std::copy_n(x, copy.size(), copy.begin());
+        for (std::size_t k = 0; k < copy.size(); ++k) {
+            x[k] = copy[static_cast<std::size_t>(p.order[k])];
         }
     }
     template <class Scalar, class Scale>
-    static void forward(diagonal const& d, Scalar* x, basic_vector<Scalar>& copy, Scale const& scale) {
-        for (index_t k = 0; k < copy.size(); ++k) {
-            x[k] = scale(x[k], d.factors[static_cast<std::size_t>(k)]);
+    static void forward(diagonal const& d, Scalar* x, std::span<Scalar> copy, Scale const& scale) {
+        for (std::size_t k = 0; k < copy.size(); ++k) {
+            x[k] = scale(x[k], d.factors[k]);
         }
     }
     template <class Scalar, class Scale>
-    static void forward(block_hadamard h, Scalar* x, basic_vector<Scalar>& copy, Scale const&) {
-        simd::hadamard(x, copy.size(), h.width);
+    static void forward(block_hadamard h, Scalar* x, std::span<Scalar> copy, Scale const&) {
+        simd::hadamard(x, std::ssize(copy), h.width);
     }
 
-    template <class Scalar> static void backward(permutation const& p, Scalar* x, basic_vector<Scalar>& copy) {
-        std::copy_n(x, copy.size(), copy.data());
-        for (index_t k = 0; k < copy.size(); ++k) {
-            x[p.order[static_cast<std::size_t>(k)]] = copy.data()[k];
+    template <class Scalar> static void backward(permutation const& p, Scalar* x, std::span<Scalar> copy) {
+        std::copy_n(x, copy.size(), copy.begin());
+        for (std::size_t k = 0; k < copy.size(); ++k) {
+            x[p.order[k]] = copy[k];
         }
     }
-    template <class Scalar> static void backward(diagonal const& d, Scalar* x, basic_vector<Scalar>& copy) {
+    template <class Scalar> static void backward(diagonal const& d, Scalar* x, std::span<Scalar> copy) {
         forward(d, x, copy, [](Scalar v, float f) { return v * f; });
     }
-    template <class Scalar> static void backward(block_hadamard h, Scalar* x, basic_vector<Scalar>& copy) {
-        simd::hadamard(x, copy.size(), h.width);
+    template <class Scalar> static void backward(block_hadamard h, Scalar* x, std::span<Scalar> copy) {
+        simd::hadamard(x, std::ssize(copy), h.width);
     }
 
     std::vector<step> steps_;
 };
 
 template <class Scalar> basic_matrix<Scalar> input_map::apply(basic_matrix<Scalar> x, executor_ref executor) const {
-    for_rows(x, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
-        for (step const& s : steps_) {
-            std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v * f; }); }, s);
-        }
-    });
+    apply_in_place(x.data(), x.rows(), x.cols(), executor);
     return x;
 }
 
 template <class Scalar>
 basic_matrix<Scalar> input_map::of_weights(basic_matrix<Scalar> w, executor_ref executor) const {
-    for_rows(w, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+    for_rows(w.data(), w.rows(), w.cols(), executor, [&](Scalar* row, std::span<Scalar> copy) {
         for (step const& s : steps_) {
             std::visit([&](auto const& t) { forward(t, row, copy, [](Scalar v, float f) { return v / f; }); }, s);
         }
@@ -228,7 +239,7 @@ basic_matrix<Scalar> input_map::of_weights(basic_matrix<Scalar> w, executor_ref 
 }
 
 template <class Scalar> basic_matrix<Scalar> input_map::back(basic_matrix<Scalar> g, executor_ref executor) const {
-    for_rows(g, executor, [&](Scalar* row, basic_vector<Scalar>& copy) {
+    for_rows(g.data(), g.rows(), g.cols(), executor, [&](Scalar* row, std::span<Scalar> copy) {
         for (std::size_t i = steps_.size(); i-- > 0;) {
             std::visit([&](auto const& t) { backward(t, row, copy); }, steps_[i]);
         }

@@ -3,23 +3,23 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "detent/core/buffer.hpp"
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/half.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/kv_view.hpp"
+#include "detent/matrix/packed_view.hpp"
 #include "detent/scale/any_grid.hpp"
 #include "detent/scale/any_range.hpp"
 #include "detent/simd/nearest.hpp"
@@ -34,13 +34,19 @@ struct kv_format {
     index_t group = 0;    ///< consecutive channels of a head that share a scale, 0 for all; the last may be fewer
     any_range range = {}; ///< fits scales; empty for the smallest and the largest number
 
+    /// Whether codes are of keys less a mean: that of the 32 tokens before, for each block of 32 tokens, nothing for
+    /// the first. Channels of keys lie around values of their own, which would take most of a coarse grid; values do
+    /// not. Numbers that are no codes are stored as they are.
+    bool centered = false;
+
     /// Codes of `codes`, for which any grid of at most 8 bits will do.
     static kv_format of(any_grid codes, index_t channels = 0) { return {.grid = std::move(codes), .group = channels}; }
 };
 
 /// The keys or the values of one attention layer: a row for every token and head, the rows of a head one after the
 /// other, so that attention reads a head as one stream. Grows as tokens come, or holds the last ones only, in a ring.
-/// Const uses may happen at once in several threads.
+/// What a token becomes depends on those before it only, and not on how many come at a time. Const uses may happen at
+/// once in several threads.
 class kv_store {
 public:
     /// `what` names the numbers in errors. A `window` other than 0 says that only the last `window` tokens will be
@@ -83,10 +89,11 @@ public:
 
     /// Bits that a number takes with its share of scales, zero points and padding.
     double bits_per_number() const {
-        return 8 * static_cast<double>(token_bytes()) / static_cast<double>(layout_.head_dim);
+        double const centers = static_cast<double>(center_bytes()) / static_cast<double>(kv_view::centered_tokens);
+        return 8 * (static_cast<double>(token_bytes()) + centers) / static_cast<double>(layout_.head_dim);
     }
     /// Bytes of the memory for tokens, those to come included.
-    index_t bytes() const { return heads_ * layout_.slots * token_bytes(); }
+    index_t bytes() const { return heads_ * (layout_.slots * token_bytes() + layout_.center_slots * center_bytes()); }
 
 private:
     static kv_numbers numbers_of(kv_format const& format) {
@@ -103,6 +110,11 @@ private:
         index_t const scale_bytes = layout_.groups * static_cast<index_t>(sizeof(half));
         return layout_.row_bytes + (has_scales() ? scale_bytes : 0) + (has_zeros() ? scale_bytes : 0);
     }
+    /// Bytes of the centers of one block of tokens of one head.
+    index_t center_bytes() const {
+        return has_centers() ? layout_.groups * layout_.padded_width * static_cast<index_t>(sizeof(bfloat16)) : 0;
+    }
+    bool has_centers() const { return has_scales() && format_.centered; }
     bool has_scales() const { return format_.grid.has_value(); }
     bool has_zeros() const { return has_scales() && format_.grid->has_zero(); }
 
@@ -127,12 +139,20 @@ private:
 
     /// Makes room for `tokens` more.
     template <class Scalar> void make_room(index_t tokens);
+    /// Tokens of a block of centers that are there when the next begins.
+    index_t tokens_to_center() const {
+        return window_ == 0 ? kv_view::centered_tokens : std::min(kv_view::centered_tokens, window_ - 1);
+    }
+    /// Takes the centers of the block that begins now.
+    template <class Scalar> void center();
+    /// Rounds `x`, head_dim numbers, and writes the codes to the slot of token `t`.
+    template <class Scalar> void put(index_t head, index_t t, float const* x);
     /// Writes a row of floats to a slot of a head.
     void put_floats(index_t place, float const* x);
-    /// Writes a row of codes to a slot of a head.
-    void put_codes(index_t place, code const* codes, tile_scale const* scales);
-    /// Reads a row.
-    void get(index_t place, float* x) const;
+    /// Writes the codes of a group of a row.
+    void put_codes(index_t place, index_t group, code const* codes, tile_scale scale);
+    /// Reads the numbers of a token.
+    void get(index_t head, index_t t, float* x) const;
 
     std::string what_;
     kv_format format_;
@@ -140,11 +160,11 @@ private:
     index_t window_;
     index_t size_ = 0;
     index_t first_ = 0;
-    kv_view layout_;                               // without addresses
-    std::optional<activation_quantizer> rounding_; // of heads
+    kv_view layout_; // without addresses
     buffer rows_;
     buffer scales_;
     buffer zeros_;
+    buffer centers_;
 };
 
 inline kv_store::kv_store(std::string what, kv_format format, index_t heads, index_t head_dim, index_t window,
@@ -168,14 +188,8 @@ inline kv_store::kv_store(std::string what, kv_format format, index_t heads, ind
                                std::to_string(layout_.width) + " are too large to be attended to"));
     }
     if (has_scales()) {
-        rounding_.emplace(*format_.grid,
-                          activation_rounding{.width = layout_.width, .kind = scale_kind::f16, .range = format_.range});
         layout_.bits = format_.grid->bits();
-        layout_.consecutive = true;
-        auto const& table = format_.grid->table();
-        for (std::size_t c = 0; c < table.size(); ++c) {
-            layout_.consecutive = layout_.consecutive && table[c] == table[0] + static_cast<float>(c);
-        }
+        layout_.consecutive = is_consecutive(format_.grid->table());
     }
     if (reserved > 0) {
         make_room<float>(window_ > 0 ? std::min(window_, reserved) : reserved);
@@ -187,6 +201,7 @@ inline kv_view kv_store::view() const {
     v.rows = rows_.data();
     v.scales = has_scales() ? reinterpret_cast<half const*>(scales_.data()) : nullptr;
     v.zeros = has_zeros() ? reinterpret_cast<half const*>(zeros_.data()) : nullptr;
+    v.centers = has_centers() ? reinterpret_cast<bfloat16 const*>(centers_.data()) : nullptr;
     v.table = has_scales() ? format_.grid->table().data() : nullptr;
     return v;
 }
@@ -196,25 +211,29 @@ template <class Scalar> void kv_store::make_room(index_t tokens) {
     if (keep + tokens <= layout_.slots) {
         return;
     }
-    index_t const slots = layout_.slots;
-    index_t const doubled = window_ == 0 ? 2 * slots : std::min(2 * slots, window_);
-    index_t const more = std::max(keep + tokens, doubled);
-    auto const move = [&](buffer& parts, index_t n) { // of `n` bytes for each slot
-        buffer larger(heads_ * more * n);
-        for (index_t head = 0; head < heads_; ++head) {
-            for (index_t t = size_ - keep; t < size_; ++t) {
-                std::memcpy(larger.data() + (head * more + t % more) * n, parts.data() + (head * slots + t % slots) * n,
-                            static_cast<std::size_t>(n));
+    index_t const doubled = window_ == 0 ? 2 * layout_.slots : std::min(2 * layout_.slots, window_);
+    index_t const slots = std::max(keep + tokens, doubled);
+    // Moves elements [begin, end) of `n` bytes of each head from a ring of `before` to one of `after`.
+    auto const move = [&](buffer& parts, index_t n, index_t begin, index_t end, index_t before, index_t after) {
+        buffer larger(heads_ * after * n);
+        for (index_t head = 0; head < heads_ && n > 0; ++head) {
+            for (index_t t = begin; t < end; ++t) {
+                std::memcpy(larger.data() + (head * after + t % after) * n,
+                            parts.data() + (head * before + t % before) * n, static_cast<std::size_t>(n));
             }
         }
         parts = std::move(larger);
     };
     index_t const scale_bytes = layout_.groups * static_cast<index_t>(sizeof(half));
-    move(rows_, layout_.row_bytes);
-    move(scales_, has_scales() ? scale_bytes : 0);
-    move(zeros_, has_zeros() ? scale_bytes : 0);
-    layout_.slots = more;
     first_ = size_ - keep;
+    move(rows_, layout_.row_bytes, first_, size_, layout_.slots, slots);
+    move(scales_, has_scales() ? scale_bytes : 0, first_, size_, layout_.slots, slots);
+    move(zeros_, has_zeros() ? scale_bytes : 0, first_, size_, layout_.slots, slots);
+    constexpr index_t block = kv_view::centered_tokens;
+    index_t const center_slots = ceil_div(slots, block) + 1; // a ring may begin and end within a block
+    move(centers_, center_bytes(), first_ / block, ceil_div(size_, block), layout_.center_slots, center_slots);
+    layout_.slots = slots;
+    layout_.center_slots = center_slots;
 }
 
 template <class Scalar> void kv_store::check(matrix_view numbers) const {
@@ -225,9 +244,9 @@ template <class Scalar> void kv_store::check(matrix_view numbers) const {
     for (index_t t = 0; t < numbers.rows(); ++t) {
         for (index_t i = 0; i < numbers.cols(); ++i) {
             float x = numbers.data()[t * numbers.outerStride() + i];
-            bool const finite = std::isfinite(x);
+            bool const finite = is_finite(x);
             x = layout_.numbers == kv_numbers::f16 ? static_cast<float>(half(x)) : x;
-            if (!std::isfinite(x)) {
+            if (!is_finite(x)) {
                 raise(error(what_, "that of token " + std::to_string(size_ + t) + " and head " +
                                        std::to_string(i / layout_.head_dim) +
                                        (finite ? " is too large for a half" : " is not finite")));
@@ -236,29 +255,76 @@ template <class Scalar> void kv_store::check(matrix_view numbers) const {
     }
 }
 
-template <class Scalar> void kv_store::append(matrix_view numbers, executor_ref executor) {
-    check<Scalar>(numbers);
-    index_t const tokens = numbers.rows();
-    index_t const all = tokens * heads_;
-    make_room<Scalar>(tokens);
-    auto const place = [&](index_t row) { // of a token and head
-        return row % heads_ * layout_.slots + (size_ + row / heads_) % layout_.slots;
-    };
-    if (!has_scales()) {
-        for (index_t row = 0; row < all; ++row) {
-            put_floats(place(row),
-                       numbers.data() + row / heads_ * numbers.outerStride() + row % heads_ * layout_.head_dim);
+template <class Scalar> void kv_store::center() {
+    index_t const n = std::min(size_, tokens_to_center());
+    kv_view const v = view();
+    auto* const centers = reinterpret_cast<bfloat16*>(centers_.data());
+    for (index_t head = 0; head < heads_; ++head) {
+        float sums[kv_limits::padded_row] = {};
+        float x[kv_limits::padded_row];
+        for (index_t t = size_ - n; t < size_; ++t) {
+            get(head, t, x);
+            for (index_t i = 0; i < v.head_dim; ++i) {
+                sums[i] += x[i] / static_cast<float>(n);
+            }
         }
-    } else {
-        matrix const copied(numbers); // (token, head and channel), whose rows follow each other
-        auto const q =
-            rounding_->quantize<Scalar>(view_of(copied.data(), all, layout_.head_dim, layout_.head_dim), executor);
-        for (index_t row = 0; row < all; ++row) {
-            put_codes(place(row), q.codes.data() + row * layout_.head_dim, q.scales.data() + row * layout_.groups);
+        bfloat16* const to = centers + (v.centers_of(head, size_) - v.centers);
+        std::fill_n(to, v.groups * v.padded_width, bfloat16(0.0F));
+        for (index_t i = 0; i < v.head_dim; ++i) {
+            to[i / v.width * v.padded_width + i % v.width] = bfloat16(sums[i]);
         }
     }
-    size_ += tokens;
+}
+
+template <class Scalar> void kv_store::append(matrix_view numbers, executor_ref executor) {
+    check<Scalar>(numbers);
+    make_room<Scalar>(numbers.rows());
+    for (index_t done = 0; done < numbers.rows();) {
+        index_t n = numbers.rows() - done;
+        if (has_centers()) { // a block is to be there before the next one's centers are taken
+            n = std::min(n, kv_view::centered_tokens - size_ % kv_view::centered_tokens);
+            if (size_ % kv_view::centered_tokens == 0) {
+                center<Scalar>();
+            }
+        }
+        executor.for_pieces(n * heads_, 16, [&](index_t begin, index_t end) {
+            for (index_t row = begin; row < end; ++row) {
+                index_t const t = row / heads_;
+                index_t const head = row % heads_;
+                put<Scalar>(head, size_ + t,
+                            numbers.data() + (done + t) * numbers.outerStride() + head * layout_.head_dim);
+            }
+        });
+        size_ += n;
+        done += n;
+    }
     first_ = std::max(first_, size_ - layout_.slots);
+}
+
+template <class Scalar> void kv_store::put(index_t head, index_t t, float const* x) {
+    index_t const place = head * layout_.slots + t % layout_.slots;
+    if (!has_scales()) {
+        put_floats(place, x);
+        return;
+    }
+    Scalar group[kv_limits::padded_row];
+    Scalar rounded[kv_limits::padded_row];
+    code codes[kv_limits::padded_row];
+    kv_view const v = view();
+    for (index_t g = 0; g < v.groups; ++g) {
+        index_t const begin = g * v.width;
+        index_t const n = std::min(v.width, v.head_dim - begin);
+        for (index_t i = 0; i < n; ++i) {
+            group[i] = x[begin + i];
+            if (v.centers != nullptr) {
+                group[i] -= static_cast<float>(v.centers_of(head, t)[g * v.padded_width + i]);
+            }
+        }
+        tile_scale const scale =
+            fit_scale(*format_.grid, format_.range, view_of(group, 1, n, n), scale_format(scale_kind::f16), {0, begin});
+        format_.grid->round(n, group, scale, codes, rounded);
+        put_codes(place, g, codes, scale);
+    }
 }
 
 inline void kv_store::put_floats(index_t place, float const* x) {
@@ -273,31 +339,29 @@ inline void kv_store::put_floats(index_t place, float const* x) {
     }
 }
 
-inline void kv_store::put_codes(index_t place, code const* codes, tile_scale const* scales) {
-    for (index_t g = 0; g < layout_.groups; ++g) {
-        std::uint8_t* const to = rows_.data() + place * layout_.row_bytes + g * bytes_of(layout_.padded_width);
-        index_t const begin = g * layout_.width;
-        index_t const n = std::min(layout_.width, layout_.head_dim - begin);
-        auto const at = [&](index_t i) { return codes[begin + (i < n ? i : 0)]; }; // padded with numbers of the grid
-        if (layout_.numbers == kv_numbers::bytes) {
-            for (index_t i = 0; i < layout_.padded_width; ++i) {
-                to[i] = at(i);
-            }
-        } else { // the lower half of each step's bytes comes first
-            for (index_t i = 0; i < layout_.padded_width / 2; ++i) {
-                index_t const low = i / simd::lanes * 2 * simd::lanes + i % simd::lanes;
-                to[i] = static_cast<std::uint8_t>(at(low) | at(low + simd::lanes) << 4);
-            }
+inline void kv_store::put_codes(index_t place, index_t group, code const* codes, tile_scale scale) {
+    std::uint8_t* const to = rows_.data() + place * layout_.row_bytes + group * bytes_of(layout_.padded_width);
+    index_t const n = std::min(layout_.width, layout_.head_dim - group * layout_.width);
+    auto const at = [&](index_t i) { return codes[i < n ? i : 0]; }; // padded with numbers of the grid
+    if (layout_.numbers == kv_numbers::bytes) {
+        for (index_t i = 0; i < layout_.padded_width; ++i) {
+            to[i] = at(i);
         }
-        this->scales()[place * layout_.groups + g] = half(scales[g].scale);
-        if (has_zeros()) {
-            zeros()[place * layout_.groups + g] = half(scales[g].zero);
+    } else { // the lower half of each step's bytes comes first
+        for (index_t i = 0; i < layout_.padded_width / 2; ++i) {
+            index_t const low = i / simd::lanes * 2 * simd::lanes + i % simd::lanes;
+            to[i] = static_cast<std::uint8_t>(at(low) | at(low + simd::lanes) << 4);
         }
+    }
+    scales()[place * layout_.groups + group] = half(scale.scale);
+    if (has_zeros()) {
+        zeros()[place * layout_.groups + group] = half(scale.zero);
     }
 }
 
-inline void kv_store::get(index_t place, float* x) const {
+inline void kv_store::get(index_t head, index_t t, float* x) const {
     kv_view const v = view();
+    index_t const place = head * v.slots + t % v.slots;
     for (index_t i = 0; i < v.head_dim; ++i) {
         index_t const g = i / v.width;
         index_t const in_group = i % v.width;
@@ -333,6 +397,9 @@ inline void kv_store::get(index_t place, float* x) const {
         auto const scale = static_cast<float>(v.scales[place * v.groups + g]);
         float const zero = v.zeros != nullptr ? static_cast<float>(v.zeros[place * v.groups + g]) : 0.0F;
         x[i] = (v.table[bits] - zero) * scale;
+        if (v.centers != nullptr) {
+            x[i] += static_cast<float>(v.centers_of(head, t)[g * v.padded_width + in_group]);
+        }
     }
 }
 
@@ -340,8 +407,7 @@ template <class Scalar> basic_matrix<Scalar> kv_store::decode() const {
     basic_matrix<Scalar> numbers(size_ - first_, heads_ * layout_.head_dim);
     for (index_t t = first_; t < size_; ++t) {
         for (index_t head = 0; head < heads_; ++head) {
-            get(head * layout_.slots + t % layout_.slots,
-                numbers.data() + (t - first_) * numbers.cols() + head * layout_.head_dim);
+            get(head, t, numbers.data() + (t - first_) * numbers.cols() + head * layout_.head_dim);
         }
     }
     return numbers;

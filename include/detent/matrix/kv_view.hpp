@@ -26,9 +26,21 @@ struct kv_view {
     index_t groups = 1;           ///< of a row
     half const* scales = nullptr; ///< (head, slot, group); null for numbers that are no codes
     half const* zeros = nullptr;  ///< likewise; null without zero points
+    /// (head, center slot, groups * padded_width), which are added to the rows of a block of tokens; null for none.
+    /// Those of block b of `centered_tokens` tokens are in slot `b % center_slots`.
+    bfloat16 const* centers = nullptr;
+    index_t center_slots = 0;
     int bits = 0;                 ///< of a code
     float const* table = nullptr; ///< the number of each of the 2^bits codes
     bool consecutive = false;     ///< table[c] is table[0] + c
+
+    static constexpr index_t centered_tokens = 32; ///< of a block that shares centers
+
+    /// The centers of a token of `head`, of which there are some.
+    bfloat16 const* centers_of(index_t head, index_t token) const {
+        index_t const slot = token / centered_tokens % center_slots;
+        return centers + (head * center_slots + slot) * groups * padded_width;
+    }
 
     /// The bytes of the rows of `head`.
     std::uint8_t const* rows_of(index_t head) const { return rows + head * slots * row_bytes; }

@@ -49,7 +49,8 @@ struct packed_matrix {
                 .zeros = scales.zeros.empty() ? nullptr : scales.zeros.data(),
                 .table = table.data(),
                 .consecutive = is_consecutive({table.data(), table.size()}),
-                .weak = weak.view()};
+                .weak = weak.view(),
+                .readable = buffer::padding};
     }
 
     /// The code at `row` and *stored* column `col`.

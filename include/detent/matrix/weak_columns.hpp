@@ -18,8 +18,8 @@
 
 namespace detent::inline DETENT_ABI {
 
-/// Borrowed weak columns, as a kernel sees them: number k, row r is at `values + (k * rows + r) * bits_of(format) / 8`;
-/// 64 bytes after the last may be read.
+/// Borrowed weak columns, as a kernel sees them: number k, row r is at `values + (k * rows + r) * bits_of(format) / 8`,
+/// at any address. Nothing is read after the last.
 struct weak_view {
     index_t count = 0;
     std::int32_t const* columns = nullptr; ///< stored columns, ascending

@@ -37,9 +37,8 @@ private:
 
 /// Continues `prompt`, which is not empty, by up to `max_tokens` tokens and answers them. Each new token goes to
 /// `on_token`, which says whether to continue. Ends early after an end-of-text token and at the model's longest
-/// sequence. Keys and
-/// values are cached as `cache_format` says. Throws `error` when the prompt is too long or holds tokens outside the
-/// vocabulary.
+/// sequence. Keys and values are cached as `cache_format` says. Throws `error` when the prompt is too long or holds
+/// tokens outside the vocabulary.
 std::vector<nn::token_id> generate(
     decoder const& model, std::span<nn::token_id const> prompt, index_t max_tokens, sampling options = {},
     function_ref<bool(nn::token_id)> on_token = [](nn::token_id) { return true; }, executor_ref executor = {},

@@ -31,7 +31,7 @@ std::map<std::string, packed_matrix const*> packed_layers(decoder const& model);
 
 /// The layers of `model` whose inputs are rounded, attention among them (`attention_name`), with what files say of
 /// that. @throws error naming a layer whose quantizer they cannot describe, for example because its grid has no name.
-std::map<std::string, io::stored_input> stored_inputs(decoder const& model);
+std::map<std::string, io::stored_input> inputs_to_store(decoder const& model);
 
 /// What `layout`, which is GPTQ's v2 or OWQ's, cannot hold: an error that names the first such layer. Nothing when
 /// every layer fits and they agree in bits and group width.

@@ -56,7 +56,7 @@ DETENT_INLINE std::map<std::string, packed_matrix const*> packed_layers(decoder 
     return layers;
 }
 
-DETENT_INLINE std::map<std::string, io::stored_input> stored_inputs(decoder const& model) {
+DETENT_INLINE std::map<std::string, io::stored_input> inputs_to_store(decoder const& model) {
     std::map<std::string, io::stored_input> inputs;
     auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {
         if (!quantizer) {
@@ -217,7 +217,7 @@ DETENT_INLINE save_plan plan_save(decoder const& model, std::optional<io::packed
     if (wanted == io::packed_layout::gptq_v1) {
         throw error("GPTQ's v1 layout", "is read, not written");
     }
-    stored_inputs(model); // whether they can be stored
+    inputs_to_store(model); // whether they can be stored
     if (wanted == io::packed_layout::detent) {
         return {io::packed_layout::detent, {}};
     }
@@ -240,7 +240,7 @@ DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path
     auto const add = gptq ? io::add_gptq : owq ? io::add_owq : io::add_packed;
     auto const layers = packed_layers(model);
     auto const floats = float_tensors(model);
-    auto const inputs = stored_inputs(model);
+    auto const inputs = inputs_to_store(model);
     io::checkpoint const original(source);
     if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
         throw error(directory.string(), "is where the model came from; saving there would lose its float weights");

@@ -25,17 +25,20 @@ DETENT_INLINE kv_format find_kv_format(std::string_view name) {
     }
     std::size_t const colon = std::min(name.find(':'), name.size());
     any_grid grid = find_grid(grid_name::parse(name.substr(0, colon)));
-    index_t group = grid.bits() <= 4 ? 32 : 0;
+    index_t group = grid.bits() <= 4 ? 16 : 0;
     if (colon < name.size()) {
         auto const part = name.substr(colon + 1);
         auto const* const end = part.data() + part.size();
         auto const read = std::from_chars(part.data() + part.starts_with('g'), end, group);
         if (!part.starts_with('g') || read.ec != std::errc() || read.ptr != end || group < 0) {
-            throw error("cache format '" + std::string(name) + "'",
-                        "has '" + std::string(part) + "' where g and a number of channels may be");
+            raise(error("cache format '" + std::string(name) + "'",
+                        "has '" + std::string(part) + "' where g and a number of channels may be"));
         }
     }
-    return kv_format::of(std::move(grid), group);
+    bool const coarse = grid.bits() <= 4;
+    kv_format format = kv_format::of(std::move(grid), group);
+    format.centered = coarse;
+    return format;
 }
 
 } // namespace detent::inline DETENT_ABI

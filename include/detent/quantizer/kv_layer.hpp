@@ -14,7 +14,6 @@
 #include "detent/grid/name.hpp"
 #include "detent/kernel/attention.hpp"
 #include "detent/matrix/kv_store.hpp"
-#include "detent/nn/attention.hpp"
 #include "detent/scale/any_grid.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -30,7 +29,7 @@ public:
     /// tokens are kept. @throws error when `format` does not fit heads of `head_dim`.
     kv_layer(kv_format const& format, index_t kv_heads, index_t head_dim, index_t capacity = 0, index_t window = 0)
         : keys_("keys", format, kv_heads, head_dim, window, capacity),
-          values_("values", format, kv_heads, head_dim, window, capacity) {}
+          values_("values", uncentered(format), kv_heads, head_dim, window, capacity) {}
 
     /// Tokens seen.
     index_t size() const { return keys_.size(); }
@@ -59,7 +58,7 @@ public:
 
     /// Attention of the last q.rows() tokens that were added, `q` (token, heads * head_dim), to them and all before, as
     /// `rule` says; its window must be that of the cache. The result has the shape of `q`. The same bits for any
-    /// executor. @throws error when the shape of `q` does not fit, or a query is not finite.
+    /// executor. @throws error when the shape of `q` does not fit.
     template <class Scalar = float>
     basic_matrix<Scalar> attend(matrix_view q, score_rule const& rule, executor_ref executor = {}) const {
         index_t const hd = keys_.head_dim();
@@ -68,6 +67,11 @@ public:
             raise(error("queries", "of shape " + std::to_string(q.rows()) + " x " + std::to_string(q.cols()) +
                                        " do not fit a cache of " + std::to_string(size()) + " tokens and " +
                                        std::to_string(keys_.heads()) + " heads of " + std::to_string(hd)));
+        }
+        for (index_t t = 0; t < q.rows(); ++t) {
+            if (!all_finite(q.data() + t * q.outerStride(), q.cols())) {
+                raise(error("queries", "those of token " + std::to_string(size() - q.rows() + t) + " are not finite"));
+            }
         }
         stopwatch::section const timed(executor.watch(), work_kind::attention);
         basic_matrix<Scalar> y(q.rows(), q.cols()); // (token, heads * head_dim)
@@ -85,6 +89,11 @@ public:
     }
 
 private:
+    static kv_format uncentered(kv_format format) {
+        format.centered = false;
+        return format;
+    }
+
     kv_store keys_;
     kv_store values_;
 };

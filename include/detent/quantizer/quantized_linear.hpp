@@ -33,6 +33,12 @@ public:
         return y;
     }
 
+    /// y = after(x' W'^T) into memory of the caller: with a workspace, a call like an earlier one allocates nothing.
+    /// @throws error as the other.
+    void operator()(matrix_view x, matrix_ref y, executor_ref executor = {}, epilogue const& after = {}) const {
+        multiply(weights_, input_, x, y, after, executor);
+    }
+
 private:
     quantized_matrix<G, P> weights_;
     activation_quantizer input_;

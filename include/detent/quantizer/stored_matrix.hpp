@@ -11,6 +11,7 @@
 #include "detent/core/half.hpp"
 #include "detent/core/index.hpp"
 #include "detent/kernel/dense.hpp"
+#include "detent/matrix/epilogue.hpp"
 #include "detent/matrix/product_shapes.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -64,11 +65,17 @@ private:
     extents shape_;
 };
 
-/// y = x W^T: x (token, in), y (token, out). Sums are those of floats. @throws error when shapes do not fit.
+/// y = after(x W^T): x (token, in), y (token, out). Sums are those of floats. @throws error when shapes do not fit.
+template <class Scalar = float>
+void multiply(stored_matrix const& w, matrix_view x, matrix_ref y, epilogue const& after, executor_ref executor = {}) {
+    expect_product(w.shape(), shape_of(x), shape_of(y));
+    kernel::multiply_dense(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), after, executor);
+}
+
+/// y = x W^T, as the other.
 template <class Scalar = float>
 void multiply(stored_matrix const& w, matrix_view x, matrix_ref y, executor_ref executor = {}) {
-    expect_product(w.shape(), shape_of(x), shape_of(y));
-    kernel::multiply_dense(w.view(), x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), executor);
+    multiply<Scalar>(w, x, y, epilogue{}, executor);
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -238,12 +238,7 @@ inline constexpr std::array solvers{
     word{.name = "or-rtn",
          .help = "layers that no token reached, such as experts that none chose, are rounded to the nearest; without "
                  "this word they are an error",
-         .sets =
-             [](spec& s) {
-                 s.or_rtn = true;
-                 s.gptq_options.or_rtn = true;
-                 s.obq_options.or_rtn = true;
-             },
+         .sets = [](spec& s) { s.or_rtn = s.gptq_options.or_rtn = s.obq_options.or_rtn = true; },
          .needs = {need{
              [](spec const& s) { return s.solver != spec::solver_kind::rtn || s.weak.wanted || s.clip || s.search; },
              "needs a solver other than rtn, owq, clip or a search"}}},

@@ -22,8 +22,8 @@ struct mse_range {
 
     /// The best scale and zero point of `tile`, stored as `format`. @throws error when an option is out of range.
     template <Grid G>
-    requires AffineGrid<G> || SignedGrid<G> tile_scale fit(G const& grid, matrix_view tile, scale_format format)
-    const {
+        requires AffineGrid<G> || SignedGrid<G>
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         expect_option(norm >= 1 && norm < 1000, "mse_range", "norm", norm, "from 1 to 1000");
         expect_option(steps > 0, "mse_range", "number of steps", steps, "positive");
         expect_option(max_shrink >= 0 && max_shrink <= 1, "mse_range", "largest shrinkage", max_shrink, "from 0 to 1");

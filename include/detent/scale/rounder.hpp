@@ -22,7 +22,8 @@ namespace detent::inline DETENT_ABI {
 
 /// The numbers of an integer grid for vector instructions.
 template <int Bits, zero Zero>
-requires(Bits > 1 || Zero == zero::free) simd::integer_set number_set(int_grid<Bits, Zero> const& grid) {
+    requires(Bits > 1 || Zero == zero::free)
+simd::integer_set number_set(int_grid<Bits, Zero> const& grid) {
     return {grid.lowest(), int_grid<Bits, Zero>::levels, grid.has_zero};
 }
 

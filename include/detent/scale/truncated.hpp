@@ -20,8 +20,8 @@ struct truncated_range {
 
     /// The best scale and zero point of `tile`, stored as `format`. @throws error when an option is out of range.
     template <Grid G>
-    requires AffineGrid<G> || SignedGrid<G> tile_scale fit(G const& grid, matrix_view tile, scale_format format)
-    const {
+        requires AffineGrid<G> || SignedGrid<G>
+    tile_scale fit(G const& grid, matrix_view tile, scale_format format) const {
         expect_option(norm >= 1 && norm < 1000, "truncated_range", "norm", norm, "from 1 to 1000");
         expect_option(steps > 0, "truncated_range", "number of steps", steps, "positive");
         interval const whole = interval::of(grid, tile);

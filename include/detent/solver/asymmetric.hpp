@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "detent/core/finite.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/nn/triangular.hpp"
 #include "detent/solver/gptq.hpp"
@@ -74,7 +75,7 @@ template <correction Kind, class Scalar = double> struct asymmetric_gptq {
     /// The weights that `solve` rounds: `w` (out, in) itself where there is no factor.
     matrix correct(matrix_view w, layer_inputs const& known, executor_ref executor = {}) const {
         expect_features(known.features(), w);
-        expect_option(std::isfinite(strength), "correction", "strength", strength, "finite");
+        expect_option(is_finite(strength), "correction", "strength", strength, "finite");
         hessian_factor const& f = factor(known, executor);
         if (f.r.size() == 0) {
             return w;

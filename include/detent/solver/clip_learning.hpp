@@ -12,6 +12,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/nn/adamw.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/scale/learned_clip.hpp"
@@ -205,7 +206,7 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 template <class Scalar = float>
 solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
     expect_option(how.steps >= 0, "clipping", "number of steps", how.steps, "0 or more");
-    expect_option(how.rate > 0 && std::isfinite(how.rate), "clipping", "learning rate", how.rate, "positive");
+    expect_option(how.rate > 0 && is_finite(how.rate), "clipping", "learning rate", how.rate, "positive");
     expect_valid(h.rows() == w.cols() && h.cols() == w.cols(), "hessian",
                  "has another number of features than the weights");
     if (p.placed()) {

@@ -14,6 +14,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/simd/dot.hpp"
@@ -37,7 +38,7 @@ struct range_candidates {
     /// The multiples to try, given the scale of the first range and the split of the grid. @throws error when there is
     /// nothing to try, or biases of a grid without exponents are asked for.
     std::vector<float> ratios(float scale, std::optional<float_split> split) const {
-        if (steps < 1 || !(lowest > 0 && lowest <= highest && std::isfinite(highest))) {
+        if (steps < 1 || !(lowest > 0 && lowest <= highest && is_finite(highest))) {
             raise(error("range search", "needs a step or more, and ranges above 0"));
         }
         if (spaced == spacing::bias && !split) {

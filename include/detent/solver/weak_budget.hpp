@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/index.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -43,7 +44,7 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     double shared = 0;
     double sharing = 0; // layers
     for (weak_share const& layer : layers) {
-        expect_option(layer.ratio >= 0 && std::isfinite(layer.ratio), "weak columns", "ratio", layer.ratio,
+        expect_option(layer.ratio >= 0 && is_finite(layer.ratio), "weak columns", "ratio", layer.ratio,
                       "0 or more");
         expect_valid(layer.shape.rows >= 0 && layer.shape.cols >= 0, "weak columns",
                      "are of a layer of negative shape");
