@@ -60,6 +60,24 @@ TEST(norm, layer_norm_matches_its_formula_with_a_large_mean) {
     }
 }
 
+TEST(norm, features_are_scaled_each_by_its_own_number) {
+    matrix const x = random_matrix(67, 5, 9);
+    float_vector const weight = random_vector(5, 10);
+    matrix const y = nn::scale_features(x, weight);
+    matrix const g = random_matrix(67, 5, 11);
+    float_vector slopes = float_vector::Zero(5);
+    matrix const back = nn::scale_features_backward(x, weight, g, &slopes);
+    for (index_t j = 0; j < 5; ++j) {
+        double slope = 0;
+        for (index_t t = 0; t < x.rows(); ++t) {
+            EXPECT_EQ(y(t, j), x(t, j) * weight(j));
+            EXPECT_EQ(back(t, j), g(t, j) * weight(j));
+            slope += double(g(t, j)) * x(t, j);
+        }
+        EXPECT_NEAR(slopes(j), slope, 1e-5);
+    }
+}
+
 TEST(norm, eps_keeps_constant_rows_finite) {
     matrix const zeros = matrix::Zero(2, 8);
     EXPECT_EQ(nn::rms_norm(zeros, float_vector::Ones(8), 1e-5F), zeros);

@@ -28,65 +28,65 @@ concept WeightSource = requires(S& source, std::string const& name, extents shap
     { source.contains(name) } -> std::convertible_to<bool>;
 };
 
-/// Builds the decoder that a configuration describes, asking a source for every weight by the name that it has in the
-/// checkpoint.
-template <WeightSource Source> class decoder_assembly {
+/// Builds the parts of the model that a configuration describes, asking a source for every weight by the name that it
+/// has in the checkpoint. Everything throws what the source throws.
+template <WeightSource Source> class model_assembly {
 public:
-    decoder_assembly(model_configuration const& c, std::string prefix, Source& source)
+    model_assembly(model_configuration const& c, std::string prefix, Source& source)
         : c_(c), prefix_(std::move(prefix)), source_(source) {}
 
-    /// Throws what the source throws.
-    decoder make() {
-        decoder model;
-        auto const& n = c_.names;
-        model.configuration = c_;
-        model.prefix = prefix_;
-        model.embeddings = linear(prefix_ + n.embeddings, {c_.vocabulary, c_.embedding_width}, false, false);
-        if (c_.learned_positions) {
-            model.position_embeddings =
-                source_.tensor(prefix_ + n.positions + ".weight", {c_.max_positions + c_.position_offset, c_.hidden});
-        }
-        if (c_.embedding_width != c_.hidden) {
-            model.project_in = linear(prefix_ + n.project_in, {c_.hidden, c_.embedding_width}, false);
-            model.project_out = linear(prefix_ + n.project_out, {c_.embedding_width, c_.hidden}, false);
-        }
-        if (c_.embedding_norm) {
-            model.embedding_norm = norm(prefix_ + n.embedding_norm, c_.hidden);
-        }
-        for (index_t i = 0; i < std::ssize(c_.layers); ++i) {
-            model.blocks.push_back(make_block(i));
-        }
-        if (c_.final_norm) {
-            model.final_norm = norm(prefix_ + n.final_norm, c_.hidden);
-        }
-        // A checkpoint that has a head of its own is followed, whatever its configuration says.
-        if (!c_.tied_embeddings || source_.contains(n.head + ".weight")) {
-            model.lm_head = linear(n.head, {c_.vocabulary, c_.embedding_width}, c_.head_bias, false);
-        }
-        return model;
-    }
-
-private:
+    /// A linear layer of this whole name and shape (out, in).
     linear_layer linear(std::string name, extents shape, bool biased, bool in_block = true) {
         return source_.linear({.name = std::move(name), .transposed = in_block && c_.names.transposed}, shape, biased);
     }
 
+    /// A norm of this whole name.
+    norm_layer norm(std::string const& name, index_t features) {
+        norm_layer layer{.name = name,
+                         .type = c_.norm,
+                         .weight = source_.tensor(name + "." + c_.names.norm_weight, {features, 1}),
+                         .eps = c_.norm_eps};
+        layer.weight.array() += c_.norm_offset;
+        if (c_.norm_bias) {
+            layer.bias = source_.tensor(name + "." + c_.names.norm_bias, {features, 1});
+        }
+        return layer;
+    }
+
+    /// Block `i`.
+    block make_block(index_t i) {
+        auto const& n = c_.names;
+        auto const& here = c_.layers[static_cast<std::size_t>(i)];
+        std::string const name = prefix_ + n.blocks + std::to_string(i) + ".";
+        block b;
+        b.attention_norms = branch_norms(name, n.attention_norm, n.attention_output_norm, false);
+        make_attention(b, name);
+        b.mlp_norms = branch_norms(name, n.mlp_norm, n.mlp_output_norm, c_.parallel && c_.shared_norm);
+        if (here.experts) {
+            make_experts(b, name);
+        } else {
+            b.mlps.push_back(make_mlp(name, c_.intermediate));
+        }
+        b.heads = c_.heads;
+        b.attention.window = here.window;
+        b.rotary = here.rotary;
+        b.gate_form = c_.gate;
+        b.parallel = c_.parallel;
+        b.residual = static_cast<float>(c_.residual_multiplier);
+        return b;
+    }
+
+private:
     /// A layer whose rows are some of those of a tensor.
     linear_layer part(char const* role, stored_rows rows, extents shape, bool biased) {
         return source_.linear({.name = rows.tensor + "." + role, .stored = rows, .transposed = c_.names.transposed},
                               shape, biased);
     }
 
-    norm_layer norm(std::string const& name, index_t features) {
-        norm_layer layer{.name = name,
-                         .type = c_.norm,
-                         .weight = source_.tensor(name + ".weight", {features, 1}),
-                         .eps = c_.norm_eps};
-        layer.weight.array() += c_.norm_offset;
-        if (c_.norm_bias) {
-            layer.bias = source_.tensor(name + ".bias", {features, 1});
-        }
-        return layer;
+    norm_layer scale(std::string const& name) {
+        return {.name = name,
+                .type = nn::norm_kind::scale,
+                .weight = source_.tensor(name + "." + c_.names.scale_weight, {c_.hidden, 1})};
     }
 
     branch_norm_layers<float> branch_norms(std::string const& block, std::string const& input,
@@ -96,7 +96,7 @@ private:
             norms.input = norm(block + input, c_.hidden);
         }
         if (c_.norms.output) {
-            norms.output = norm(block + output, c_.hidden);
+            norms.output = c_.norms.scale ? scale(block + output) : norm(block + output, c_.hidden);
         }
         if (c_.norms.sum) {
             norms.sum = norm(block + input, c_.hidden);
@@ -127,28 +127,6 @@ private:
         return n;
     }
 
-    block make_block(index_t i) {
-        auto const& n = c_.names;
-        auto const& here = c_.layers[static_cast<std::size_t>(i)];
-        std::string const name = prefix_ + n.blocks + std::to_string(i) + ".";
-        block b;
-        b.attention_norms = branch_norms(name, n.attention_norm, n.attention_output_norm, false);
-        make_attention(b, name);
-        b.mlp_norms = branch_norms(name, n.mlp_norm, n.mlp_output_norm, c_.parallel && c_.shared_norm);
-        if (here.experts) {
-            make_experts(b, name);
-        } else {
-            b.mlps.push_back(make_mlp(name, c_.intermediate));
-        }
-        b.heads = c_.heads;
-        b.attention.window = here.window;
-        b.rotary = here.rotary;
-        b.gate_form = c_.gate;
-        b.parallel = c_.parallel;
-        b.residual = static_cast<float>(c_.residual_multiplier);
-        return b;
-    }
-
     void make_attention(block& b, std::string const& name) {
         auto const& n = c_.names;
         index_t const hd = c_.heads.head_dim;
@@ -159,7 +137,7 @@ private:
             b.key = linear(name + n.key, {keys, c_.hidden}, c_.qkv_bias);
             b.value = linear(name + n.value, {keys, c_.hidden}, c_.qkv_bias);
         } else {
-            stored_rows all{.tensor = name + n.qkv, .rows = queries + 2 * keys};
+            stored_rows all{.tensor = name + n.qkv, .dot = n.qkv_dot, .rows = queries + 2 * keys};
             bool const stacked = n.qkv_order == fused_order::stacked;
             index_t const group = stacked ? queries : queries / c_.heads.kv_heads; // rows of query that are together
             index_t const one = stacked ? keys : hd;                               // of key, and of value
@@ -265,11 +243,38 @@ private:
     Source& source_;
 };
 
-/// Builds the decoder that `configuration` describes, asking `source` for every weight by its name after `prefix`.
-/// Throws what `source` throws.
+/// Builds the decoder that `c` describes, asking `source` for every weight by its name after `prefix`. Throws what
+/// `source` throws.
 template <WeightSource Source>
-decoder assemble_decoder(model_configuration const& configuration, std::string const& prefix, Source& source) {
-    return decoder_assembly<Source>(configuration, prefix, source).make();
+decoder assemble_decoder(model_configuration const& c, std::string const& prefix, Source& source) {
+    model_assembly<Source> parts(c, prefix, source);
+    auto const& n = c.names;
+    decoder model;
+    model.configuration = c;
+    model.prefix = prefix;
+    model.embeddings = parts.linear(prefix + n.embeddings, {c.vocabulary, c.embedding_width}, false, false);
+    if (c.learned_positions) {
+        model.position_embeddings =
+            source.tensor(prefix + n.positions + ".weight", {c.max_positions + c.position_offset, c.hidden});
+    }
+    if (c.embedding_width != c.hidden) {
+        model.project_in = parts.linear(prefix + n.project_in, {c.hidden, c.embedding_width}, false);
+        model.project_out = parts.linear(prefix + n.project_out, {c.embedding_width, c.hidden}, false);
+    }
+    if (c.embedding_norm) {
+        model.embedding_norm = parts.norm(prefix + n.embedding_norm, c.hidden);
+    }
+    for (index_t i = 0; i < std::ssize(c.layers); ++i) {
+        model.blocks.push_back(parts.make_block(i));
+    }
+    if (c.final_norm) {
+        model.final_norm = parts.norm(prefix + n.final_norm, c.hidden);
+    }
+    // A checkpoint that has a head of its own is followed, whatever its configuration says.
+    if (!c.tied_embeddings || source.contains(n.head + ".weight")) {
+        model.lm_head = parts.linear(n.head, {c.vocabulary, c.embedding_width}, c.head_bias, false);
+    }
+    return model;
 }
 
 } // namespace detent::inline DETENT_ABI

@@ -26,6 +26,7 @@ struct branch_norms {
     bool input = true;   ///< of what the branch reads
     bool output = false; ///< of what it makes, before that is added (OLMo 2, Gemma 2)
     bool sum = false;    ///< of what is there when it has been added, norm(x + branch), as BERT and the first OPT
+    bool scale = false;  ///< whether that of `output` only multiplies by its weight (DINOv2)
 };
 
 /// What norms of queries and keys take together: the features of each head, with weights that all heads share or that
@@ -50,7 +51,7 @@ struct expert_configuration {
     nn::router_form routing;
 };
 
-/// The sizes and switches of a decoder, under one name for every family.
+/// The sizes and switches of a model, under one name for every family.
 struct model_configuration {
     std::string type; ///< `model_type` in config.json
     index_t vocabulary = 0;

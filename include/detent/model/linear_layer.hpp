@@ -16,7 +16,8 @@ namespace detent::inline DETENT_ABI {
 /// Where the rows of a layer are in a tensor of a checkpoint that holds those of several: runs of `run` rows, `stride`
 /// apart, from row `first` on.
 struct stored_rows {
-    std::string tensor; ///< name of the weight's without `.weight`, or of a tensor of all experts; the bias is beside it
+    std::string tensor = {}; ///< name of the weight's without `.weight`, or of a tensor of all experts; the bias is beside it
+    std::string dot = "."; ///< before `weight` and `bias`; PyTorch's attention has a `_` there
     index_t rows = 0;   ///< that the tensor has
     index_t first = 0;
     index_t run = 1;
@@ -34,9 +35,9 @@ struct stored_rows {
 struct linear_layer {
     using scalar = float;
 
-    std::string name;                           ///< of the module in the checkpoint, without `.weight`
-    std::variant<matrix, packed_matrix> weight; ///< (out, in)
-    float_vector bias;                          ///< one entry per output, or none
+    std::string name = {};                           ///< of the module in the checkpoint, without `.weight`
+    std::variant<matrix, packed_matrix> weight = {}; ///< (out, in)
+    float_vector bias = {};                          ///< one entry per output, or none
     /// Rounds what the layer reads, mapped where a packed weight maps it; none where that stays as it is.
     std::optional<activation_quantizer> input = {};
     std::optional<stored_rows> stored = {}; ///< where the checkpoint has no tensor of its name

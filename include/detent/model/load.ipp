@@ -122,8 +122,8 @@ public:
 
 private:
     /// The name of a weight that layers share; those of all experts are no modules, and so without `.weight`.
-    static std::string shared_name(stored_rows const& at) { return at.experts > 0 ? at.tensor : at.tensor + ".weight"; }
-    static std::string shared_bias(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "_bias" : ".bias"); }
+    static std::string shared_name(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "" : at.dot + "weight"); }
+    static std::string shared_bias(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "_" : at.dot) + "bias"; }
 
     /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one expert
     /// where there are several.

@@ -14,10 +14,10 @@ namespace detent::inline DETENT_ABI {
 template <class Scalar> struct basic_norm_layer {
     using kind = nn::norm_kind;
 
-    std::string name; ///< of the module in the checkpoint, without `.weight`
+    std::string name = {}; ///< of the module in the checkpoint, without `.weight`
     kind type = kind::rms;
-    basic_vector<Scalar> weight; ///< one entry per feature; one for each of a head where all heads share them
-    basic_vector<Scalar> bias;   ///< likewise, or none
+    basic_vector<Scalar> weight = {}; ///< one entry per feature; one for each of a head where all heads share them
+    basic_vector<Scalar> bias = {};   ///< likewise, or none; of LayerNorm only
     Scalar eps = Scalar(1e-5);
     index_t width = 0; ///< features that are normalized together, those of a head; 0 for all
 
@@ -26,8 +26,9 @@ template <class Scalar> struct basic_norm_layer {
         if (width > 0) {
             return nn::head_norm(type, x, width, weight, bias, eps, executor);
         }
-        return type == kind::rms ? nn::rms_norm(x, weight, eps, executor)
-                                 : nn::layer_norm(x, weight, bias, eps, executor);
+        return type == kind::rms     ? nn::rms_norm(x, weight, eps, executor)
+               : type == kind::layer ? nn::layer_norm(x, weight, bias, eps, executor)
+                                     : nn::scale_features(x, weight, executor);
     }
 
     /// The gradient with respect to the input x given that with respect to the result, g; all are (token, feature).
@@ -39,8 +40,9 @@ template <class Scalar> struct basic_norm_layer {
         if (width > 0) {
             return nn::head_norm_backward(type, x, width, weight, eps, g, weights, biases, executor);
         }
-        return type == kind::rms ? nn::rms_norm_backward(x, weight, eps, g, weights, executor)
-                                 : nn::layer_norm_backward(x, weight, eps, g, weights, biases, executor);
+        return type == kind::rms     ? nn::rms_norm_backward(x, weight, eps, g, weights, executor)
+               : type == kind::layer ? nn::layer_norm_backward(x, weight, eps, g, weights, biases, executor)
+                                     : nn::scale_features_backward(x, weight, g, weights, executor);
     }
 
     /// A gradient with respect to it before anything is added.

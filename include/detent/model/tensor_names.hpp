@@ -37,11 +37,14 @@ struct tensor_names {
     std::string query = "self_attn.q_proj", key = "self_attn.k_proj", value = "self_attn.v_proj";
     std::string qkv; ///< in place of the three
     fused_order qkv_order = fused_order::stacked;
+    std::string qkv_dot = "."; ///< between that and `weight` or `bias`
     std::string output = "self_attn.o_proj";
     std::string sinks;
     std::string gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
     std::string gate_up;     ///< in place of the two, stacked
     bool transposed = false; ///< weights are (in, out), as GPT-2's
+    std::string norm_weight = "weight", norm_bias = "bias"; ///< of norms, behind a dot
+    std::string scale_weight = "lambda1";                   ///< of output norms that only scale
 
     std::string router;           ///< of experts
     std::string experts;          ///< before the number of an expert and the names below

@@ -178,8 +178,39 @@ template <class X> basic_matrix<scalar_of<X>> rows_of_heads(Eigen::MatrixBase<X>
     return rows;
 }
 
-/// Which norm: RMSNorm or LayerNorm.
-enum class norm_kind { rms, layer };
+/// Multiplies every feature by its own number: y = x * weight. `inputs` x and the result are (token, feature), `weight`
+/// has one entry per feature.
+template <class X>
+basic_matrix<scalar_of<X>> scale_features(Eigen::MatrixBase<X> const& inputs, basic_vector<scalar_of<X>> const& weight,
+                                          executor_ref executor = {}) {
+    basic_matrix_view<scalar_of<X>> const x(inputs);
+    DETENT_EXPECTS(weight.size() == x.cols());
+    basic_matrix<scalar_of<X>> y(x.rows(), x.cols()); // (token, feature)
+    executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
+        y.middleRows(begin, end - begin) = x.middleRows(begin, end - begin) * weight.asDiagonal();
+    });
+    return y;
+}
+
+/// The gradient of `scale_features` with respect to its inputs; `g` is that with respect to its result, all are (token,
+/// feature). The gradient with respect to the weight is added to `weight_gradient`, if that is given.
+template <class X>
+basic_matrix<scalar_of<X>>
+scale_features_backward(Eigen::MatrixBase<X> const& inputs, basic_vector<scalar_of<X>> const& weight,
+                        basic_matrix_view<scalar_of<X>> g, basic_vector<scalar_of<X>>* weight_gradient = nullptr,
+                        executor_ref executor = {}) {
+    basic_matrix_view<scalar_of<X>> const x(inputs);
+    DETENT_EXPECTS(shape_of(g) == shape_of(x));
+    if (weight_gradient != nullptr) {
+        add_over_rows(*weight_gradient, x.rows(), x.cols(), executor, [&](index_t t, index_t begin, index_t count) {
+            return g.row(t).segment(begin, count).array() * x.row(t).segment(begin, count).array();
+        });
+    }
+    return scale_features(g, weight, executor);
+}
+
+/// Which norm: RMSNorm, LayerNorm, or none but the multiplication by the weight (`scale_features`).
+enum class norm_kind { rms, layer, scale };
 
 /// Normalizes the features of every head separately, as models do with queries and keys: `inputs` x and the result are
 /// (token, head * head_dim). `weight` and `bias` have one entry per feature of a head, the same for all heads (Qwen3,
@@ -190,7 +221,7 @@ basic_matrix<scalar_of<X>> head_norm(norm_kind kind, Eigen::MatrixBase<X> const&
                                      scalar_of<X> eps, executor_ref executor = {}) {
     auto const rows = rows_of_heads(inputs, head_dim);
     DETENT_EXPECTS(weight.size() <= inputs.cols() && bias.size() <= inputs.cols());
-    DETENT_EXPECTS(kind == norm_kind::layer || bias.size() == 0);
+    DETENT_EXPECTS(kind == norm_kind::layer || (kind == norm_kind::rms && bias.size() == 0));
     auto y =
         kind == norm_kind::rms ? rms_norm(rows, weight, eps, executor) : layer_norm(rows, weight, bias, eps, executor);
     y.resize(inputs.rows(), inputs.cols());
