@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -23,11 +25,12 @@ weak_plan llama_plan(char const* text) { return plan_of(test::llama_json(), text
 weak_plan opt_plan(char const* text) { return plan_of(test::opt_json(), text); }
 
 weak_plan llama(index_t q, index_t k, index_t v, index_t o, index_t gate, index_t up, index_t down) {
-    return {{role::query, q}, {role::key, k}, {role::value, v}, {role::output, o},
-            {role::gate, gate}, {role::up, up}, {role::down, down}};
+    return {{{role::query}, q}, {{role::key}, k}, {{role::value}, v},  {{role::output}, o},
+            {{role::gate}, gate}, {{role::up}, up}, {{role::down}, down}};
 }
 weak_plan opt(index_t q, index_t k, index_t v, index_t o, index_t up, index_t down) {
-    return {{role::query, q}, {role::key, k}, {role::value, v}, {role::output, o}, {role::up, up}, {role::down, down}};
+    return {{{role::query}, q}, {{role::key}, k}, {{role::value}, v},
+            {{role::output}, o}, {{role::up}, up}, {{role::down}, down}};
 }
 
 TEST(weak_plan, roles_have_the_names_of_specifications) {
@@ -83,6 +86,33 @@ TEST(weak_plan, the_published_rule_takes_every_block_for_opts) {
     EXPECT_EQ(opt_plan("int3:owq@4:published:in=q+k"), opt(6, 6, 0, 0, 0, 0));
 }
 
+// Shapes as LLaMA's, but for three experts with gate and up 10 x 12, down 12 x 10, and one of 9 for all tokens: in
+// attention 864 weights, in all 864 + 3 * 360 + 324 = 2268.
+TEST(weak_plan, experts_are_layers_like_others) {
+    auto const forms = test::decoder_forms();
+    auto const form = std::ranges::find(forms, std::string("experts_sigmoid_and_shared"), &test::decoder_form::name);
+    ASSERT_NE(form, forms.end());
+    auto const plan_of = [&](char const* text) {
+        return plan_weak_columns(test::random_decoder(form->configuration).blocks.front(), spec::parse(text), 3);
+    };
+    auto const attention = [](index_t n, index_t o) {
+        return weak_plan{{{role::query}, n}, {{role::key}, n}, {{role::value}, n}, {{role::output}, o}};
+    };
+    weak_plan each = attention(0, 0), average = attention(4, 6);
+    for (index_t e = 0; e < 4; ++e) {
+        each[{role::gate, e}] = each[{role::up, e}] = 0;
+        each[{role::down, e}] = 3;
+        // r = 2/13 * 2268 / (864 + 0.375 * 1404) = 0.251: 3.0 of 12, 6.02 of 24; 0.375 r: 1.1 of 12, 0.9 of 10 and of 9
+        average[{role::gate, e}] = average[{role::up, e}] = 2;
+        average[{role::down, e}] = 2;
+    }
+    EXPECT_EQ(plan_of("int3:owq=3:in=down"), each);
+    EXPECT_EQ(plan_of("int3:owq@5"), average);
+    EXPECT_EQ(with_plan(spec::parse("int3:owq=3:in=down"), each, {role::down, 2}).weak.columns, 3);
+    EXPECT_EQ(with_plan(spec::parse("int3:owq=3:in=down"), each, {role::up, 2}).weak.columns, 0);
+    EXPECT_EQ(with_plan(spec::parse("int3:owq=3:in=down"), each, {role::head}).weak.columns, 0);
+}
+
 TEST(weak_plan, complains_of_what_is_not_there) {
     EXPECT_EQ(failure_message([] { opt_plan("int3:owq=12"); }),
               "specification 'int3:owq=12': 12 weak columns of the 12 inputs of 'q' leave none to quantize");
@@ -96,9 +126,9 @@ TEST(weak_plan, complains_of_what_is_not_there) {
 
 TEST(weak_plan, a_layers_specification_has_the_number_of_the_plan) {
     spec const s = spec::parse("int3:owq@5:in=o+up:by=activation");
-    weak_plan const plan{{role::output, 6}, {role::up, 2}, {role::down, 0}};
-    for (auto const& [r, columns] : plan) {
-        spec const layer = with_plan(s, plan, r);
+    weak_plan const plan{{{role::output}, 6}, {{role::up}, 2}, {{role::down}, 0}};
+    for (auto const& [place, columns] : plan) {
+        spec const layer = with_plan(s, plan, place);
         EXPECT_EQ(layer.weak.columns, columns);
         EXPECT_EQ(layer.weak.bits, 0);
         EXPECT_TRUE(layer.weak.wanted); // the default range is that of the others

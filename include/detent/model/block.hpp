@@ -27,6 +27,10 @@ namespace detent::inline DETENT_ABI {
 /// float.
 enum class linear_role { query, key, value, output, gate, up, down, head, router, shared_gate };
 
+constexpr bool is_quantized(linear_role role) {
+    return role != linear_role::router && role != linear_role::shared_gate;
+}
+
 /// One linear layer of a block: its role, and which of the feed-forward networks it is in where those are experts.
 struct layer_place {
     linear_role role = linear_role::query;
@@ -78,10 +82,10 @@ template <class Layer> struct basic_block {
     nn::attention_heads heads;
     nn::attention_form attention;
     std::optional<nn::rotary_law> rotary; ///< none where positions are not rotated
-    nn::gate_form gate_form; ///< and the activation where there is no gate
+    nn::gate_form gate_form;              ///< and the activation where there is no gate
     nn::router_form routing;
-    bool parallel = false;   ///< both branches read the hidden state before the block
-    scalar residual = 1;     ///< multiplies what each branch makes
+    bool parallel = false; ///< both branches read the hidden state before the block
+    scalar residual = 1;   ///< multiplies what each branch makes
     /// Rounds what attention reads, each head of queries, keys and values as if it were a token; none where they stay.
     std::optional<activation_quantizer> head_input = {};
 
@@ -102,7 +106,7 @@ template <class Layer> struct basic_block {
 };
 
 /// A block of a model that runs.
-using block = basic_block<linear_layer>;
+struct block : basic_block<linear_layer> {}; // no alias, which variables called `block` would shadow
 
 template <class Layer> std::vector<layer_place> basic_block<Layer>::places() const {
     std::vector<layer_place> all;
@@ -126,15 +130,28 @@ matrix forward(block const& b, matrix_view x, nn::token_rows rows, executor_ref 
 template <class Layer> Layer const& basic_block<Layer>::linear(layer_place place) const {
     auto const& mlp = mlps[static_cast<std::size_t>(place.expert)];
     switch (place.role) {
-    case linear_role::query: return query;
-    case linear_role::key: return key;
-    case linear_role::value: return value;
-    case linear_role::output: return output;
-    case linear_role::gate: DETENT_EXPECTS(mlp.gate.has_value()); return *mlp.gate;
-    case linear_role::up: return mlp.up;
-    case linear_role::router: DETENT_EXPECTS(router.has_value()); return *router;
-    case linear_role::shared_gate: DETENT_EXPECTS(shared_gate.has_value()); return *shared_gate;
-    default: DETENT_EXPECTS(place.role == linear_role::down); return mlp.down;
+    case linear_role::query:
+        return query;
+    case linear_role::key:
+        return key;
+    case linear_role::value:
+        return value;
+    case linear_role::output:
+        return output;
+    case linear_role::gate:
+        DETENT_EXPECTS(mlp.gate.has_value());
+        return *mlp.gate;
+    case linear_role::up:
+        return mlp.up;
+    case linear_role::router:
+        DETENT_EXPECTS(router.has_value());
+        return *router;
+    case linear_role::shared_gate:
+        DETENT_EXPECTS(shared_gate.has_value());
+        return *shared_gate;
+    default:
+        DETENT_EXPECTS(place.role == linear_role::down);
+        return mlp.down;
     }
 }
 

@@ -48,7 +48,7 @@ struct expert_configuration {
     bool shared_gate = false;        ///< whether what that makes is multiplied by a sigmoid of its own
     bool router_bias = false;
     bool bias = false; ///< of their linear layers
-    nn::router_form routing;
+    nn::router_form routing = {};
 };
 
 /// The sizes and switches of a model, under one name for every family.

@@ -19,18 +19,20 @@ namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE weak_plan plan_weak_columns(block const& b, spec const& s, int bits) {
     auto const& weak = s.weak;
-    std::vector<linear_role> roles;
+    std::vector<layer_place> places;
     std::vector<weak_share> shares;
     for (auto const& group : b.groups()) {
-        for (linear_role const role : group) {
-            bool const here = weak.layers.empty() || std::ranges::find(weak.layers, name_of(role)) != weak.layers.end();
-            double const ratio = role <= linear_role::output ? 1 : b.gate ? 0.375 : 0.25;
-            roles.push_back(role);
-            shares.push_back({b.linear(role).shape(), here && weak.wanted ? ratio : 0});
+        for (layer_place const place : group) {
+            auto const name = name_of(place.role);
+            bool const here = weak.layers.empty() || std::ranges::find(weak.layers, name) != weak.layers.end();
+            bool const gated = b.mlps[static_cast<std::size_t>(place.expert)].gate.has_value();
+            double const ratio = place.role <= linear_role::output ? 1 : gated ? 0.375 : 0.25;
+            places.push_back(place);
+            shares.push_back({b.linear(place).shape(), here && weak.wanted ? ratio : 0});
         }
     }
     for (auto const& name : weak.layers) {
-        if (std::ranges::find(roles, name, [](linear_role r) { return name_of(r); }) == roles.end()) {
+        if (std::ranges::find(places, name, [](layer_place p) { return name_of(p.role); }) == places.end()) {
             throw error("specification '" + s.text + "'",
                         "asks for weak columns in '" + name + "', which this model's blocks do not have");
         }
@@ -40,19 +42,20 @@ DETENT_INLINE weak_plan plan_weak_columns(block const& b, spec const& s, int bit
         counts = weak_budget(bits, weak.bits, shares, weak.rule);
     }
     weak_plan plan;
-    for (std::size_t i = 0; i < roles.size(); ++i) {
-        plan[roles[i]] = weak.bits > 0 ? counts[i] : shares[i].ratio > 0 ? weak.columns : 0;
-        if (plan[roles[i]] >= shares[i].shape.cols) {
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        index_t const columns = weak.bits > 0 ? counts[i] : shares[i].ratio > 0 ? weak.columns : 0;
+        if (columns >= shares[i].shape.cols) {
             throw error("specification '" + s.text + "'",
                         std::to_string(weak.columns) + " weak columns of the " + std::to_string(shares[i].shape.cols) +
-                            " inputs of '" + std::string(name_of(roles[i])) + "' leave none to quantize");
+                            " inputs of '" + std::string(name_of(places[i].role)) + "' leave none to quantize");
         }
+        plan[places[i]] = columns;
     }
     return plan;
 }
 
-DETENT_INLINE spec with_plan(spec s, weak_plan const& plan, linear_role role) {
-    auto const planned = plan.find(role);
+DETENT_INLINE spec with_plan(spec s, weak_plan const& plan, layer_place place) {
+    auto const planned = plan.find(place);
     s.weak.columns = planned == plan.end() ? 0 : planned->second; // the output head has none
     s.weak.bits = 0;
     return s;
