@@ -58,7 +58,7 @@ std::vector<layer_report> quantize_encoder(std::span<block> blocks, Q const& q, 
     }
     return quantize_encoder(
         blocks,
-        [&](matrix const& w, layer_inputs const& known, linear_role) { return as_quantization(q(w, known, executor)); },
+        [&](matrix const& w, layer_inputs const& known, layer_place) { return as_quantization(q(w, known, executor)); },
         std::move(shown), executor, report);
 }
 

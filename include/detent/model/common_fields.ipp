@@ -148,6 +148,20 @@ DETENT_INLINE void read_activation(configuration_fields const& fields, model_con
     c.gate.kind = known->kind;
 }
 
+DETENT_INLINE void ignore_settings(configuration_fields const& fields) {
+    fields.ignore({"model_type", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version",
+                   "_name_or_path", "_attn_implementation", "attn_implementation", "use_cache", "initializer_range",
+                   "initializer_factor", "init_std", "bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id",
+                   "cls_token_id", "mask_token_id", "decoder_start_token_id", "attention_dropout", "hidden_dropout",
+                   "attn_pdrop", "embd_pdrop", "resid_pdrop", "emb_pdrop", "dropout", "activation_dropout", "layerdrop",
+                   "classifier_dropout", "summary_type", "summary_use_proj", "summary_activation",
+                   "summary_proj_to_labels", "summary_first_dropout", "task_specific_params", "pretraining_tp",
+                   "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "quantization_config",
+                   "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "use_flash_attn",
+                   "gradient_checkpointing", "tokenizer_class", "unsloth_version", "unsloth_fixed", "is_decoder",
+                   "return_dict", "chunk_size_feed_forward", "prefix", "language", "rope_theta_unused"});
+}
+
 DETENT_INLINE void read_windows(configuration_fields const& fields, model_configuration& c, index_t window,
                                 function_ref<bool(index_t)> slides) {
     auto const types = fields.words("layer_types", std::ssize(c.layers));
@@ -178,18 +192,7 @@ DETENT_INLINE void read_common(configuration_fields const& fields, model_configu
         fields.either({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"}), static_cast<double>(c.norm_eps)));
     c.tied_embeddings = fields.flag("tie_word_embeddings", c.tied_embeddings);
     c.end_of_text = fields.token_ids("eos_token_id", c.vocabulary);
-    // What training, generation, or only the loading program wants to know.
-    fields.ignore({"model_type", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version",
-                   "_name_or_path", "_attn_implementation", "attn_implementation", "use_cache", "initializer_range",
-                   "initializer_factor", "init_std", "bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id",
-                   "cls_token_id", "mask_token_id", "decoder_start_token_id", "attention_dropout", "hidden_dropout",
-                   "attn_pdrop", "embd_pdrop", "resid_pdrop", "emb_pdrop", "dropout", "activation_dropout", "layerdrop",
-                   "classifier_dropout", "summary_type", "summary_use_proj", "summary_activation",
-                   "summary_proj_to_labels", "summary_first_dropout", "task_specific_params", "pretraining_tp",
-                   "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "quantization_config",
-                   "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "use_flash_attn",
-                   "gradient_checkpointing", "tokenizer_class", "unsloth_version", "unsloth_fixed", "is_decoder",
-                   "return_dict", "chunk_size_feed_forward", "prefix", "language", "rope_theta_unused"});
+    ignore_settings(fields);
 }
 
 } // namespace detent::inline DETENT_ABI

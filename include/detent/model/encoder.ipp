@@ -9,7 +9,6 @@
 #include <map>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
@@ -64,28 +63,47 @@ DETENT_INLINE matrix text_encoder::embed(std::span<nn::token_id const> tokens, i
         throw error("sequence of " + std::to_string(length) + " tokens",
                     "is longer than the " + std::to_string(configuration.max_positions) + " the model can take");
     }
+    auto const rows = position_rows(tokens, length);
     auto const check = [](index_t t, char const* what, index_t id, index_t vocabulary) {
         if (id < 0 || id >= vocabulary) {
             throw error("token " + std::to_string(t), std::string("has ") + what + " " + std::to_string(id) +
                                                           ", outside the vocabulary of " + std::to_string(vocabulary));
         }
     };
-    matrix x(count, configuration.hidden); // (token, hidden)
+    matrix x(count, configuration.embedding_width); // (token, embedding_width)
     for (index_t t = 0; t < count; ++t) {
         index_t const id = tokens[static_cast<std::size_t>(t)];
         index_t const type = types.empty() ? 0 : types[static_cast<std::size_t>(t)];
         check(t, "id", id, configuration.vocabulary);
-        check(t, "type", type, configuration.token_types);
-        x.row(t) = word_embeddings.row(id) + position_embeddings.row(t % length) + token_type_embeddings.row(type);
+        check(t, "type", type, std::max<index_t>(1, configuration.token_types));
+        x.row(t) = word_embeddings.row(id) + position_embeddings.row(rows[static_cast<std::size_t>(t)]);
+        if (configuration.token_types > 0) {
+            x.row(t) += token_type_embeddings.row(type);
+        }
     }
-    return embedding_norm.forward(x, executor);
+    x = embedding_norm.forward(x, executor);
+    return project_in ? project_in->forward(x, executor) : x;
+}
+
+DETENT_INLINE std::vector<index_t> text_encoder::position_rows(std::span<nn::token_id const> tokens,
+                                                               index_t length) const {
+    auto const& padding = configuration.padding;
+    std::vector<index_t> rows;
+    index_t counted = 0; // tokens of the sequence that have a position
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+        counted = static_cast<index_t>(t) % length == 0 ? 0 : counted;
+        bool const pads = padding && tokens[t] == *padding;
+        rows.push_back(pads ? *padding : configuration.position_offset + counted);
+        counted += pads ? 0 : 1;
+    }
+    return rows;
 }
 
 DETENT_INLINE matrix text_encoder::forward(std::span<nn::token_id const> tokens, index_t sequences,
                                            executor_ref executor, std::span<nn::token_id const> types) const {
     matrix x = embed(tokens, sequences, executor, types);
     for (auto const& b : blocks) {
-        x = b.forward(std::move(x), {.sequences = sequences}, executor);
+        x = detent::forward(b, x, {.sequences = sequences}, executor);
     }
     return x;
 }
@@ -125,14 +143,20 @@ DETENT_INLINE matrix image_encoder::normalize(std::span<std::uint8_t const> byte
 }
 
 DETENT_INLINE matrix image_encoder::embed(matrix_view images, executor_ref executor) const {
-    index_t const n = configuration.patches();
+    auto const& c = configuration;
+    index_t const n = c.patches();
+    index_t const leading = position_embeddings.rows() - n; // tokens before the patches that have a position
     matrix const patches = patch_embedding.forward(cut(images), executor); // (image * patch, hidden)
-    matrix x(images.rows() * (1 + n), configuration.hidden);
+    matrix x(images.rows() * c.tokens(), c.hidden);
     for (index_t i = 0; i < images.rows(); ++i) {
-        auto image = x.middleRows(i * (1 + n), 1 + n); // (1 + patch, hidden)
+        auto image = x.middleRows(i * c.tokens(), c.tokens()); // (token, hidden)
         image.row(0) = class_token;
+        if (c.extra_tokens > 0) {
+            image.middleRows(1, c.extra_tokens) = extra_tokens;
+        }
         image.bottomRows(n) = patches.middleRows(i * n, n);
-        image += position_embeddings;
+        image.topRows(leading) += position_embeddings.topRows(leading);
+        image.bottomRows(n) += position_embeddings.bottomRows(n);
     }
     return x;
 }
@@ -140,24 +164,56 @@ DETENT_INLINE matrix image_encoder::embed(matrix_view images, executor_ref execu
 DETENT_INLINE matrix image_encoder::forward(matrix_view images, executor_ref executor) const {
     matrix x = embed(images, executor);
     for (auto const& b : blocks) {
-        x = b.forward(std::move(x), {.sequences = images.rows()}, executor);
+        x = detent::forward(b, x, {.sequences = images.rows()}, executor);
     }
     return x;
 }
 
-DETENT_INLINE matrix image_encoder::logits(matrix_view hidden, executor_ref executor) const {
-    index_t const length = 1 + configuration.patches();
-    expect_valid(length > 0 && hidden.rows() % length == 0, "hidden states", "are not of whole sequences");
-    matrix first(hidden.rows() / length, hidden.cols()); // (image, hidden), of the class tokens
-    for (index_t i = 0; i < first.rows(); ++i) {
-        first.row(i) = hidden.row(i * length);
+DETENT_INLINE matrix image_encoder::normalized(matrix_view hidden, executor_ref executor) const {
+    return final_norm.forward(hidden, executor);
+}
+
+DETENT_INLINE matrix image_encoder::states_of(matrix_view hidden, index_t token) const {
+    index_t const length = configuration.tokens();
+    expect_valid(hidden.rows() % length == 0, "hidden states", "are not of whole sequences");
+    matrix states(hidden.rows() / length, hidden.cols()); // (image, hidden)
+    for (index_t i = 0; i < states.rows(); ++i) {
+        states.row(i) = hidden.row(i * length + token);
     }
-    return classifier.forward(final_norm.forward(first, executor), executor);
+    return states;
+}
+
+DETENT_INLINE matrix image_encoder::logits(matrix_view hidden, executor_ref executor) const {
+    auto const& c = configuration;
+    if (!classifier) {
+        throw error("model", "tells no classes, only hidden states");
+    }
+    matrix const first = normalized(states_of(hidden, 0), executor); // (image, hidden)
+    if (c.readout == image_readout::class_token) {
+        return classifier->forward(first, executor);
+    }
+    if (c.readout == image_readout::two_tokens) {
+        matrix const second = normalized(states_of(hidden, 1), executor); // (image, hidden)
+        return (classifier->forward(first, executor) + second_classifier->forward(second, executor)) / 2;
+    }
+    matrix const all = normalized(hidden, executor); // (image * token, hidden)
+    matrix both(first.rows(), 2 * c.hidden);         // (image, class token and mean of patches)
+    both.leftCols(c.hidden) = first;
+    for (index_t i = 0; i < first.rows(); ++i) {
+        both.row(i).rightCols(c.hidden) =
+            all.middleRows((i + 1) * c.tokens() - c.patches(), c.patches()).colwise().mean();
+    }
+    return classifier->forward(both, executor);
 }
 
 DETENT_INLINE matrix image_encoder::cut(matrix_view images) const {
     auto const& c = configuration;
-    expect_valid(images.cols() == c.pixels(), "images", "have another number of pixels than the model");
+    if (images.cols() != c.pixels()) {
+        throw error("images", "of " + std::to_string(images.cols()) +
+                                  " numbers are of another size than the model's, " + std::to_string(c.image_size) +
+                                  " x " + std::to_string(c.image_size) + " pixels in " + std::to_string(c.channels) +
+                                  " channels; positions are not interpolated");
+    }
     index_t const across = c.image_size / c.patch_size;
     index_t const lines = c.channels * c.patch_size; // rows of pixels of a patch
     matrix patches(images.rows() * c.patches(), lines * c.patch_size);

@@ -2,8 +2,7 @@
 
 #pragma once
 
-#include <cstddef>
-#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,69 +10,52 @@
 
 #include "detent/core/index.hpp"
 #include "detent/core/needs_exceptions.hpp"
-#include "detent/model/block.hpp"
 #include "detent/model/configuration.hpp"
-#include "detent/nn/activation.hpp"
-#include "detent/nn/attention.hpp"
+#include "detent/model/configuration_fields.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-/// The sizes and switches that all encoders have.
-struct encoder_configuration {
-    index_t hidden = 0;       ///< features of a token between blocks
-    index_t layers = 0;       ///< number of blocks
-    index_t intermediate = 0; ///< features inside the feed-forward network
-    nn::attention_heads heads;
-    nn::activation activation = nn::activation::gelu;
-    float norm_eps = 1e-12F;
-    norm_placement norms = norm_placement::after;
-    bool qkv_bias = true; ///< all other linear layers have one
+/// The sizes and switches of an encoder of text, such as BERT.
+struct text_encoder_configuration : model_configuration {
+    index_t token_types = 0;        ///< 0 where tokens have none
+    std::optional<index_t> padding; ///< the token that has no position and does not count for those of others (RoBERTa)
 };
 
-/// The sizes of an encoder of text, such as BERT.
-struct text_encoder_configuration : encoder_configuration {
-    index_t vocabulary = 0;
-    index_t max_positions = 0;
-    index_t token_types = 0;
+/// What an encoder of images tells the class from, all of it behind the last norm.
+enum class image_readout {
+    none,              ///< hidden states are all it makes
+    class_token,       ///< the state of the class token
+    class_and_patches, ///< that, and beside it the mean of those of the patches (DINOv2)
+    two_tokens         ///< logits are the mean of those of the class token and of the one behind it (DeiT)
 };
 
-/// How the tensors of a vision transformer are called.
-enum class image_encoder_names {
-    vit,  ///< as Hugging Face's ViT
-    torch ///< as PyTorch's nn.TransformerEncoderLayer
-};
-
-/// The sizes of an encoder of square images, such as ViT.
-struct image_encoder_configuration : encoder_configuration {
-    image_encoder_names names = image_encoder_names::vit;
+/// The sizes and switches of an encoder of square images, such as ViT.
+struct image_encoder_configuration : model_configuration {
     index_t image_size = 0; ///< pixels in a row and in a column
     index_t patch_size = 0; ///< likewise, of a patch
     index_t channels = 0;
     index_t classes = 0;
+    image_readout readout = image_readout::class_token;
+    index_t extra_tokens = 0;      ///< between the class token and the patches: to distil into, or registers
+    bool extra_positions = false;  ///< whether positions are added to them
     std::vector<float> pixel_mean; ///< per channel, of pixels from 0 to 1; empty where the model does not say
     std::vector<float> pixel_std;  ///< likewise
 
+    std::string class_token_name = "embeddings.cls_token"; ///< of the tensors, after the prefix
+    std::string extra_tokens_name;
+    std::string second_head; ///< without the prefix, of `image_readout::two_tokens`
+
     /// Patches of an image.
     index_t patches() const { return (image_size / patch_size) * (image_size / patch_size); }
+    /// Tokens of an image.
+    index_t tokens() const { return 1 + extra_tokens + patches(); }
     /// Numbers of an image.
     index_t pixels() const { return channels * image_size * image_size; }
 };
 
-/// Gives every head an equal share of the hidden features. Throws `error` where that is no whole number; the two names
-/// are those of the fields.
-nn::attention_heads parse_heads(configuration_fields const& fields, std::string const& heads_field,
-                                std::string const& hidden_field, index_t hidden);
-
-/// The activation in `field`. Throws `error` where it is none of `known_activations`.
-nn::activation parse_activation(configuration_fields const& fields, std::string const& field,
-                                std::string const& missing);
-
-/// What BERT and ViT say in the same words.
-void parse_encoder(configuration_fields const& fields, encoder_configuration& c);
-
-/// Interprets the fields of a Hugging Face `config.json` with `model_type` bert. Missing optional fields take the
-/// defaults of Hugging Face. Throws `error` naming `file` and the field that is wrong or asks for something this
-/// library does not compute.
+/// Interprets the fields of a Hugging Face `config.json` of any family of `text_encoder_families()`. Missing optional
+/// fields take the defaults of Hugging Face. @throws error naming `file` and the field that is wrong, asks for
+/// something this library does not compute, or is not known and may change what the model computes.
 text_encoder_configuration parse_text_encoder(nlohmann::json const& json, std::string const& file);
 
 /// A number for each channel in `field`. Throws `error` where it is anything else, or a number is not finite or, if
@@ -81,17 +63,21 @@ text_encoder_configuration parse_text_encoder(nlohmann::json const& json, std::s
 std::vector<float> parse_channels(configuration_fields const& fields, std::string const& field, index_t channels,
                                   bool positive);
 
-/// Interprets the fields of the `config.json` of a vision transformer, in one of two dialects: that of Hugging Face
-/// with `model_type` vit, where missing optional fields take its defaults; or, where there is `embed_dim` and no
-/// `model_type`, plain sizes (image_size, patch_size, in_channels, embed_dim, depth, num_heads, mlp_dim, num_classes),
-/// pixel_mean and pixel_std of a model made of PyTorch's nn.TransformerEncoderLayer, with the defaults of that: norms
-/// after the branches, ReLU and an eps of 1e-5 unless norm_first, activation or layer_norm_eps say otherwise. Throws
-/// `error` naming `file` and the field that is wrong or asks for something this library does not compute.
+/// Interprets the fields of the `config.json` of a vision transformer, in one of two dialects: that of Hugging Face for
+/// any family of `image_encoder_families()`, where missing optional fields take its defaults, and where classes are
+/// read unless `architectures` says that the model has none; or, where there is `embed_dim` and no `model_type`, plain
+/// sizes (image_size, patch_size, in_channels, embed_dim, depth, num_heads, mlp_dim, num_classes), pixel_mean and
+/// pixel_std of a model made of PyTorch's nn.TransformerEncoderLayer, with the defaults of that: norms after the
+/// branches, ReLU and an eps of 1e-5 unless norm_first, activation or layer_norm_eps say otherwise. Throws like
+/// `parse_text_encoder`.
 image_encoder_configuration parse_image_encoder(nlohmann::json const& json, std::string const& file);
 
 /// Reads how a Hugging Face `preprocessor_config.json` makes numbers of pixels into `c`. Throws `error` naming `file`
 /// and the field that is wrong or asks for something else than (pixel / 255 - mean) / std.
 void parse_preprocessor(nlohmann::json const& json, std::string const& file, image_encoder_configuration& c);
+
+/// The `model_type`s of encoders that are known.
+std::vector<std::string> encoder_families();
 
 } // namespace detent::inline DETENT_ABI
 

@@ -2,67 +2,69 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "detent/core/index.hpp"
 #include "detent/io/json.hpp"
-#include "detent/model/block.hpp"
-#include "detent/model/configuration.hpp"
+#include "detent/model/configuration_fields.hpp"
 #include "detent/model/encoder_configuration.hpp"
-#include "detent/nn/activation.hpp"
-#include "detent/nn/attention.hpp"
+#include "detent/model/encoder_family.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE nn::attention_heads parse_heads(configuration_fields const& fields, std::string const& heads_field,
-                                              std::string const& hidden_field, index_t hidden) {
-    index_t const heads = fields.size(heads_field);
-    if (hidden % heads != 0) {
-        throw fields.wrong(heads_field, "is " + std::to_string(heads) + ", which does not divide " + hidden_field +
-                                            " " + std::to_string(hidden));
+/// The types of `known` families that have one.
+template <class Configuration>
+std::vector<std::string> family_types(std::span<encoder_family<Configuration> const> known) {
+    std::vector<std::string> types;
+    for (auto const& family : known) {
+        if (!family.type.empty()) {
+            types.emplace_back(family.type);
+        }
     }
-    return {.heads = heads, .kv_heads = heads, .head_dim = hidden / heads};
+    return types;
 }
 
-DETENT_INLINE nn::activation parse_activation(configuration_fields const& fields, std::string const& field,
-                                              std::string const& missing) {
-    std::string const name = fields.text(field, missing);
-    if (auto const known = find_activation(name)) {
-        return *known;
+/// Interprets `fields` as the family among `known` does that has this `type`.
+template <class Configuration>
+Configuration parse_encoder(configuration_fields const& fields, std::string const& type,
+                            std::span<encoder_family<Configuration> const> known, std::string const& what) {
+    auto const family = std::ranges::find(known, std::string_view(type), &encoder_family<Configuration>::type);
+    if (family == known.end()) {
+        std::string all;
+        for (auto const& name : family_types(known)) {
+            all += (all.empty() ? "" : ", ") + name;
+        }
+        throw fields.wrong("model_type",
+                           "is '" + io::printable(type) + "'; supported encoders of " + what + " are " + all);
     }
-    throw fields.wrong(field, "is '" + io::printable(name) + "'; supported are " + known_activations);
-}
-
-DETENT_INLINE void parse_encoder(configuration_fields const& fields, encoder_configuration& c) {
-    c.hidden = fields.size("hidden_size");
-    c.layers = fields.size("num_hidden_layers");
-    c.intermediate = fields.size("intermediate_size");
-    c.heads = parse_heads(fields, "num_attention_heads", "hidden_size", c.hidden);
-    c.activation = parse_activation(fields, "hidden_act", "gelu");
-    c.norm_eps = static_cast<float>(fields.positive("layer_norm_eps", 1e-12));
+    Configuration c;
+    c.type = type;
+    c.names = family->names();
+    family->read(fields, c);
+    fields.expect_all_read();
+    return c;
 }
 
 DETENT_INLINE text_encoder_configuration parse_text_encoder(nlohmann::json const& json, std::string const& file) {
     configuration_fields const fields(json, file);
-    if (std::string const type = fields.text("model_type"); type != "bert") {
-        throw fields.wrong("model_type",
-                           "is '" + io::printable(type) + "'; the only encoder of text supported is bert");
-    }
-    text_encoder_configuration c;
-    parse_encoder(fields, c);
-    c.vocabulary = fields.size("vocab_size");
-    c.max_positions = fields.size("max_position_embeddings", 512);
-    c.token_types = fields.size("type_vocab_size", 2);
-    fields.require("is_decoder", false, false);
-    if (auto const positions = fields.text("position_embedding_type", "absolute"); positions != "absolute") {
-        throw fields.wrong("position_embedding_type",
-                           "is '" + io::printable(positions) + "'; only 'absolute' is supported");
+    return parse_encoder(fields, fields.text("model_type"), text_encoder_families(), "text");
+}
+
+DETENT_INLINE image_encoder_configuration parse_image_encoder(nlohmann::json const& json, std::string const& file) {
+    configuration_fields const fields(json, file);
+    bool const plain = fields.find("model_type") == nullptr && fields.find("embed_dim") != nullptr;
+    auto const c = parse_encoder(fields, plain ? "" : fields.text("model_type"), image_encoder_families(), "images");
+    if (c.image_size % c.patch_size != 0) {
+        throw fields.wrong("patch_size", "is " + std::to_string(c.patch_size) + ", which does not divide image_size " +
+                                             std::to_string(c.image_size));
     }
     return c;
 }
@@ -91,52 +93,6 @@ DETENT_INLINE std::vector<float> parse_channels(configuration_fields const& fiel
     return values;
 }
 
-DETENT_INLINE image_encoder_configuration parse_image_encoder(nlohmann::json const& json, std::string const& file) {
-    configuration_fields const fields(json, file);
-    index_t const largest_image = index_t{1} << 16; // the numbers of a patch must fit an index_t
-    image_encoder_configuration c;
-    if (fields.find("model_type") == nullptr && fields.find("embed_dim") != nullptr) {
-        c.names = image_encoder_names::torch;
-        c.hidden = fields.size("embed_dim");
-        c.layers = fields.size("depth");
-        c.intermediate = fields.size("mlp_dim");
-        c.heads = parse_heads(fields, "num_heads", "embed_dim", c.hidden);
-        c.activation = parse_activation(fields, "activation", "relu");
-        c.norm_eps = static_cast<float>(fields.positive("layer_norm_eps", 1e-5));
-        c.norms = fields.flag("norm_first", false) ? norm_placement::before : norm_placement::after;
-        c.image_size = fields.size("image_size", {}, largest_image);
-        c.patch_size = fields.size("patch_size", {}, largest_image);
-        c.channels = fields.size("in_channels");
-        c.classes = fields.size("num_classes");
-        c.pixel_mean = parse_channels(fields, "pixel_mean", c.channels, false);
-        c.pixel_std = parse_channels(fields, "pixel_std", c.channels, true);
-    } else {
-        if (std::string const type = fields.text("model_type"); type != "vit") {
-            throw fields.wrong("model_type",
-                               "is '" + io::printable(type) + "'; the only encoder of images supported is vit");
-        }
-        parse_encoder(fields, c);
-        c.norms = norm_placement::before;
-        c.qkv_bias = fields.flag("qkv_bias", true);
-        c.image_size = fields.size("image_size", 224, largest_image);
-        c.patch_size = fields.size("patch_size", 16, largest_image);
-        c.channels = fields.size("num_channels", 3);
-        auto const* labels = fields.find("id2label");
-        if (labels != nullptr && !labels->is_object()) {
-            throw fields.wrong("id2label", "is not a JSON object");
-        }
-        if (labels != nullptr && labels->empty()) {
-            throw fields.wrong("id2label", "is {}; expected a name for each class");
-        }
-        c.classes = labels != nullptr ? static_cast<index_t>(labels->size()) : fields.size("num_labels", 2);
-    }
-    if (c.image_size % c.patch_size != 0) {
-        throw fields.wrong("patch_size", "is " + std::to_string(c.patch_size) + ", which does not divide image_size " +
-                                             std::to_string(c.image_size));
-    }
-    return c;
-}
-
 DETENT_INLINE void parse_preprocessor(nlohmann::json const& json, std::string const& file,
                                       image_encoder_configuration& c) {
     configuration_fields const fields(json, file);
@@ -147,6 +103,13 @@ DETENT_INLINE void parse_preprocessor(nlohmann::json const& json, std::string co
     }
     c.pixel_mean = parse_channels(fields, "image_mean", c.channels, false);
     c.pixel_std = parse_channels(fields, "image_std", c.channels, true);
+}
+
+DETENT_INLINE std::vector<std::string> encoder_families() {
+    auto types = family_types(text_encoder_families());
+    auto const images = family_types(image_encoder_families());
+    types.insert(types.end(), images.begin(), images.end());
+    return types;
 }
 
 } // namespace detent::inline DETENT_ABI
