@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <cstddef>
 #include <optional>
 #include <string>
 #include <variant>
@@ -13,45 +12,40 @@
 #include "detent/model/block.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
-#include "detent/nn/activation.hpp"
+#include "detent/model/norm_layer.hpp"
+#include "detent/model/sites.hpp"
 #include "detent/transform/channel_scale.hpp"
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE std::vector<linear_role> readers_of(block const& b, fold_site site) {
-    return b.groups()[static_cast<std::size_t>(site)];
+DETENT_INLINE std::vector<matrix const*> weights_reading(block const& b, site at, index_t network) {
+    std::vector<matrix const*> weights;
+    for (layer_place const place : readers_of(b, at, network)) {
+        if (place.role != linear_role::router && place.role != linear_role::shared_gate) {
+            weights.push_back(&std::get<matrix>(b.linear(place).weight));
+        }
+    }
+    return weights;
 }
 
-DETENT_INLINE index_t channels_of(block const& b, fold_site site) {
-    return b.linear(readers_of(b, site).front()).shape().cols;
-}
-
-DETENT_INLINE std::optional<error> fold_obstacle(block const& b, fold_site site) {
-    std::vector<linear_role> layers = readers_of(b, site);
-    for (linear_role const role : layers) {
-        if (b.linear(role).input) {
-            return error("layer '" + b.linear(role).name + "'",
+DETENT_INLINE std::optional<error> fold_obstacle(block const& b, site at, index_t network) {
+    layer_place const writer{at == site::context ? linear_role::value : linear_role::up, network};
+    std::vector<layer_place> layers = readers_of(b, at, network);
+    for (layer_place const place : layers) {
+        if (b.linear(place).input) {
+            return error("layer '" + b.linear(place).name + "'",
                          "has a quantized input; scales are folded before inputs are quantized");
         }
     }
-    bool const branch_input = site == fold_site::attention_input || site == fold_site::mlp_input;
-    if (branch_input && b.norms == norm_placement::after) {
-        return error("layer '" + b.linear(layers.front()).name + "'",
-                     "scales cannot be folded into its input, which is also added to what its branch makes");
+    if (std::string const problem = scale_obstacle(b, at); !problem.empty()) {
+        return error("layer '" + b.linear(at == site::hidden || layers.empty() ? writer : layers.front()).name + "'",
+                     problem);
     }
-    if (site == fold_site::attention_context) {
-        layers.push_back(linear_role::value);
+    if (at == site::context || at == site::hidden) {
+        layers.push_back(writer);
     }
-    if (site == fold_site::mlp_hidden) {
-        // What gate and up make is linear in up, and s relu(x) = relu(s x) for s > 0; no other activation is like that.
-        if (!b.gate && b.activation != nn::activation::relu) {
-            return error("layer '" + b.up.name + "'",
-                         "scales cannot pass the activation behind it; they pass ReLU and SwiGLU only");
-        }
-        layers.push_back(linear_role::up);
-    }
-    for (linear_role const role : layers) {
-        auto const& layer = b.linear(role);
+    for (layer_place const place : layers) {
+        auto const& layer = b.linear(place);
         if (!std::holds_alternative<matrix>(layer.weight)) {
             return error("layer '" + layer.name + "'", "is quantized; scales are folded into float weights only");
         }
@@ -59,8 +53,8 @@ DETENT_INLINE std::optional<error> fold_obstacle(block const& b, fold_site site)
     return {};
 }
 
-DETENT_INLINE void fold(block& b, fold_site site, float_vector const& scales) {
-    if (auto const obstacle = fold_obstacle(b, site)) {
+DETENT_INLINE void fold(block& b, site at, float_vector const& scales, index_t network) {
+    if (auto const obstacle = fold_obstacle(b, at, network)) {
         throw *obstacle;
     }
     auto const subject = [](std::string const& producer) { return "scales of what '" + producer + "' makes"; };
@@ -68,35 +62,39 @@ DETENT_INLINE void fold(block& b, fold_site site, float_vector const& scales) {
         check_channel_scales(subject(norm.name), scales, norm.weight.size());
         fold_into_norm(scales, norm.weight, norm.bias);
     };
-    switch (site) {
-    case fold_site::attention_input:
-        scale_norm(b.attention_norm);
+    switch (at) {
+    case site::attention_input:
+        scale_norm(*b.attention_norms.input);
         break;
-    case fold_site::attention_context: {
+    case site::context:
         check_channel_scales(subject(b.value.name), scales, b.heads.heads * b.heads.head_dim);
         if (scales != shared_by_heads(scales, b.heads)) {
             throw error(subject(b.value.name), "they differ between query heads that read the same key-value head");
         }
         fold_into_outputs(value_scales(scales, b.heads), std::get<matrix>(b.value.weight), b.value.bias);
         break;
-    }
-    case fold_site::mlp_input:
-        scale_norm(b.mlp_norm);
+    case site::mlp_input:
+        scale_norm(*b.mlp_norms.input);
         break;
-    case fold_site::mlp_hidden:
-        check_channel_scales(subject(b.up.name), scales, b.up.shape().rows);
-        fold_into_outputs(scales, std::get<matrix>(b.up.weight), b.up.bias);
+    case site::hidden: {
+        linear_layer& up = b.linear({linear_role::up, network});
+        check_channel_scales(subject(up.name), scales, up.shape().rows);
+        fold_into_outputs(scales, std::get<matrix>(up.weight), up.bias);
         break;
     }
-    for (linear_role const role : readers_of(b, site)) {
-        fold_into_inputs(scales, std::get<matrix>(b.linear(role).weight));
+    }
+    for (layer_place const place : readers_of(b, at, network)) {
+        fold_into_inputs(scales, std::get<matrix>(b.linear(place).weight));
     }
 }
 
 DETENT_INLINE void plant_outliers(decoder& model, float factor, index_t channels) {
     for (block& b : model.blocks) {
-        for (fold_site const site : {fold_site::attention_input, fold_site::mlp_input}) {
-            index_t const all = channels_of(b, site);
+        for (site const at : {site::attention_input, site::mlp_input}) {
+            if (at == site::mlp_input && b.shares_norm()) {
+                continue; // the other's
+            }
+            index_t const all = channels_of(b, at);
             if (channels < 0 || channels > all) {
                 throw error("outliers", std::to_string(channels) + " of " + std::to_string(all) + " channels");
             }
@@ -104,7 +102,7 @@ DETENT_INLINE void plant_outliers(decoder& model, float factor, index_t channels
             for (index_t i = 0; i < channels; ++i) {
                 scales((2 * i + 1) * all / (2 * channels)) = factor; // the middle of each of as many stretches
             }
-            fold(b, site, scales);
+            fold(b, at, scales);
         }
     }
 }
