@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include <array>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <vector>
@@ -24,9 +24,9 @@
 namespace detent::inline DETENT_ABI {
 
 /// The scales and shifts a transform of `b` begins with (SmoothQuant's, as in OmniQuant), given the hidden states `x`
-/// (token, hidden) before it in the float model: those between norms and the layers that read them, between value
-/// and output and, where `how.hidden`, between up and down; and, where activations are rounded, 1 for keys, and shifts
-/// where norms have a bias: the middle of each channel's range.
+/// (token, hidden) before it in the float model: those of all sites that can have some (sites.hpp), of `hidden` only
+/// where `how.hidden`; and, where activations are rounded, 1 for keys, and shifts where norms have a bias: the middle
+/// of each channel's range.
 equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x, nn::token_rows rows,
                                             learning_options const& how, bool rounds_activations,
                                             executor_ref executor = {});
@@ -56,13 +56,19 @@ public:
     /// @throws error as `learn` and `dense`.
     void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows);
 
-    /// The scales that were learned for a layer of the last block.
-    given_range scales(linear_role role) const;
+    /// The scales that were learned for a layer of the last block that was learned.
+    given_range scales(layer_place place) const;
 
     /// The mean loss of each epoch, by block.
     std::vector<std::vector<double>> const& losses() const { return losses_; }
 
 private:
+    /// The ranges of weights that learning begins with.
+    std::map<layer_place, learned_clip<float>> first_clips(dense_block<float> const& b) const;
+
+    /// Rounds the weights of a block as they were learned, and keeps their scales.
+    void keep_scales(dense_block<float> const& made, block_parameters<float> const& found);
+
     /// What was learned before from all this, or else is now.
     template <class Learn>
     learned kept(learning_options const& how, dense_block<float> const& b, matrix_view x,
@@ -73,9 +79,12 @@ private:
     std::optional<any_grid> activations_;
     executor_ref executor_;
     progress progress_;
-    std::filesystem::path directory_;                    // or none
-    std::array<fake_quantizer<float>::tiles, 7> scales_; // by role, and the inputs of the layer
-    std::array<index_t, 7> columns_ = {};
+    std::filesystem::path directory_; // or none
+    struct layer_scales {
+        fake_quantizer<float>::tiles tiles;
+        index_t columns; // of the weight
+    };
+    std::map<layer_place, layer_scales> scales_;
     std::vector<std::vector<double>> losses_;
 };
 

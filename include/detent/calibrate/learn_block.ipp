@@ -3,12 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
-#include <initializer_list>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,9 +22,11 @@
 #include "detent/core/executor.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/model/block.hpp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/dense_block.hpp"
 #include "detent/model/equivalent_transform.hpp"
 #include "detent/model/learned_block.hpp"
+#include "detent/model/sites.hpp"
 #include "detent/nn/adamw.hpp"
 #include "detent/scale/given_range.hpp"
 #include "detent/transform/fake_quantizer.hpp"
@@ -33,69 +34,100 @@
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x,
-                                                          nn::token_rows rows, learning_options const& how,
-                                                          bool rounds_activations, executor_ref executor) {
-    struct reach {
-        float_vector low, high;
+/// The smallest and largest activation of each channel.
+struct channel_reach {
+    float_vector low, high; // (channel), or empty before anything is seen
 
-        void add(matrix const& x) {
-            float_vector const least = x.colwise().minCoeff().transpose(), most = x.colwise().maxCoeff().transpose();
-            low = low.size() > 0 ? float_vector(low.cwiseMin(least)) : least;
-            high = high.size() > 0 ? float_vector(high.cwiseMax(most)) : most;
+    void add(matrix const& x) {
+        if (x.rows() == 0) {
+            return;
         }
-    };
-    reach attention, context, mlp, hidden;
+        float_vector const least = x.colwise().minCoeff().transpose(), most = x.colwise().maxCoeff().transpose();
+        low = low.size() > 0 ? float_vector(low.cwiseMin(least)) : least;
+        high = high.size() > 0 ? float_vector(high.cwiseMax(most)) : most;
+    }
+};
+
+/// What activations reach at the sites of a block.
+struct site_reaches {
+    channel_reach attention, context, mlp;
+    std::vector<channel_reach> hidden; // of each network
+};
+
+DETENT_INLINE site_reaches reaches_of(dense_block<float> const& b, matrix_view x, nn::token_rows rows,
+                                      executor_ref executor) {
+    site_reaches reaches;
+    reaches.hidden.resize(b.mlps.size());
     index_t const length = rows.length(x.rows());
     for (index_t first = 0; first < x.rows(); first += length) {
         block_tape<float> tape;
-        forward<float>(b, {}, x.middleRows(first, length), {}, tape, executor);
-        attention.add(tape.attention_input.raw);
-        context.add(tape.context.raw);
-        mlp.add(tape.mlp_input.raw);
-        hidden.add(tape.hidden.raw);
-    }
-    float const least = 1e-5F;
-    auto const scales = [&](reach const& r, std::initializer_list<linear_role> readers) {
-        float_vector weights = float_vector::Constant(r.low.size(), least);
-        for (linear_role const role : readers) {
-            if (b[role].weight.size() > 0) {
-                weights = weights.cwiseMax(b[role].weight.cwiseAbs().colwise().maxCoeff().transpose());
-            }
+        record(b, x.middleRows(first, length), {}, tape, executor);
+        reaches.attention.add(tape.attention_input.raw);
+        reaches.context.add(tape.context.raw);
+        reaches.mlp.add(tape.mlp_input.raw);
+        for (std::size_t e = 0; e < b.mlps.size(); ++e) {
+            reaches.hidden[e].add(tape.mlps[e].hidden.raw);
         }
-        auto const activations = r.high.cwiseMax(-r.low).array().max(least);
-        return float_vector(
-            (activations.pow(static_cast<float>(how.alpha)) / weights.array().pow(static_cast<float>(1 - how.alpha)))
-                .max(least));
-    };
-    auto const shifts = [&](reach const& r, dense_norm<float> const& norm) {
-        return rounds_activations && norm.bias.size() > 0 ? float_vector(0.5F * (r.low + r.high)) : float_vector{};
-    };
+    }
+    return reaches;
+}
+
+/// SmoothQuant's scales: largest activation^alpha / largest weight of the quantized layers that read a site^(1 -
+/// alpha); 1 for an expert that no token was sent to.
+DETENT_INLINE float_vector smooth_scales(dense_block<float> const& b, channel_reach const& reach, double alpha, site at,
+                                         index_t network = 0) {
+    float const least = 1e-5F;
+    if (reach.low.size() == 0) {
+        return float_vector::Ones(channels_of(b, at, network));
+    }
+    float_vector weights = float_vector::Constant(reach.low.size(), least);
+    for (layer_place const place : readers_of(b, at, network)) {
+        if (is_quantized(place.role)) {
+            weights = weights.cwiseMax(b.linear(place).weight.cwiseAbs().colwise().maxCoeff().transpose());
+        }
+    }
+    auto const activations = reach.high.cwiseMax(-reach.low).array().max(least);
+    return (activations.pow(static_cast<float>(alpha)) / weights.array().pow(static_cast<float>(1 - alpha))).max(least);
+}
+
+DETENT_INLINE equivalent_transform<float> first_transform(dense_block<float> const& b, matrix_view x,
+                                                          nn::token_rows rows, learning_options const& how,
+                                                          bool rounds_activations, executor_ref executor) {
+    site_reaches const reaches = reaches_of(b, x, rows, executor);
     equivalent_transform<float> t;
-    t.attention_scale = scales(attention, {linear_role::query, linear_role::key, linear_role::value});
-    t.attention_shift = shifts(attention, b.attention_norm);
-    t.mlp_scale = scales(mlp, {linear_role::gate, linear_role::up});
-    t.mlp_shift = shifts(mlp, b.mlp_norm);
+    auto const of_norm = [&](site at, channel_reach const& reach) {
+        equivalent_transform<float>::channels c;
+        if (scale_obstacle(b, at).empty()) {
+            c.scale = smooth_scales(b, reach, how.alpha, at);
+        }
+        if (rounds_activations && can_shift(b, at)) {
+            c.shift = 0.5F * (reach.low + reach.high);
+        }
+        return c;
+    };
+    t.attention = of_norm(site::attention_input, reaches.attention);
+    t.mlp = of_norm(site::mlp_input, reaches.mlp);
     // A value channel is read by all query heads of its group.
-    float_vector const of_queries = scales(context, {linear_role::output});
+    float_vector const of_queries = smooth_scales(b, reaches.context, how.alpha, site::context);
     index_t const hd = b.heads.head_dim, group = b.heads.heads / b.heads.kv_heads;
-    t.context_scale = float_vector::Zero(b.heads.kv_heads * hd);
-    float_vector const middles = 0.5F * (context.low + context.high);
-    if (t.attention_shift.size() > 0) {
-        t.context_shift = float_vector::Zero(t.context_scale.size());
+    t.context.scale = float_vector::Zero(b.heads.kv_heads * hd);
+    float_vector const middles = 0.5F * (reaches.context.low + reaches.context.high);
+    bool const shifts = t.attention.shift.size() > 0 && can_shift(b, site::context); // layers have biases
+    if (shifts) {
+        t.context.shift = float_vector::Zero(t.context.scale.size());
     }
     for (index_t i = 0; i < of_queries.size(); ++i) {
         index_t const channel = i / (group * hd) * hd + i % hd;
-        t.context_scale(channel) = std::max(t.context_scale(channel), of_queries(i));
-        if (t.context_shift.size() > 0) {
-            t.context_shift(channel) += middles(i) / static_cast<float>(group);
+        t.context.scale(channel) = std::max(t.context.scale(channel), of_queries(i));
+        if (shifts) {
+            t.context.shift(channel) += middles(i) / static_cast<float>(group);
         }
     }
-    if (how.hidden && b.has_gate()) {
-        t.hidden_scale = scales(hidden, {linear_role::down});
+    for (std::size_t e = 0; how.hidden && scale_obstacle(b, site::hidden).empty() && e < b.mlps.size(); ++e) {
+        t.hidden.push_back(smooth_scales(b, reaches.hidden[e], how.alpha, site::hidden, static_cast<index_t>(e)));
     }
     if (rounds_activations) {
-        t.key_scale = float_vector::Ones(equivalent_transform<float>::key_scales(b));
+        t.key_scale = float_vector::Ones(key_scales(b));
     }
     return t;
 }
@@ -199,11 +231,35 @@ learned block_learner::kept(learning_options const& how, dense_block<float> cons
     return found;
 }
 
+DETENT_INLINE std::map<layer_place, learned_clip<float>> block_learner::first_clips(dense_block<float> const& b) const {
+    std::map<layer_place, learned_clip<float>> clips;
+    for (auto const& group : b.groups()) {
+        for (layer_place const place : group) {
+            extents const shape = b.linear(place).shape();
+            clips.emplace(place, learned_clip<float>::of(shape.rows, weights_.tiles_of(shape.cols)));
+        }
+    }
+    return clips;
+}
+
+DETENT_INLINE void block_learner::keep_scales(dense_block<float> const& made, block_parameters<float> const& found) {
+    scales_.clear();
+    for (auto const& group : made.groups()) {
+        for (layer_place const place : group) {
+            matrix const& weight = made.linear(place).weight;
+            auto& [tiles, columns] = scales_[place];
+            weights_.forward(weight, found.clip(place), tiles, executor_);
+            columns = weight.cols();
+        }
+    }
+}
+
 DETENT_INLINE void block_learner::operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
     auto original = dense<float>(b);
     original.heads.probability_bits = how_.probability_bits;
-    learning_options const how = how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16,
-                                                original.attention_norm.bias.size() > 0);
+    bool const has_biased_norms = can_shift(original, site::attention_input);
+    learning_options const how =
+        how_.for_model(weights_.grid().bits(), activations_ ? activations_->bits() : 16, has_biased_norms);
     block_rounding<float> rounding;
     if (activations_) {
         rounding = {fake_quantizer<float>(*activations_, 0), fake_quantizer<float>(*activations_, b.heads.head_dim)};
@@ -212,30 +268,19 @@ DETENT_INLINE void block_learner::operator()(block& b, matrix_view x, matrix_vie
     if (how.transform) {
         first.transform = first_transform(original, floats, rows, how, activations_.has_value(), executor_);
     }
-    for (linear_role const role : block_roles) {
-        auto const& w = original[role].weight;
-        if (how.clip && w.size() > 0) {
-            first.clips[static_cast<std::size_t>(role)] =
-                learned_clip<float>::of(w.rows(), weights_.tiles_of(w.cols()));
-        }
+    if (how.clip) {
+        first.clips = first_clips(original);
     }
-    std::vector<matrix> targets{b.forward(floats, rows, executor_)};
+    std::vector<matrix> targets{forward(b, floats, rows, executor_)};
     if (how.auxiliary) {
-        targets.push_back(b.forward(x, rows, executor_));
+        targets.push_back(forward(b, x, rows, executor_));
     }
     learned_block<float> const learner(original, weights_, rounding);
     auto const learn_it = [&] { return learn(learner, first, how, x, targets, rows, executor_, progress_); };
     learned found = directory_.empty() ? learn_it() : kept(how, original, x, targets, first, learn_it);
     losses_.push_back(std::move(found.losses));
     auto const made = found.parameters.transform.apply(original);
-    for (linear_role const role : block_roles) {
-        auto const i = static_cast<std::size_t>(role);
-        if (made[role].weight.size() > 0) {
-            auto const& clip = found.parameters.clips[i];
-            weights_.forward(made[role].weight, clip ? &*clip : nullptr, scales_[i], executor_);
-            columns_[i] = made[role].weight.cols();
-        }
-    }
+    keep_scales(made, found.parameters);
     store(made, b);
     b.heads.probability_bits = how_.probability_bits;
     if (activations_) {
@@ -243,11 +288,10 @@ DETENT_INLINE void block_learner::operator()(block& b, matrix_view x, matrix_vie
     }
 }
 
-DETENT_INLINE given_range block_learner::scales(linear_role role) const {
-    auto const i = static_cast<std::size_t>(role);
-    auto const& learned = scales_[i];
+DETENT_INLINE given_range block_learner::scales(layer_place place) const {
+    auto const& [learned, columns] = scales_.at(place);
     bool const has_zero = weights_.grid().has_zero();
-    given_range given{.scales = {}, .tile = {1, weights_.width(columns_[i])}};
+    given_range given{.scales = {}, .tile = {1, weights_.width(columns)}};
     given.scales.tiles = shape_of(learned.scale);
     given.scales.format = weights_.format();
     given.scales.scales.assign(learned.scale.data(), learned.scale.data() + learned.scale.size());

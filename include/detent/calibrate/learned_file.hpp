@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,6 +17,9 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/model/learned_block.hpp"
+#include "detent/model/norm_layer.hpp"
+#include "detent/nn/attention.hpp"
+#include "detent/nn/rotary_law.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -39,12 +43,23 @@ public:
         value_ ^= bytes.size();
     }
     void add(matrix_view m);
+
+    /// All that says what the block computes.
     void add(dense_block<float> const& b);
 
     /// 16 hexadecimal digits.
     std::string text() const;
 
 private:
+    /// Numbers of any type.
+    template <class... Numbers> void add_numbers(Numbers... numbers) {
+        double const all[]{static_cast<double>(numbers)...};
+        add<double>(all);
+    }
+    void add(std::optional<basic_norm_layer<float>> const& norm);
+    void add(nn::attention_form const& form);
+    void add(nn::rotary_law const& law);
+
     std::uint64_t value_ = 0xcbf29ce484222325U;
 };
 

@@ -29,14 +29,49 @@ DETENT_INLINE void fingerprint::add(matrix_view m) {
     }
 }
 
-DETENT_INLINE void fingerprint::add(dense_block<float> const& b) {
-    for (auto const* norm : {&b.attention_norm, &b.mlp_norm}) {
+DETENT_INLINE void fingerprint::add(std::optional<basic_norm_layer<float>> const& norm) {
+    add_numbers(norm.has_value());
+    if (norm) {
+        add_numbers(norm->type, norm->eps, norm->width);
         add(norm->weight.transpose());
         add(norm->bias.transpose());
     }
-    for (auto const& layer : b.linears) {
-        add(layer.weight);
-        add(layer.bias.transpose());
+}
+
+DETENT_INLINE void fingerprint::add(nn::attention_form const& form) {
+    add_numbers(form.mask, form.scale, form.window, form.soft_cap);
+    add<float>(form.slopes);
+    add<float>(form.sinks);
+}
+
+DETENT_INLINE void fingerprint::add(nn::rotary_law const& law) {
+    add_numbers(law.kind, law.base, law.dimensions, law.interleaved, law.factor, law.attention_factor,
+                law.max_positions, law.original_positions, law.low_freq_factor, law.high_freq_factor, law.beta_fast,
+                law.beta_slow, law.mscale, law.mscale_all_dim, law.truncate, law.rotated);
+    add<double>(law.short_factor);
+    add<double>(law.long_factor);
+}
+
+DETENT_INLINE void fingerprint::add(dense_block<float> const& b) {
+    for (auto const* norms : {&b.attention_norms, &b.mlp_norms}) {
+        add(norms->input);
+        add(norms->output);
+        add(norms->sum);
+    }
+    add(b.query_norm);
+    add(b.key_norm);
+    add_numbers(b.heads.heads, b.heads.kv_heads, b.heads.head_dim, b.heads.probability_bits, b.gate_form.kind,
+                b.gate_form.limit, b.gate_form.up_offset, b.parallel, b.residual, b.mlps.size());
+    add(b.attention);
+    if (b.rotary) {
+        add(*b.rotary);
+    }
+    add_numbers(b.routing.experts_per_token, b.routing.score, b.routing.renormalized, b.routing.factor);
+    add<float>(b.routing.correction);
+    for (layer_place const place : b.places()) {
+        add_numbers(place.role, place.expert);
+        add(b.linear(place).weight);
+        add(b.linear(place).bias.transpose());
     }
 }
 
@@ -53,15 +88,14 @@ DETENT_INLINE std::vector<std::pair<std::string, std::span<float>>> named_parts(
             all.emplace_back(std::move(name), std::span(part.data(), static_cast<std::size_t>(part.size())));
         }
     };
-    auto const parts = p.transform.parts();
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-        add(std::string(p.transform.part_names[i]), *parts[i]);
-    }
-    for (linear_role const role : block_roles) {
-        if (auto& clip = p.clips[static_cast<std::size_t>(role)]) {
-            add(std::string(name_of(role)) + ".low", clip->low);
-            add(std::string(name_of(role)) + ".high", clip->high);
-        }
+    p.transform.for_each_part(add);
+    bool const has_experts = !p.clips.empty() && p.clips.rbegin()->first.expert > 0;
+    for (auto& [place, clip] : p.clips) {
+        bool const numbered = has_experts && place.role >= linear_role::gate;
+        std::string const name =
+            std::string(name_of(place.role)) + (numbered ? "." + std::to_string(place.expert) : "");
+        add(name + ".low", clip.low);
+        add(name + ".high", clip.high);
     }
     return all;
 }

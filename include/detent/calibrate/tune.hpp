@@ -37,7 +37,7 @@ struct tuning_step {
 
 /// Tunes on a text what the linear layers of a decoder's blocks have in high precision, by AdamW on the cross entropy
 /// of the next token: the weak columns of quantized layers (weak column tuning, OWQ), and all weights of float ones.
-/// Codes, scales, biases, norms, embeddings and the output head stay as they are.
+/// Codes, scales, biases, norms, routers, embeddings and the output head stay as they are.
 ///
 /// Forward and backward passes run from the packed bytes; no dense weight is made. From its construction on the weak
 /// columns are kept in f32, since a step may be smaller than what f16 can tell apart; `finish` rounds them to the
@@ -81,7 +81,7 @@ private:
     struct part {
         linear_layer* layer;
         index_t block;
-        linear_role role;
+        layer_place place;
         std::vector<std::int32_t> inputs; ///< mapped ones that meet weak columns; empty where all weights are trained
         float_format format;              ///< that weak columns had
         matrix gradient;                  ///< (weak, out), or (out, in) of all weights
@@ -92,10 +92,10 @@ private:
 
     void expect_unfinished() const;
 
-    void add(index_t block, linear_role role, linear_layer& layer);
+    void add(index_t block, layer_place place, linear_layer& layer);
 
     /// Adds what some tokens give to the gradient of a layer.
-    void collect(index_t block, linear_role role, matrix_view input, matrix_view gradient);
+    void collect(index_t block, layer_place place, matrix_view input, matrix_view gradient);
 
     index_t steps_per_epoch() const { return ceil_div(windows_, how_.batch); }
 

@@ -39,8 +39,8 @@ DETENT_INLINE decoder_tuner::decoder_tuner(decoder& model, tuning const& how, ex
     for (index_t i = 0; i < std::ssize(model.blocks); ++i) {
         block& b = model.blocks[static_cast<std::size_t>(i)];
         for (auto const& group : b.groups()) {
-            for (linear_role const role : group) {
-                add(i, role, b.linear(role));
+            for (layer_place const place : group) {
+                add(i, place, b.linear(place));
             }
         }
     }
@@ -79,8 +79,8 @@ DETENT_INLINE tuning_step decoder_tuner::step() {
         }
         result.loss += factor * backward(
                                     model_, ids, count, factor,
-                                    [this](index_t b, linear_role role, matrix_view input, matrix_view gradient) {
-                                        collect(b, role, input, gradient);
+                                    [this](index_t b, layer_place place, matrix_view input, matrix_view gradient) {
+                                        collect(b, place, input, gradient);
                                     },
                                     executor_);
     }
@@ -198,7 +198,7 @@ DETENT_INLINE void decoder_tuner::expect_unfinished() const {
     }
 }
 
-DETENT_INLINE void decoder_tuner::add(index_t block, linear_role role, linear_layer& layer) {
+DETENT_INLINE void decoder_tuner::add(index_t block, layer_place place, linear_layer& layer) {
     std::vector<std::int32_t> inputs;
     float_format format = float_format::f32;
     extents shape = layer.shape();
@@ -211,12 +211,12 @@ DETENT_INLINE void decoder_tuner::add(index_t block, linear_role role, linear_la
         packed->weak = packed->weak.stored_as(float_format::f32);
         shape = {packed->weak.count(), shape.rows};
     }
-    parts_.push_back({&layer, block, role, std::move(inputs), format, matrix::Zero(shape.rows, shape.cols),
+    parts_.push_back({&layer, block, place, std::move(inputs), format, matrix::Zero(shape.rows, shape.cols),
                       nn::adamw(static_cast<std::size_t>(shape.size()), how_.optimizer)});
 }
 
-DETENT_INLINE void decoder_tuner::collect(index_t block, linear_role role, matrix_view input, matrix_view gradient) {
-    auto const p = std::ranges::find_if(parts_, [&](part const& q) { return q.block == block && q.role == role; });
+DETENT_INLINE void decoder_tuner::collect(index_t block, layer_place place, matrix_view input, matrix_view gradient) {
+    auto const p = std::ranges::find_if(parts_, [&](part const& q) { return q.block == block && q.place == place; });
     if (p == parts_.end()) {
         return;
     }

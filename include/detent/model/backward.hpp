@@ -12,17 +12,17 @@
 namespace detent::inline DETENT_ABI {
 
 /// Is shown what a linear layer read, (token, in), and the gradient of the loss with respect to what it made, (token,
-/// out): all that is needed for the gradient of its weights.
-using layer_gradient = function_ref<void(linear_role role, matrix_view input, matrix_view gradient)>;
+/// out): all that is needed for the gradient of its weights. Of an expert these are the tokens that were sent to it.
+using layer_gradient = function_ref<void(layer_place place, matrix_view input, matrix_view gradient)>;
 
 /// The gradient of a loss with respect to the input `x` of a block, given that with respect to its output, `g`; all are
 /// (token, hidden). What the forward pass made is computed again from `x`. Shows every linear layer to `seen`, from the
-/// last to the first. For blocks of decoders only: causal, with norms before their branches.
+/// last to the first.
 matrix backward(block const& b, matrix_view x, nn::token_rows rows, matrix g, layer_gradient seen,
                 executor_ref executor = {});
 
-/// Is shown the same as `layer_gradient` and the number of the block.
-using decoder_gradient = function_ref<void(index_t block, linear_role role, matrix_view input, matrix_view gradient)>;
+/// Is shown, after the number of the block, what `layer_gradient` is.
+using decoder_gradient = function_ref<void(index_t block, layer_place place, matrix_view input, matrix_view gradient)>;
 
 /// The cross entropy of every token given those before it, in nats and summed over all but the first of each of
 /// `sequences` sequences of equal length, and the gradient of `factor` times that: shows every linear layer of the

@@ -11,6 +11,7 @@ namespace detent::inline DETENT_ABI {
 DETENT_INLINE matrix forward(block const& b, matrix_view x, nn::token_rows rows, executor_ref executor,
                              kv_layer* cache) {
     block_tape<float> tape;
+    tape.keeps = false;
     return forward(b, x, rows, tape, executor, cache);
 }
 

@@ -46,9 +46,7 @@ template <class Scalar> using dense_block = basic_block<dense_linear<Scalar>>;
 template <class To, class From, class MakeLayer, class MakeNorm>
 basic_block<To> converted_block(basic_block<From> const& b, MakeLayer const& layer, MakeNorm const& norm) {
     using role = linear_role;
-    auto const maybe_norm = [&](auto const& n) {
-        return n ? std::optional(norm(*n)) : std::nullopt;
-    };
+    auto const maybe_norm = [&](auto const& n) { return n ? std::optional(norm(*n)) : std::nullopt; };
     auto const norms = [&](auto const& n) {
         return branch_norm_layers<typename To::scalar>{maybe_norm(n.input), maybe_norm(n.output), maybe_norm(n.sum)};
     };

@@ -12,6 +12,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/model/block.hpp"
+#include "detent/model/block_backward.hpp"
 #include "detent/model/dense_block.hpp"
 #include "detent/model/sites.hpp"
 
@@ -29,10 +30,10 @@ template <class Scalar> struct equivalent_transform {
         vector_type scale, shift;
     };
 
-    channels attention;             ///< from the norm to query, key and value (and what shares it), (hidden)
-    channels context;               ///< from value to output, (kv_heads * head_dim): shared by query heads that read one
-    vector_type key_scale;          ///< from key, times s, to query, divided by s; see `key_scales`
-    channels mlp;                   ///< from the norm to gate, up and router of all networks, (hidden)
+    channels attention;    ///< from the norm to query, key and value (and what shares it), (hidden)
+    channels context;      ///< from value to output, (kv_heads * head_dim): shared by query heads that read one
+    vector_type key_scale; ///< from key, times s, to query, divided by s; see `key_scales`
+    channels mlp;          ///< from the norm to gate, up and router of all networks, (hidden)
     std::vector<vector_type> hidden; ///< of each network, from up to down, (intermediate)
 
     /// All of them with their names.
@@ -49,15 +50,16 @@ template <class Scalar> struct equivalent_transform {
         }
     }
 
-    /// Moves scales that are nearly 0 away from it, with their sign; blocks are divided by them.
+    /// Moves scales that are nearly 0 away from it, with their sign; blocks are divided by them. Those of `hidden`
+    /// become positive, since ReLU lets no others pass.
     void keep_invertible() {
-        auto const keep = [](vector_type& scale) {
-            scale = scale.unaryExpr([](Scalar s) { return std::copysign(std::max(std::abs(s), Scalar(1e-2)), s); });
-        };
+        auto const least = Scalar(1e-2);
         for (vector_type* const scale : {&attention.scale, &context.scale, &key_scale, &mlp.scale}) {
-            keep(*scale);
+            *scale = scale->unaryExpr([&](Scalar s) { return std::copysign(std::max(std::abs(s), least), s); });
         }
-        std::for_each(hidden.begin(), hidden.end(), keep);
+        for (vector_type& scale : hidden) {
+            scale = scale.cwiseMax(least);
+        }
     }
 
     /// Zeros in the same shape.
@@ -166,26 +168,37 @@ private:
     /// What a linear layer reads, and what it writes.
     channels read_by(dense_block<Scalar> const& b, layer_place place) const {
         switch (site_read_by(b, place.role)) {
-        case site::attention_input: return attention;
-        case site::mlp_input: return mlp;
-        case site::context: return {for_queries(context.scale, b.heads), for_queries(context.shift, b.heads)};
-        default: return {hidden_scale(place.expert), {}};
+        case site::attention_input:
+            return attention;
+        case site::mlp_input:
+            return mlp;
+        case site::context:
+            return {for_queries(context.scale, b.heads), for_queries(context.shift, b.heads)};
+        default:
+            return {hidden_scale(place.expert), {}};
         }
     }
     channels written_by(dense_block<Scalar> const& b, layer_place place) const {
         switch (place.role) {
-        case linear_role::query: return {for_queries(of_keys(b), b.heads), {}};
-        case linear_role::key: return {of_keys(b).cwiseInverse(), {}};
-        case linear_role::value: return context;
-        case linear_role::up: return {hidden_scale(place.expert), {}};
-        default: return {};
+        case linear_role::query:
+            return {for_queries(of_keys(b), b.heads), {}};
+        case linear_role::key:
+            return {of_keys(b).cwiseInverse(), {}};
+        case linear_role::value:
+            return context;
+        case linear_role::up:
+            return {hidden_scale(place.expert), {}};
+        default:
+            return {};
         }
     }
 
     void add_read(dense_block<Scalar> const& b, layer_place place, channels slopes, equivalent_transform& sum) const {
         switch (site_read_by(b, place.role)) {
-        case site::attention_input: return add(slopes, sum.attention);
-        case site::mlp_input: return add(slopes, sum.mlp);
+        case site::attention_input:
+            return add(slopes, sum.attention);
+        case site::mlp_input:
+            return add(slopes, sum.mlp);
         case site::context:
             return add({sum_over_queries(slopes.scale, b.heads), sum_over_queries(slopes.shift, b.heads)}, sum.context);
         default:
@@ -211,6 +224,7 @@ private:
     }
 
     static void write_norm(channels const& c, std::optional<basic_norm_layer<Scalar>>& norm) {
+        DETENT_EXPECTS(norm || c.scale.size() == 0);
         if (norm) {
             write(c, norm->weight, norm->bias);
         }
