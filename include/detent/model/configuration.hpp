@@ -38,6 +38,7 @@ struct layer_configuration {
     index_t window = 0;                   ///< the newest keys that a query sees; 0 for all
     std::optional<nn::rotary_law> rotary; ///< none where positions are not rotated
     bool experts = false;                 ///< whether the feed-forward network is one of experts
+    double score_divisor = 1;             ///< of the products of queries and keys, besides the model's scale
 };
 
 /// What a network of experts is made of.
@@ -59,6 +60,7 @@ struct model_configuration {
     index_t embedding_width = 0; ///< features of a row of the embeddings, where projections make `hidden` of them
     index_t intermediate = 0;    ///< features inside the feed-forward network
     index_t max_positions = 0;
+    bool any_length = false; ///< whether sequences may be longer than `max_positions` (ALiBi, dynamic rotary positions)
     nn::attention_heads heads;
     std::vector<layer_configuration> layers;
 

@@ -34,7 +34,8 @@ public:
     /// The value of `field`, or nothing where it is missing or null.
     nlohmann::json const* find(std::string_view field) const;
 
-    /// The first of `names` that is there, as fields have other names in other versions; else the first of all.
+    /// The first of `names` that is there, as fields have other names in other versions; else the first of all. Throws
+    /// where several are there and contradict each other.
     std::string either(std::initializer_list<std::string_view> names) const;
 
     /// A number of things from 1 to `most`, by default more than any model has and few enough that the product of two
@@ -56,6 +57,9 @@ public:
 
     /// Refuses a switch that this library does not implement unless it is off.
     void require(std::string_view field, bool supported, bool missing) const;
+
+    /// Refuses what the field says where that is not `supported`.
+    void expect(std::string_view field, nlohmann::json const& supported) const;
 
     /// Positive numbers, as many as `count` says.
     std::vector<double> numbers(std::string_view field, index_t count) const;

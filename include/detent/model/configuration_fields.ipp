@@ -42,12 +42,17 @@ DETENT_INLINE nlohmann::json const* configuration_fields::find(std::string_view 
 }
 
 DETENT_INLINE std::string configuration_fields::either(std::initializer_list<std::string_view> names) const {
+    std::string first;
     for (auto const name : names) {
-        if (find(name) != nullptr) {
-            return std::string(name);
+        auto const* value = find(name);
+        if (value != nullptr && first.empty()) {
+            first = name;
+        } else if (value != nullptr && *value != *find(first)) {
+            throw wrong(name, "is " + io::printable(value->dump()) + ", but " + first + ", which means the same, is " +
+                                  io::printable(find(first)->dump()));
         }
     }
-    return std::string(*names.begin());
+    return first.empty() ? std::string(*names.begin()) : first;
 }
 
 DETENT_INLINE index_t configuration_fields::size(std::string_view field, std::optional<index_t> missing,
@@ -105,6 +110,13 @@ DETENT_INLINE std::string configuration_fields::text(std::string_view field, std
 DETENT_INLINE void configuration_fields::require(std::string_view field, bool supported, bool missing) const {
     if (flag(field, missing) != supported) {
         throw wrong(field, std::string("is ") + (supported ? "false" : "true") + ", which is not supported");
+    }
+}
+
+DETENT_INLINE void configuration_fields::expect(std::string_view field, nlohmann::json const& supported) const {
+    auto const* value = find(field);
+    if (value != nullptr && *value != supported) {
+        throw wrong(field, "is " + io::printable(value->dump()) + ", which is not supported");
     }
 }
 
@@ -171,7 +183,8 @@ DETENT_INLINE void configuration_fields::ignore(std::initializer_list<std::strin
 
 DETENT_INLINE void configuration_fields::expect_all_read() const {
     for (auto const& [field, value] : json_->items()) {
-        bool const off = value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
+        bool const off =
+            value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
         if (!off && !read_.contains(field)) {
             throw wrong(field, "is " + io::printable(value.dump()).substr(0, 100) +
                                    ", which is not understood; it may change what the model computes");

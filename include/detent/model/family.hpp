@@ -14,9 +14,9 @@ namespace detent::inline DETENT_ABI {
 /// What distinguishes a family of decoders: how its checkpoints call tensors, and what the fields of its config.json
 /// mean. A new family that needs no new operation is one more entry in `families()`.
 struct decoder_family {
-    std::string_view type;         ///< `model_type`
-    tensor_names (*names)();       ///< of a usual checkpoint; `read` may change them
-    void (*read)(configuration_fields const& fields, model_configuration& c); ///< after `read_common`
+    std::string_view type;   ///< `model_type`
+    tensor_names (*names)(); ///< of a usual checkpoint; `read` may change them
+    void (*read)(configuration_fields const& fields, model_configuration& c); ///< all fields but `model_type`
 };
 
 /// All known families.
