@@ -51,10 +51,9 @@ DETENT_INLINE void read_encoder(configuration_fields const& fields, model_config
     c.norm_bias = true;
     c.norm_eps = static_cast<float>(eps);
     c.gated = false;
-    c.gate.kind = activation;
-    read_activation(fields, c);
+    c.gate.kind = read_activation(fields, fields.either({"hidden_act", "activation"}), activation);
     c.qkv_bias = c.output_bias = c.mlp_bias = true;
-    ignore_settings(fields);
+    ignore_other_purposes(fields);
     fields.ignore({"attention_probs_dropout_prob", "hidden_dropout_prob", "tie_word_embeddings", "tie_weights_",
                    "output_past", "is_encoder_decoder", "pooler_act", "pooler_output_size"});
 }
