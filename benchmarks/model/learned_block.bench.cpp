@@ -7,18 +7,16 @@
 // most that was resident, and `over plan` that over the float weights, the rounded ones, and what the backward pass
 // must find of the forward pass, with nothing twice.
 
-#include "detent/model/learned_block.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include <sys/resource.h>
 
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/detent.hpp"
+#include "detent/model/learned_block.hpp"
 #include "detent/nn/linear.hpp"
 #include "detent/nn/rotary_law.hpp"
 #include "interleaved.hpp"
@@ -28,18 +26,20 @@ namespace {
 using namespace detent;
 
 dense_block<float> llama_block(index_t hidden, index_t heads, index_t intermediate) {
+    auto const layer = [](index_t out, index_t in) {
+        return dense_linear<float>{matrix::Random(out, in) / std::sqrt(static_cast<float>(in)), {}};
+    };
     dense_block<float> b;
-    b.attention_norm.weight = float_vector::Ones(hidden);
-    b.mlp_norm.weight = float_vector::Ones(hidden);
+    b.attention_norms.input = norm_layer{.weight = float_vector::Ones(hidden)};
+    b.mlp_norms.input = b.attention_norms.input;
+    b.query = layer(hidden, hidden);
+    b.key = layer(hidden, hidden);
+    b.value = layer(hidden, hidden);
+    b.output = layer(hidden, hidden);
+    b.mlps.push_back({layer(intermediate, hidden), layer(intermediate, hidden), layer(hidden, intermediate)});
     b.heads = {heads, heads, hidden / heads};
-    b.activation = nn::activation::silu;
-    b.rope = std::make_shared<nn::rotary>(nn::plain_frequencies(10000, b.heads.head_dim));
-    for (linear_role const role : block_roles) {
-        bool const from_middle = role == linear_role::down;
-        bool const to_middle = role == linear_role::gate || role == linear_role::up;
-        index_t const in = from_middle ? intermediate : hidden;
-        b[role].weight = matrix::Random(to_middle ? intermediate : hidden, in) / std::sqrt(static_cast<float>(in));
-    }
+    b.attention.scale = 1 / std::sqrt(static_cast<double>(b.heads.head_dim));
+    b.rotary.emplace().dimensions = b.heads.head_dim;
     return b;
 }
 
@@ -55,8 +55,8 @@ void learn(benchmark::State& state) {
     matrix const left = matrix::Random(2048, 4096), right = matrix::Random(4096, 4096);
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i < 5; ++i) {
-        least = std::min(
-            least, seconds([&] { benchmark::DoNotOptimize(nn::linear(left, right, {}, executor).data()); }));
+        least =
+            std::min(least, seconds([&] { benchmark::DoNotOptimize(nn::linear(left, right, {}, executor).data()); }));
     }
     double const peak = 2.0 * 2048 * 4096 * 4096 / least;
 
@@ -70,8 +70,8 @@ void learn(benchmark::State& state) {
         rounding = {fake_quantizer<float>(int4, 0), fake_quantizer<float>(int4, hidden / heads)};
         p.transform = first_transform(floats, x, {}, {}, true, executor);
     }
-    for (linear_role const role : block_roles) {
-        p.clips[static_cast<std::size_t>(role)] = learned_clip<float>::of(floats[role].weight.rows(), 1);
+    for (layer_place const place : floats.places()) {
+        p.clips[place] = learned_clip<float>::of(floats.linear(place).shape().rows, 1);
     }
     learned_block<float> const block(std::move(floats), weights, rounding);
     std::vector<matrix_view> const targets{target};

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/calibrate/learn_block.hpp"
-
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -13,8 +11,11 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/calibrate/learn_block.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/model/block_flow.hpp"
+#include "detent/model/sites.hpp"
 #include "model/random_decoder.hpp"
 #include "nn/random_matrix.hpp"
 
@@ -33,22 +34,29 @@ struct setting {
 };
 
 class learning_of : public testing::TestWithParam<setting> {};
-INSTANTIATE_TEST_SUITE_P(
-    , learning_of,
-    testing::Values(setting{"llama_lwc", test::llama_json(), {.clip = true, .epochs = 40},
-                            fake_quantizer<float>(any_grid(int_grid<2>{}), 5, float_format::f16), {}},
-                    setting{"llama_lwc_let_int4", test::llama_json(),
-                            {.clip = true, .transform = true, .epochs = 40, .transform_rate = 1e-3},
-                            fake_quantizer<float>(any_grid(int_grid<4>{}), 0, float_format::f16),
-                            any_grid(int_grid<4>{})},
-                    setting{"opt_let_fp4", test::opt_json(), {.transform = true, .auxiliary = true, .epochs = 40},
-                            fake_quantizer<float>(any_grid(fp_grid<2, 1>{}), 0, float_format::f16),
-                            any_grid(fp_grid<2, 1>{})},
-                    setting{"opt_lwc_let_int6", test::opt_json(),
-                            {.clip = true, .transform = true, .probability_bits = 6, .epochs = 40},
-                            fake_quantizer<float>(any_grid(int_grid<3>{}), 0, float_format::f16),
-                            any_grid(int_grid<6>{})}),
-    [](auto const& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(, learning_of,
+                         testing::Values(setting{"llama_lwc",
+                                                 test::llama_json(),
+                                                 {.clip = true, .epochs = 40},
+                                                 fake_quantizer<float>(any_grid(int_grid<2>{}), 5, float_format::f16),
+                                                 {}},
+                                         setting{
+                                             "llama_lwc_let_int4",
+                                             test::llama_json(),
+                                             {.clip = true, .transform = true, .epochs = 40, .transform_rate = 1e-3},
+                                             fake_quantizer<float>(any_grid(int_grid<4>{}), 0, float_format::f16),
+                                             any_grid(int_grid<4>{})},
+                                         setting{"opt_let_fp4",
+                                                 test::opt_json(),
+                                                 {.transform = true, .auxiliary = true, .epochs = 40},
+                                                 fake_quantizer<float>(any_grid(fp_grid<2, 1>{}), 0, float_format::f16),
+                                                 any_grid(fp_grid<2, 1>{})},
+                                         setting{"opt_lwc_let_int6",
+                                                 test::opt_json(),
+                                                 {.clip = true, .transform = true, .probability_bits = 6, .epochs = 40},
+                                                 fake_quantizer<float>(any_grid(int_grid<3>{}), 0, float_format::f16),
+                                                 any_grid(int_grid<6>{})}),
+                         [](auto const& test) { return test.param.name; });
 
 matrix hidden_states(unsigned seed) { return test::random_matrix(sequences * length, 12, seed); }
 
@@ -71,10 +79,10 @@ TEST_P(learning_of, brings_the_block_nearer_to_the_float_one_and_leaves_what_it_
     block unrounded = b;
     unrounded.head_input.reset();
     EXPECT_EQ(std::exchange(unrounded.heads.probability_bits, 0), s.how.probability_bits);
-    matrix const expected = floats.forward(x, rows);
-    EXPECT_LE(distance(unrounded.forward(x, rows), expected), 1e-5 * static_cast<double>(expected.norm()));
+    matrix const expected = forward(floats, x, rows);
+    EXPECT_LE(distance(forward(unrounded, x, rows), expected), 1e-5 * static_cast<double>(expected.norm()));
     if (s.how.transform) {
-        EXPECT_GT(distance(std::get<matrix>(b.up.weight), std::get<matrix>(floats.up.weight)), 0.1);
+        EXPECT_GT(distance(std::get<matrix>(b.mlps[0].up.weight), std::get<matrix>(floats.mlps[0].up.weight)), 0.1);
     }
 }
 
@@ -98,23 +106,24 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
     if (s.how.transform) {
         first.transform = first_transform(original, x, rows, s.how, s.activations.has_value());
     }
-    for (linear_role const role : block_roles) {
-        auto const& w = original[role].weight;
-        if (s.how.clip && w.size() > 0) {
-            first.clips[static_cast<std::size_t>(role)] =
-                learned_clip<float>::of(w.rows(), s.weights.tiles_of(w.cols()));
+    for (auto const& group : b.groups()) {
+        for (layer_place const place : group) {
+            extents const shape = original.linear(place).shape();
+            if (s.how.clip) {
+                first.clips[place] = learned_clip<float>::of(shape.rows, s.weights.tiles_of(shape.cols));
+            }
         }
     }
     learned_block<float> const learner_of(original, s.weights, rounding);
-    std::vector<matrix> const targets(s.how.auxiliary ? 2 : 1, floats.forward(x, rows));
+    std::vector<matrix> const targets(s.how.auxiliary ? 2 : 1, forward(floats, x, rows));
     auto const found = learn(learner_of, first, s.how, x, targets, rows);
     matrix const expected = learner_of.forward(learner_of.quantized(found.parameters), x, rows);
 
     for (auto const& group : b.groups()) {
-        for (linear_role const role : group) {
-            auto& layer = b.linear(role);
+        for (layer_place const place : group) {
+            auto& layer = b.linear(place);
             auto& w = std::get<matrix>(layer.weight);
-            auto const& how = learner.scales(role);
+            auto const& how = learner.scales(place);
             auto const [low, high] = s.weights.grid().numbers();
             for (index_t i = 0; i < w.rows(); ++i) {
                 for (index_t j = 0; j < w.cols(); ++j) {
@@ -132,7 +141,7 @@ TEST_P(learning_of, what_is_deployed_is_what_was_learned) {
         }
     }
     // A rounding may fall to the other side.
-    EXPECT_LE(distance(b.forward(x, rows), expected), (s.activations ? 3e-2 : 1e-5) * double(expected.norm()));
+    EXPECT_LE(distance(forward(b, x, rows), expected), (s.activations ? 3e-2 : 1e-5) * double(expected.norm()));
 }
 
 TEST_P(learning_of, gives_the_same_bits_for_any_number_of_threads) {
@@ -143,7 +152,7 @@ TEST_P(learning_of, gives_the_same_bits_for_any_number_of_threads) {
         how.epochs = 2;
         block_learner learner(how, s.weights, s.activations, executor);
         learner(b, hidden_states(1), hidden_states(2), {.sequences = sequences});
-        return std::pair{std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scales.scales};
+        return std::pair{std::get<matrix>(b.mlps[0].up.weight), learner.scales({linear_role::up}).scales.scales};
     };
     serial one;
     thread_team three(3);
@@ -161,7 +170,7 @@ TEST_P(learning_of, resumes_with_the_same_bits_from_what_was_kept) {
         for (int i = 0; i < 2; ++i) { // two blocks
             block b = test::random_decoder(s.model).blocks[0];
             learner(b, hidden_states(seed), hidden_states(2), {.sequences = sequences});
-            all.emplace_back(std::get<matrix>(b.up.weight), learner.scales(linear_role::up).scales.scales);
+            all.emplace_back(std::get<matrix>(b.mlps[0].up.weight), learner.scales({linear_role::up}).scales.scales);
         }
         EXPECT_EQ(std::ssize(learner.losses()[1]), how.epochs);
         return all;
@@ -205,15 +214,89 @@ TEST(learn, a_transform_reaches_from_up_to_down_where_it_is_asked_to) {
     block b = test::random_decoder(test::llama_json()).blocks[0];
     matrix const x = hidden_states(1);
     auto const numbers = dense<float>(b);
-    EXPECT_EQ(first_transform(numbers, x, {.sequences = sequences}, {.transform = true}, true).hidden_scale.size(), 0);
+    EXPECT_EQ(first_transform(numbers, x, {.sequences = sequences}, {.transform = true}, true).hidden.size(), 0U);
     learning_options const how{.transform = true, .hidden = true, .epochs = 2};
     auto const first = first_transform(numbers, x, {.sequences = sequences}, how, true);
-    EXPECT_EQ(first.hidden_scale.size(), numbers[linear_role::up].weight.rows());
-    matrix const expected = b.forward(x, {.sequences = sequences});
+    ASSERT_EQ(first.hidden.size(), 1U);
+    EXPECT_EQ(first.hidden.front().size(), numbers.mlps[0].up.weight.rows());
+    matrix const expected = forward(b, x, {.sequences = sequences});
     block_learner learner(how, fake_quantizer<float>(any_grid(int_grid<4>{}), 0), any_grid(int_grid<4>{}));
     learner(b, x, x, {.sequences = sequences});
     b.head_input.reset();
-    EXPECT_LE(distance(b.forward(x, {.sequences = sequences}), expected), 1e-5 * double(expected.norm()));
+    EXPECT_LE(distance(forward(b, x, {.sequences = sequences}), expected), 1e-5 * double(expected.norm()));
+}
+
+/// Learns clips and a transform of the first block of `form`, and returns it and the learner.
+std::pair<block, block_learner> learned_form(test::decoder_form const& form, std::optional<any_grid> activations = {},
+                                             std::filesystem::path const& directory = {}) {
+    block b = test::random_decoder(form.configuration).blocks[0];
+    learning_options const how{.clip = true, .transform = true, .hidden = true, .epochs = 5};
+    block_learner learner(how, fake_quantizer<float>(any_grid(int_grid<3>{}), 5), std::move(activations));
+    if (!directory.empty()) {
+        learner.keep_in(directory);
+    }
+    learner(b, hidden_states(1), hidden_states(1), {.sequences = sequences});
+    return {std::move(b), std::move(learner)};
+}
+
+TEST(learn, every_form_of_block_is_transformed_and_computes_what_it_did) {
+    for (auto const& form : test::decoder_forms()) {
+        SCOPED_TRACE(form.name);
+        block const floats = test::random_decoder(form.configuration).blocks[0];
+        auto [b, learner] = learned_form(form, any_grid(int_grid<6>{}));
+        EXPECT_LT(learner.losses().front().back(), learner.losses().front().front());
+        b.head_input.reset();
+        matrix const x = hidden_states(1), expected = forward(floats, x, {.sequences = sequences});
+        EXPECT_LE(distance(forward(b, x, {.sequences = sequences}), expected), 2e-5 * double(expected.norm()));
+        for (auto const& group : b.groups()) {
+            for (layer_place const place : group) {
+                extents const shape = b.linear(place).shape();
+                EXPECT_EQ(learner.scales(place).scales.tiles, (extents{shape.rows, ceil_div(shape.cols, 5)}));
+            }
+        }
+        for (site const at : all_sites) {
+            auto const place = readers_of(b, at);
+            if (!place.empty() && scale_obstacle(b, at).empty()) {
+                EXPECT_NE(std::get<matrix>(b.linear(place.front()).weight),
+                          std::get<matrix>(floats.linear(place.front()).weight));
+            }
+        }
+    }
+}
+
+TEST(learn, what_was_kept_of_one_form_is_not_taken_for_another) {
+    auto const directory = std::filesystem::path(testing::TempDir()) / "detent_learned_forms";
+    std::filesystem::remove_all(directory);
+    auto form = test::decoder_forms().front();
+    auto const expected = learned_form(form, {}, directory).first;
+    EXPECT_EQ(std::get<matrix>(learned_form(form, {}, directory).first.mlps[0].up.weight),
+              std::get<matrix>(expected.mlps[0].up.weight));
+    auto const expect_refused = [&](char const* what, auto const& change) {
+        auto other = form;
+        change(other.configuration);
+        EXPECT_THROW(learned_form(other, {}, directory), error) << what;
+    };
+    expect_refused("window", [](auto& c) { c.layers[0].window = 5; });
+    expect_refused("soft cap", [](auto& c) { c.attention.soft_cap = 3; });
+    expect_refused("slopes", [](auto& c) { c.attention.slopes = {0.1F, 0.2F, 0.3F, 0.4F}; });
+    expect_refused("scale", [](auto& c) { c.attention.scale = 0.1; });
+    expect_refused("positions", [](auto& c) { c.layers[0].rotary->base = 600; });
+    expect_refused("pairs", [](auto& c) { c.layers[0].rotary->interleaved = true; });
+    expect_refused("gate", [](auto& c) { c.gate.kind = nn::activation::gelu; });
+    expect_refused("residual", [](auto& c) { c.residual_multiplier = 0.5; });
+    expect_refused("eps", [](auto& c) { c.norm_eps = 1e-3F; });
+    std::filesystem::remove_all(directory);
+
+    for (auto const& with_experts : test::decoder_forms()) {
+        if (with_experts.name == "experts") {
+            form = with_experts;
+        }
+    }
+    auto const experts = learned_form(form, {}, directory).first;
+    EXPECT_EQ(std::get<matrix>(learned_form(form, {}, directory).first.mlps[2].up.weight),
+              std::get<matrix>(experts.mlps[2].up.weight));
+    expect_refused("weights of experts", [](auto& c) { c.experts->routing.renormalized = false; });
+    std::filesystem::remove_all(directory);
 }
 
 TEST(learn, a_loss_that_is_not_finite_ends_it) {

@@ -31,13 +31,13 @@ namespace {
 void quantize_with_weak_columns(decoder& model, index_t columns, index_t group, float_format format) {
     problem_of const p{int_grid<3>{}, per_tile{1, group}, minmax_range{}};
     for (block& b : model.blocks) {
-        for (auto const& roles : b.groups()) {
-            for (linear_role const role : roles) {
-                matrix const w = std::get<matrix>(b.linear(role).weight);
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                matrix const w = std::get<matrix>(b.linear(place).weight);
                 std::srand(static_cast<unsigned>(w.cols()));
                 hessian const h = hessian::of(matrix::Random(2 * w.cols(), w.cols()));
                 owq<> const solver{.columns = columns, .format = format};
-                b.linear(role).weight = pack(solver.solve(w, h, p));
+                b.linear(place).weight = pack(solver.solve(w, h, p));
             }
         }
     }
@@ -60,9 +60,9 @@ TEST_P(tune_small, moves_weak_columns_along_the_gradient_of_the_scalar_reference
         quantize_with_weak_columns(model, 3, group, float_format::f32);
         decoder const before = model;
         for (block const& b : model.blocks) {
-            for (auto const& roles : b.groups()) {
-                for (linear_role const role : roles) {
-                    source.tensors[b.linear(role).name + ".weight"] = dequantize(packed(b.linear(role)));
+            for (auto const& places : b.groups()) {
+                for (layer_place const place : places) {
+                    source.tensors[b.linear(place).name + ".weight"] = dequantize(packed(b.linear(place)));
                 }
             }
         }
@@ -80,10 +80,10 @@ TEST_P(tune_small, moves_weak_columns_along_the_gradient_of_the_scalar_reference
         EXPECT_EQ(tuner.steps(), 1);
         EXPECT_NEAR(tuner.step().loss, reference() / 32, 1e-5 * reference() / 32); // mean over 4 * 8 tokens
         for (std::size_t i = 0; i < model.blocks.size(); ++i) {
-            for (auto const& roles : model.blocks[i].groups()) {
-                for (linear_role const role : roles) {
-                    auto const& now = packed(model.blocks[i].linear(role));
-                    auto const& was = packed(before.blocks[i].linear(role));
+            for (auto const& places : model.blocks[i].groups()) {
+                for (layer_place const place : places) {
+                    auto const& now = packed(model.blocks[i].linear(place));
+                    auto const& was = packed(before.blocks[i].linear(place));
                     EXPECT_EQ(now.codes, was.codes);
                     EXPECT_EQ(now.scales, was.scales);
                     matrix const moved = dequantize(was) - dequantize(now);
@@ -94,7 +94,7 @@ TEST_P(tune_small, moves_weak_columns_along_the_gradient_of_the_scalar_reference
                         index_t const input =
                             now.map.empty() ? column : (*now.map.order())[static_cast<std::size_t>(column)];
                         for (index_t row = k; row < moved.rows(); row += 3) {
-                            std::string const name = before.blocks[i].linear(role).name + ".weight";
+                            std::string const name = before.blocks[i].linear(place).name + ".weight";
                             ASSERT_NEAR(moved(row, input), 0.1 / 32 * reference.derivative(name, row, input),
                                         1e-4 * size + 1e-7)
                                 << name;
@@ -112,9 +112,9 @@ TEST_P(tune_small, moves_weak_columns_that_meet_rotated_inputs) {
     decoder model = assemble_decoder(configuration, "", source);
     problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
     for (block& b : model.blocks) {
-        for (auto const& roles : b.groups()) {
-            for (linear_role const role : roles) {
-                linear_layer& layer = b.linear(role);
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                linear_layer& layer = b.linear(place);
                 matrix const w = std::get<matrix>(layer.weight);
                 std::srand(static_cast<unsigned>(w.cols()));
                 layer_inputs const known = layer_inputs::of(matrix::Random(2 * w.cols(), w.cols()));
@@ -135,9 +135,9 @@ TEST_P(tune_small, moves_weak_columns_that_meet_rotated_inputs) {
                                 .largest_norm = 1e9});
     tuner.step();
     for (linear_role const role : {linear_role::query, linear_role::output, linear_role::up, linear_role::down}) {
-        linear_layer const& layer = before.blocks[0].linear(role);
+        linear_layer const& layer = before.blocks[0].linear({role});
         packed_matrix const& was = packed(layer);
-        packed_matrix const& now = packed(model.blocks[0].linear(role));
+        packed_matrix const& now = packed(model.blocks[0].linear({role}));
         // The derivative by a weight that meets a mapped input is that by all weights of its row, times M^T.
         for (index_t const row : {0, 4}) {
             matrix by_inputs(1, was.shape().cols); // (1, in)
@@ -166,8 +166,8 @@ TEST_P(tune_small, trains_all_weights_of_float_layers) {
     decoder_tuner tuner(
         model, {.tokens = tokens_, .window = 9, .optimizer = {.learning_rate = 1e7, .eps = 1e8}, .largest_norm = 1e9});
     tuner.step();
-    linear_layer const& down = before.blocks[1].down;
-    matrix const moved = std::get<matrix>(down.weight) - std::get<matrix>(model.blocks[1].down.weight);
+    linear_layer const& down = before.blocks[1].mlps[0].down;
+    matrix const moved = std::get<matrix>(down.weight) - std::get<matrix>(model.blocks[1].mlps[0].down.weight);
     for (index_t row = 0; row < moved.rows(); row += 5) {
         ASSERT_NEAR(moved(row, 7), 0.1 / 32 * reference.derivative(down.name + ".weight", row, 7),
                     1e-4 * static_cast<double>(moved.cwiseAbs().maxCoeff()) + 1e-7);
@@ -186,9 +186,9 @@ std::vector<weak_columns> weak_after(decoder model, tuning const& how, executor_
     tuner.run();
     std::vector<weak_columns> found;
     for (block const& b : model.blocks) {
-        for (auto const& roles : b.groups()) {
-            for (linear_role const role : roles) {
-                found.push_back(packed(b.linear(role)).weak);
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                found.push_back(packed(b.linear(place)).weak);
             }
         }
     }
@@ -219,9 +219,30 @@ TEST_P(tune_small, gives_the_same_bits_for_any_number_of_threads_and_when_resume
     resumed.run();
     std::size_t i = 0;
     for (block const& b : second.blocks) {
-        for (auto const& roles : b.groups()) {
-            for (linear_role const role : roles) {
-                EXPECT_EQ(packed(b.linear(role)).weak, expected[i++]);
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                EXPECT_EQ(packed(b.linear(place)).weak, expected[i++]);
+            }
+        }
+    }
+}
+
+TEST(tune, lowers_the_loss_of_every_form_of_decoder) {
+    auto const tokens = test::some_tokens(4 * 9);
+    for (auto const& form : test::decoder_forms()) {
+        SCOPED_TRACE(form.name);
+        decoder model = test::random_decoder(form.configuration);
+        quantize_with_weak_columns(model, 3, 0, float_format::f32);
+        decoder const before = model;
+        decoder_tuner tuner(
+            model, {.tokens = tokens, .window = 9, .batch = 4, .epochs = 8, .optimizer = {.learning_rate = 1e-2}});
+        auto const steps = tuner.run();
+        EXPECT_LT(steps.back().loss, 0.95 * steps.front().loss);
+        for (std::size_t i = 0; i < model.blocks.size(); ++i) {
+            for (auto const& places : model.blocks[i].groups()) {
+                for (layer_place const place : places) { // of all experts, too
+                    EXPECT_NE(packed(model.blocks[i].linear(place)).weak, packed(before.blocks[i].linear(place)).weak);
+                }
             }
         }
     }
@@ -234,10 +255,10 @@ TEST_P(tune_small, finishes_in_the_format_it_found) {
         tuning const how{.tokens = tokens_, .window = 9};
         decoder_tuner tuner(model, how);
         tuner.run();
-        weak_columns const tuned = packed(model.blocks[0].up).weak;
+        weak_columns const tuned = packed(model.blocks[0].mlps[0].up).weak;
         EXPECT_EQ(tuned.format(), float_format::f32);
         tuner.finish();
-        EXPECT_EQ(packed(model.blocks[0].up).weak, tuned.stored_as(format));
+        EXPECT_EQ(packed(model.blocks[0].mlps[0].up).weak, tuned.stored_as(format));
         EXPECT_THROW(tuner.step(), error);
         temporary_directory const directory;
         EXPECT_THROW(tuner.save(directory / "late"), error);
@@ -259,11 +280,11 @@ TEST_P(tune_small, complains_of_what_it_cannot_do) {
     decoder_tuner tuner(model, how);
     EXPECT_THROW(tuner.run([](std::string_view, double) { return false; }), cancelled);
     EXPECT_EQ(tuner.steps_done(), 0);
-    weak_columns const before = packed(model.blocks[1].down).weak;
-    auto& broken = std::get<packed_matrix>(model.blocks[0].up.weight).weak;
+    weak_columns const before = packed(model.blocks[1].mlps[0].down).weak;
+    auto& broken = std::get<packed_matrix>(model.blocks[0].mlps[0].up.weight).weak;
     broken.set(0, 0, std::numeric_limits<float>::infinity());
     EXPECT_TRUE(contains(failure_message([&] { tuner.step(); }), "tuning step 1: the loss is no longer finite"));
-    EXPECT_EQ(packed(model.blocks[1].down).weak, before);
+    EXPECT_EQ(packed(model.blocks[1].mlps[0].down).weak, before);
 }
 
 TEST_P(tune_small, refuses_to_resume_from_another_tuning) {
