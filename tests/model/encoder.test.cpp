@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/encoder.hpp"
-
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include <gtest/gtest.h>
 
+#include "detent/model/block_flow.hpp"
+#include "detent/model/encoder.hpp"
 #include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -47,10 +48,11 @@ protected:
     image_encoder const model_ = load_image(GetParam());
 };
 INSTANTIATE_TEST_SUITE_P(, image_encoder_of,
-                         testing::Values(test::vit_checkpoint(), test::torch_checkpoint(),
-                                         test::torch_checkpoint(true)),
+                         testing::Values(test::vit_checkpoint(), test::torch_checkpoint(), test::torch_checkpoint(true),
+                                         test::deit_checkpoint(), test::dinov2_checkpoint(false),
+                                         test::dinov2_checkpoint(true)),
                          [](auto const& test) {
-                             return std::string(test.param.stacked ? "torch" : "vit") +
+                             return test.param.configuration.value("model_type", "torch") +
                                     (test.param.norms_first ? "_norms_first" : "_norms_last");
                          });
 
@@ -58,7 +60,7 @@ TEST_P(image_encoder_of, matches_the_scalar_reference) {
     test::reference_encoder const reference(GetParam());
     matrix const images = some_images(model_, 3);
     matrix const hidden = model_.forward(images);
-    ASSERT_EQ(shape_of(hidden), (extents{3 * 10, 12}));
+    ASSERT_EQ(shape_of(hidden), (extents{3 * model_.configuration.tokens(), 12}));
     matrix const logits = model_.logits(hidden);
     ASSERT_EQ(shape_of(logits), (extents{3, 5}));
     for (index_t i = 0; i < 3; ++i) {
@@ -81,21 +83,28 @@ TEST_P(image_encoder_of, steps_of_a_block_compose_to_its_forward) {
     matrix const x = model_.embed(some_images(model_, 2));
     for (block const& b : model_.blocks) {
         bool const first = GetParam().norms_first;
-        matrix const attention_input = first ? b.attention_norm.forward(x) : x;
-        EXPECT_EQ(b.attention_input(x), attention_input);
-        matrix const context = b.attention_context(attention_input, rows);
-        matrix middle = x + b.output.forward(context);
-        middle = first ? middle : b.attention_norm.forward(middle);
-        matrix added = x;
-        b.add_attention(added, context);
-        EXPECT_EQ(added, middle);
-        matrix const mlp_input = first ? b.mlp_norm.forward(middle) : middle;
-        EXPECT_EQ(b.mlp_input(middle), mlp_input);
-        matrix const hidden = b.mlp_hidden(mlp_input);
-        matrix const last = middle + b.down.forward(hidden);
-        b.add_mlp(added, hidden);
-        EXPECT_EQ(added, first ? last : b.mlp_norm.forward(last));
-        EXPECT_EQ(b.forward(x, rows), added);
+        auto const& attention = b.attention_norms;
+        auto const& mlp = b.mlp_norms;
+        EXPECT_EQ(attention.input.has_value(), first);
+        EXPECT_EQ(attention.sum.has_value(), !first);
+        EXPECT_EQ(attention.output.has_value(), GetParam().scaled);
+        block_tape<float> tape;
+        enter_attention(b, matrix_view(x), tape);
+        EXPECT_EQ(tape.attention_input.read(), first ? attention.input->forward(x) : x);
+        attend(b, rows, tape);
+        matrix made = b.output.forward(tape.context.read());
+        matrix middle = x + (GetParam().scaled ? attention.output->forward(made) : made);
+        middle = first ? middle : attention.sum->forward(middle);
+        leave_attention(b, matrix_view(x), tape);
+        EXPECT_EQ(tape.middle, middle);
+        enter_mlp(b, matrix_view(x), tape);
+        EXPECT_EQ(tape.mlp_input.read(), first ? mlp.input->forward(middle) : middle);
+        run_hidden(b, 0, tape);
+        made = b.mlps.front().down.forward(tape.mlps.front().hidden.read());
+        matrix const last = middle + (GetParam().scaled ? mlp.output->forward(made) : made);
+        matrix const after = leave_mlp(b, tape);
+        EXPECT_EQ(after, first ? last : mlp.sum->forward(last));
+        EXPECT_EQ(forward(b, x, rows), after);
     }
 }
 
@@ -104,7 +113,7 @@ TEST_P(image_encoder_of, images_in_a_batch_do_not_see_each_other) {
     matrix const all = model_.forward(images);
     for (index_t i = 0; i < 3; ++i) {
         matrix const alone = model_.forward(images.row(i));
-        EXPECT_LE((alone - all.middleRows(i * 10, 10)).cwiseAbs().maxCoeff(), 2e-5F);
+        EXPECT_LE((alone - all.middleRows(i * alone.rows(), alone.rows())).cwiseAbs().maxCoeff(), 2e-5F);
     }
 }
 
@@ -112,14 +121,15 @@ TEST_P(image_encoder_of, groups_hold_every_layer_once_with_the_width_of_their_in
     block const& b = model_.blocks[1];
     std::vector<linear_role> roles;
     for (auto const& group : b.groups()) {
-        for (auto const role : group) {
-            roles.push_back(role);
-            EXPECT_EQ(b.linear(role).shape().cols, b.linear(group.front()).shape().cols);
+        for (layer_place const place : group) {
+            roles.push_back(place.role);
+            EXPECT_EQ(b.linear(place).shape().cols, b.linear(group.front()).shape().cols);
         }
     }
     using enum linear_role;
-    EXPECT_EQ(roles, (std::vector{query, key, value, output, up, down}));
-    EXPECT_EQ(b.down.shape(), (extents{12, 20}));
+    EXPECT_EQ(roles, (GetParam().gated ? std::vector{query, key, value, output, gate, up, down}
+                                       : std::vector{query, key, value, output, up, down}));
+    EXPECT_EQ(b.mlps.front().down.shape(), (extents{12, GetParam().inner}));
 }
 
 TEST(image_encoder, normalizes_bytes_to_one_plane_for_each_channel) {
@@ -142,6 +152,22 @@ TEST(image_encoder, normalizes_bytes_to_one_plane_for_each_channel) {
     EXPECT_EQ(model.normalize({}).rows(), 0);
 }
 
+TEST(image_encoder, without_classes_makes_normalized_states) {
+    auto checkpoint = test::dinov2_checkpoint(false);
+    checkpoint.configuration["architectures"] = {"Dinov2Model"};
+    auto const model = load_image(checkpoint);
+    matrix const hidden = model.forward(some_images(model, 2));
+    EXPECT_EQ(model.normalized(hidden), model.final_norm.forward(hidden));
+    EXPECT_EQ(failure_message([&] { model.logits(hidden); }), "model: tells no classes, only hidden states");
+}
+
+TEST(image_encoder, images_of_another_size_are_errors) {
+    auto const model = load_image(test::vit_checkpoint());
+    EXPECT_EQ(failure_message([&] { model.forward(matrix::Zero(1, 2 * 8 * 8)); }),
+              "images: of 128 numbers are of another size than the model's, 6 x 6 pixels in 2 channels; positions are "
+              "not interpolated");
+}
+
 TEST(image_encoder, wrong_bytes_are_errors) {
     std::vector<std::uint8_t> const bytes(100);
     auto const torch = load_image(test::torch_checkpoint());
@@ -152,21 +178,30 @@ TEST(image_encoder, wrong_bytes_are_errors) {
               "images: cannot be normalized: the model has no mean and deviation of pixels");
 }
 
-class text_encoder_with : public testing::TestWithParam<std::string> {
-protected:
-    text_encoder_with() { checkpoint_.configuration["hidden_act"] = GetParam(); }
+class text_encoder_of : public testing::TestWithParam<test::encoder_checkpoint> {};
 
-    test::encoder_checkpoint checkpoint_ = test::bert_checkpoint();
-};
-INSTANTIATE_TEST_SUITE_P(, text_encoder_with, testing::Values("gelu", "gelu_new", "relu"),
-                         [](auto const& test) { return test.param; });
+test::encoder_checkpoint bert_with(std::string const& activation) {
+    auto checkpoint = test::bert_checkpoint();
+    checkpoint.configuration["hidden_act"] = activation;
+    return checkpoint;
+}
 
-TEST_P(text_encoder_with, matches_the_scalar_reference) {
-    auto const model = load_text(checkpoint_);
-    test::reference_encoder const reference(checkpoint_);
+INSTANTIATE_TEST_SUITE_P(, text_encoder_of,
+                         testing::Values(bert_with("gelu"), bert_with("gelu_new"), bert_with("relu"),
+                                         test::roberta_checkpoint(), test::electra_checkpoint(),
+                                         test::distilbert_checkpoint()),
+                         [](auto const& test) {
+                             auto const& c = test.param.configuration;
+                             return c.at("model_type").template get<std::string>() + "_" +
+                                    c.value("hidden_act", "gelu");
+                         });
+
+TEST_P(text_encoder_of, matches_the_scalar_reference) {
+    auto const model = load_text(GetParam());
+    test::reference_encoder const reference(GetParam());
     index_t const length = 9;
-    auto const tokens = some_ids(2 * length, 19);
-    auto const types = some_ids(2 * length, 3);
+    auto const tokens = some_ids(2 * length, 19); // among them 3, which pads RoBERTa's
+    auto const types = some_ids(2 * length, std::max<index_t>(1, model.configuration.token_types));
     matrix const hidden = model.forward(tokens, 2, {}, types);
     ASSERT_EQ(shape_of(hidden), (extents{2 * length, 12}));
     for (index_t s = 0; s < 2; ++s) {

@@ -35,6 +35,9 @@ struct encoder_checkpoint {
     bool stacked = false; // query, key and value are one tensor
     bool biased = true;   // query, key and value have biases
     bool norms_first = false;
+    bool gated = false;  // the tensor called `names.up` holds a gate too
+    bool scaled = false; // what branches make is multiplied by layer_scale1 and layer_scale2
+    index_t inner = 20;  // features inside the feed-forward network
 
     struct tensor {
         std::vector<index_t> shape;
@@ -58,9 +61,9 @@ struct encoder_checkpoint {
         tensors[name] = std::move(t);
     }
 
-    void add_norm(std::string const& name) {
-        add(name + ".weight", {12});
-        add(name + ".bias", {12});
+    void add_norm(std::string const& name, index_t features = 12) {
+        add(name + ".weight", {features});
+        add(name + ".bias", {features});
     }
 
     void add_linear(std::string const& name, index_t out, index_t in, bool with_bias = true) {
@@ -83,10 +86,24 @@ struct encoder_checkpoint {
             }
             add_linear(layer + names.output, 12, 12);
             add_norm(layer + names.attention_norm);
-            add_linear(layer + names.up, 20, 12);
-            add_linear(layer + names.down, 12, 20);
+            add_linear(layer + names.up, gated ? 2 * inner : inner, 12);
+            add_linear(layer + names.down, 12, inner);
             add_norm(layer + names.mlp_norm);
+            if (scaled) {
+                add(layer + "layer_scale1.lambda1", {12});
+                add(layer + "layer_scale2.lambda1", {12});
+            }
         }
+    }
+
+    /// Gives all tensors that begin with the prefix another one.
+    void rename(std::string const& from, std::string const& to) {
+        std::map<std::string, tensor> renamed;
+        for (auto& [name, t] : tensors) {
+            renamed[name.starts_with(from) ? to + name.substr(from.size()) : name] = std::move(t);
+        }
+        tensors = std::move(renamed);
+        prefix = to;
     }
 
     /// Writes `config.json` and `model.safetensors`, names without the prefix if `bare`.
@@ -131,6 +148,53 @@ inline encoder_checkpoint bert_checkpoint() {
     return c;
 }
 
+/// RoBERTa's names and positions, of which the first that counts is behind token 3, which pads.
+inline encoder_checkpoint roberta_checkpoint() {
+    encoder_checkpoint c = bert_checkpoint();
+    c.configuration["model_type"] = "roberta";
+    c.configuration["pad_token_id"] = 3;
+    c.configuration["max_position_embeddings"] = 14;
+    c.rename("bert.", "roberta.");
+    c.add("roberta.embeddings.position_embeddings.weight", {14, 12});
+    return c;
+}
+
+/// ELECTRA with embeddings of 8 features.
+inline encoder_checkpoint electra_checkpoint() {
+    encoder_checkpoint c = bert_checkpoint();
+    c.configuration["model_type"] = "electra";
+    c.configuration["embedding_size"] = 8;
+    c.rename("bert.", "electra.");
+    c.add("electra.embeddings.word_embeddings.weight", {19, 8});
+    c.add("electra.embeddings.position_embeddings.weight", {10, 8});
+    c.add("electra.embeddings.token_type_embeddings.weight", {3, 8});
+    c.add_norm("electra.embeddings.LayerNorm", 8);
+    c.add_linear("electra.embeddings_project", 12, 8);
+    return c;
+}
+
+/// DistilBERT, which has names of its own and no types of tokens.
+inline encoder_checkpoint distilbert_checkpoint() {
+    encoder_checkpoint c{.configuration = {{"model_type", "distilbert"},
+                                           {"vocab_size", 19},
+                                           {"dim", 12},
+                                           {"n_layers", 2},
+                                           {"n_heads", 3},
+                                           {"hidden_dim", 20},
+                                           {"activation", "gelu"},
+                                           {"max_position_embeddings", 10}},
+                         .prefix = "distilbert.",
+                         .layers = "transformer.layer.",
+                         .names = {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
+                                   "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"},
+                         .tensors = {}};
+    c.add("distilbert.embeddings.word_embeddings.weight", {19, 12});
+    c.add("distilbert.embeddings.position_embeddings.weight", {10, 12});
+    c.add_norm("distilbert.embeddings.LayerNorm");
+    c.add_blocks();
+    return c;
+}
+
 /// A small ViT of Hugging Face: images of 6 x 6 pixels and 2 channels, patches of 2 x 2, 5 classes.
 inline encoder_checkpoint vit_checkpoint() {
     encoder_checkpoint c{.configuration = {{"model_type", "vit"},
@@ -160,6 +224,47 @@ inline encoder_checkpoint vit_checkpoint() {
     c.add_blocks();
     c.add_norm("vit.layernorm");
     c.add_linear("classifier", 5, 12);
+    return c;
+}
+
+/// DeiT, which reads the class from two tokens.
+inline encoder_checkpoint deit_checkpoint() {
+    encoder_checkpoint c = vit_checkpoint();
+    c.configuration["model_type"] = "deit";
+    c.configuration["architectures"] = {"DeiTForImageClassificationWithTeacher"};
+    c.rename("vit.", "deit.");
+    c.add("deit.embeddings.distillation_token", {1, 1, 12});
+    c.add("deit.embeddings.position_embeddings", {1, 11, 12});
+    c.tensors.erase("classifier.weight");
+    c.tensors.erase("classifier.bias");
+    c.add_linear("cls_classifier", 5, 12);
+    c.add_linear("distillation_classifier", 5, 12);
+    return c;
+}
+
+/// DINOv2, with registers and a gate or without both.
+inline encoder_checkpoint dinov2_checkpoint(bool registers_and_gate) {
+    std::string const type = registers_and_gate ? "dinov2_with_registers" : "dinov2";
+    encoder_checkpoint c = vit_checkpoint();
+    c.configuration["model_type"] = type;
+    c.configuration.erase("intermediate_size");
+    c.configuration["mlp_ratio"] = 2;
+    c.configuration["use_swiglu_ffn"] = registers_and_gate;
+    std::erase_if(c.tensors, [](auto const& t) { return t.first.find("encoder.layer.") != std::string::npos; });
+    c.rename("vit.", type + ".");
+    c.names.attention_norm = "norm1";
+    c.names.mlp_norm = "norm2";
+    c.names.up = registers_and_gate ? "mlp.weights_in" : "mlp.fc1";
+    c.names.down = registers_and_gate ? "mlp.weights_out" : "mlp.fc2";
+    c.gated = registers_and_gate;
+    c.inner = registers_and_gate ? 16 : 24;
+    c.scaled = true;
+    c.add_blocks();
+    c.add("classifier.weight", {5, 24});
+    if (registers_and_gate) {
+        c.configuration["num_register_tokens"] = 2;
+        c.add(type + ".embeddings.register_tokens", {1, 2, 12});
+    }
     return c;
 }
 
@@ -203,23 +308,36 @@ public:
 
     explicit reference_encoder(encoder_checkpoint checkpoint) : c_(std::move(checkpoint)) {
         auto const& json = c_.configuration;
-        eps_ = json.value("layer_norm_eps", 1e-5);
-        activation_ = json.contains("hidden_act") ? json.at("hidden_act").get<std::string>()
-                                                  : json.value("activation", "relu");
+        type_ = json.value("model_type", "");
+        eps_ = json.value("layer_norm_eps", type_ == "distilbert" ? 1e-12 : 1e-5);
+        activation_ =
+            json.contains("hidden_act") ? json.at("hidden_act").get<std::string>() : json.value("activation", "relu");
     }
 
-    /// BERT's hidden states of one sequence after the last block.
+    /// The hidden states of one sequence of text after the last block.
     states text(std::vector<nn::token_id> const& tokens, std::vector<nn::token_id> const& types) const {
+        std::string const embeddings = c_.prefix + "embeddings.";
+        std::string const types_name = embeddings + "token_type_embeddings.weight";
         states x;
+        std::size_t position = 0;
         for (std::size_t t = 0; t < tokens.size(); ++t) {
-            numbers state(12);
-            for (std::size_t j = 0; j < 12; ++j) {
-                state[j] = at("bert.embeddings.word_embeddings.weight", static_cast<std::size_t>(tokens[t]) * 12 + j) +
-                           at("bert.embeddings.position_embeddings.weight", t * 12 + j) +
-                           at("bert.embeddings.token_type_embeddings.weight",
-                              static_cast<std::size_t>(types[t]) * 12 + j);
+            std::size_t row = t;
+            if (type_ == "roberta") {
+                bool const pads = tokens[t] == 3;
+                row = pads ? 3 : 4 + position;
+                position += pads ? 0U : 1U;
             }
-            x.push_back(norm("bert.embeddings.LayerNorm", state));
+            numbers state(size_of(embeddings + "LayerNorm.weight"));
+            for (std::size_t j = 0; j < state.size(); ++j) {
+                auto const entry = [&](std::size_t i) { return i * state.size() + j; };
+                state[j] = at(embeddings + "word_embeddings.weight", entry(static_cast<std::size_t>(tokens[t]))) +
+                           at(embeddings + "position_embeddings.weight", entry(row));
+                if (c_.tensors.contains(types_name)) {
+                    state[j] += at(types_name, entry(static_cast<std::size_t>(types[t])));
+                }
+            }
+            state = norm(embeddings + "LayerNorm", state);
+            x.push_back(type_ == "electra" ? linear(c_.prefix + "embeddings_project", state) : state);
         }
         return blocks(std::move(x));
     }
@@ -227,41 +345,91 @@ public:
     /// The logits of one image, pixels[row][column][channel].
     numbers image(std::vector<std::vector<numbers>> const& pixels) const {
         bool const torch = c_.stacked;
-        std::string const embeddings = torch ? "" : "vit.embeddings.";
-        std::string const projection = embeddings + (torch ? "patch_embed.proj" : "patch_embeddings.projection");
+        std::string const embeddings = torch ? "" : c_.prefix + "embeddings.";
         std::string const positions = embeddings + (torch ? "pos_embed" : "position_embeddings");
-        states x{numbers(12)};
-        for (std::size_t j = 0; j < 12; ++j) {
-            x[0][j] = at(embeddings + "cls_token", j) + at(positions, j);
+        auto const token = [&](std::string const& name, std::size_t i) {
+            numbers state(12);
+            for (std::size_t j = 0; j < 12; ++j) {
+                state[j] = at(embeddings + name, i * 12 + j);
+            }
+            return state;
+        };
+        states x{token("cls_token", 0)};
+        if (type_ == "deit") {
+            x.push_back(token("distillation_token", 0));
         }
         for (std::size_t down = 0; down < 3; ++down) {
             for (std::size_t right = 0; right < 3; ++right) {
-                numbers state(12);
-                for (std::size_t j = 0; j < 12; ++j) {
-                    state[j] = at(projection + ".bias", j) + at(positions, x.size() * 12 + j);
-                    for (std::size_t channel = 0; channel < 2; ++channel) {
-                        for (std::size_t r = 0; r < 2; ++r) {
-                            for (std::size_t s = 0; s < 2; ++s) {
-                                state[j] += at(projection + ".weight", ((j * 2 + channel) * 2 + r) * 2 + s) *
-                                            pixels[down * 2 + r][right * 2 + s][channel];
-                            }
-                        }
-                    }
-                }
-                x.push_back(state);
+                x.push_back(patch(embeddings + (torch ? "patch_embed.proj" : "patch_embeddings.projection"), pixels,
+                                  down * 2, right * 2));
             }
         }
+        for (std::size_t t = 0; t < x.size(); ++t) {
+            for (std::size_t j = 0; j < 12; ++j) {
+                x[t][j] += at(positions, t * 12 + j);
+            }
+        }
+        bool const registers = type_ == "dinov2_with_registers";
+        if (registers) { // which have no positions
+            x.insert(x.begin() + 1, {token("register_tokens", 0), token("register_tokens", 1)});
+        }
         x = blocks(std::move(x));
-        return linear(torch ? "mlp_head.1" : "classifier", norm(torch ? "mlp_head.0" : "vit.layernorm", x[0]));
+        for (auto& state : x) {
+            state = norm(torch ? "mlp_head.0" : c_.prefix + "layernorm", state);
+        }
+        return classes(x, registers ? 3 : 1);
     }
 
 private:
     double at(std::string const& name, std::size_t i) const { return double(c_.tensors.at(name).values.at(i)); }
 
+    std::size_t size_of(std::string const& name) const { return c_.tensors.at(name).values.size(); }
+
+    /// What the projection makes of the patch of 2 x 2 pixels and 2 channels at (down, right).
+    numbers patch(std::string const& projection, std::vector<std::vector<numbers>> const& pixels, std::size_t down,
+                  std::size_t right) const {
+        numbers state(12);
+        for (std::size_t j = 0; j < 12; ++j) {
+            state[j] = at(projection + ".bias", j);
+            for (std::size_t channel = 0; channel < 2; ++channel) {
+                for (std::size_t r = 0; r < 2; ++r) {
+                    for (std::size_t s = 0; s < 2; ++s) {
+                        state[j] += at(projection + ".weight", ((j * 2 + channel) * 2 + r) * 2 + s) *
+                                    pixels[down + r][right + s][channel];
+                    }
+                }
+            }
+        }
+        return state;
+    }
+
+    /// The logits of the states of an image behind the last norm, its patches from token `first` on.
+    numbers classes(states const& x, std::size_t first) const {
+        if (type_ == "deit") {
+            numbers y = linear("cls_classifier", x[0]);
+            numbers const second = linear("distillation_classifier", x[1]);
+            for (std::size_t j = 0; j < y.size(); ++j) {
+                y[j] = (y[j] + second[j]) / 2;
+            }
+            return y;
+        }
+        if (!type_.starts_with("dinov2")) {
+            return linear(c_.stacked ? "mlp_head.1" : "classifier", x[0]);
+        }
+        numbers both = x[0];
+        both.resize(24);
+        for (std::size_t t = first; t < x.size(); ++t) {
+            for (std::size_t j = 0; j < 12; ++j) {
+                both[12 + j] += x[t][j] / 9;
+            }
+        }
+        return linear("classifier", both);
+    }
+
     states blocks(states x) const {
         for (int i = 0; i < 2; ++i) {
             std::string const layer = c_.prefix + c_.layers + std::to_string(i) + ".";
-            auto const branch = [&](std::string const& norm_name, auto const& f) {
+            auto const branch = [&](std::string const& norm_name, std::string const& scale, auto const& f) {
                 states before = x;
                 if (c_.norms_first) {
                     for (auto& state : before) {
@@ -271,21 +439,17 @@ private:
                 states const made = f(before);
                 for (std::size_t t = 0; t < x.size(); ++t) {
                     for (std::size_t j = 0; j < 12; ++j) {
-                        x[t][j] += made[t][j];
+                        x[t][j] += made[t][j] * (c_.scaled ? at(layer + scale + ".lambda1", j) : 1);
                     }
                     if (!c_.norms_first) {
                         x[t] = norm(layer + norm_name, x[t]);
                     }
                 }
             };
-            branch(c_.names.attention_norm, [&](states const& a) { return attention(layer, a); });
-            branch(c_.names.mlp_norm, [&](states m) {
+            branch(c_.names.attention_norm, "layer_scale1", [&](states const& a) { return attention(layer, a); });
+            branch(c_.names.mlp_norm, "layer_scale2", [&](states m) {
                 for (auto& state : m) {
-                    numbers hidden = linear(layer + c_.names.up, state);
-                    for (double& h : hidden) {
-                        h = activate(h);
-                    }
-                    state = linear(layer + c_.names.down, hidden);
+                    state = linear(layer + c_.names.down, inside(linear(layer + c_.names.up, state)));
                 }
                 return m;
             });
@@ -335,6 +499,22 @@ private:
         return made;
     }
 
+    /// What the last layer of a feed-forward network reads, given what the first one made.
+    numbers inside(numbers made) const {
+        if (c_.gated) { // with SiLU, the gate first
+            std::size_t const half = made.size() / 2;
+            for (std::size_t j = 0; j < half; ++j) {
+                made[j] = made[j] / (1 + std::exp(-made[j])) * made[half + j];
+            }
+            made.resize(half);
+            return made;
+        }
+        for (double& h : made) {
+            h = activate(h);
+        }
+        return made;
+    }
+
     double activate(double x) const {
         if (activation_ == "relu") {
             return x > 0 ? x : 0;
@@ -347,21 +527,21 @@ private:
 
     numbers norm(std::string const& name, numbers x) const {
         double mean = 0, variance = 0;
+        auto const size = static_cast<double>(x.size());
         for (double const v : x) {
-            mean += v / 12;
+            mean += v / size;
         }
         for (double const v : x) {
-            variance += (v - mean) * (v - mean) / 12;
+            variance += (v - mean) * (v - mean) / size;
         }
-        for (std::size_t j = 0; j < 12; ++j) {
+        for (std::size_t j = 0; j < x.size(); ++j) {
             x[j] = (x[j] - mean) / std::sqrt(variance + eps_) * at(name + ".weight", j) + at(name + ".bias", j);
         }
         return x;
     }
 
     numbers linear(std::string const& name, numbers const& x) const {
-        auto const size = c_.tensors.at(name + ".weight").values.size();
-        return product(name + ".weight", name + ".bias", x, 0, size / x.size());
+        return product(name + ".weight", name + ".bias", x, 0, size_of(name + ".weight") / x.size());
     }
 
     numbers product(std::string const& weight, std::string const& bias, numbers const& x, std::size_t first,
@@ -378,6 +558,7 @@ private:
     }
 
     encoder_checkpoint c_;
+    std::string type_;
     double eps_ = 0;
     std::string activation_;
 };
