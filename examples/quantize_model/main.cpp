@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -28,7 +29,6 @@
 #include "detent/model/generate.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
-#include "detent/model/weak_plan.hpp"
 #include "detent/quantizer/find_kv_format.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "detent/quantizer/vocabulary_text.hpp"
@@ -60,7 +60,8 @@ struct options {
     std::optional<io::packed_layout> layout; // GPTQ's where it can hold the model, else detent's
     std::vector<std::string> specs;
     bool compare = false;
-    bool at_once = false; // calibrate all layers of a block at once
+    bool at_once = false;     // calibrate all layers of a block at once
+    bool all_experts = false; // calibrate every expert with all tokens
     index_t window = 0;
     index_t calibration_windows = 128;
     index_t evaluation_windows = 0;
@@ -153,7 +154,8 @@ private:
         calibration text{.tokens = calibration_,
                          .window = window_,
                          .windows = options_.calibration_windows,
-                         .true_sequential = !options_.at_once};
+                         .true_sequential = !options_.at_once,
+                         .all_experts = options_.all_experts};
         if (!options_.learned.empty()) {
             text.learned = options_.learned / file_name(s.text);
         }
@@ -185,13 +187,30 @@ private:
         return result;
     }
 
-    /// The bytes of the checkpoint's tensors that packed ones replace.
+    /// The bytes of the checkpoint's tensors, or of the parts of them, that packed ones replace.
     double replaced_bytes(decoder const& model) const {
         io::checkpoint const original(options_.model);
         double bytes = 0;
-        for (auto const& [name, packed] : packed_layers(model)) {
-            bool const tied = !original.contains(name + ".weight");
-            bytes += tied ? 0 : static_cast<double>(original.at(name + ".weight").bytes.size());
+        auto const add = [&](linear_layer const& layer) {
+            std::string name = layer.name + ".weight";
+            if (layer.stored && !original.contains(name)) {
+                name = layer.stored->weight_name();
+            }
+            // A head that was tied has no tensor.
+            if (std::holds_alternative<packed_matrix>(layer.weight) && original.contains(name)) {
+                auto const& tensor = original.at(name);
+                double const part = static_cast<double>(layer.shape().size()) / static_cast<double>(tensor.size());
+                bytes += part * static_cast<double>(tensor.bytes.size());
+            }
+        };
+        add(model.embeddings);
+        if (model.lm_head) {
+            add(*model.lm_head);
+        }
+        for (block const& b : model.blocks) {
+            for (layer_place const place : b.places()) {
+                add(b.linear(place));
+            }
         }
         return bytes;
     }
@@ -315,6 +334,8 @@ int main(int argc, char** argv) {
                    "make four channels of each norm so many times larger, and what reads them smaller")
         ->check(CLI::Range(1.0, 65536.0));
     app.add_flag("--at-once", o.at_once, "calibrate all layers of a block before quantizing any");
+    app.add_flag("--all-experts", o.all_experts,
+                 "calibrate every expert with all tokens, not only those that the router sends it");
     app.add_option("--threads", o.threads, "default: one for each processor")->check(CLI::PositiveNumber);
 
     auto* const generation = app.add_subcommand("generate", "Continues a prompt with a saved or float model.");

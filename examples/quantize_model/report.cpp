@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <iostream>
 #include <sstream>
 #include <utility>
@@ -59,6 +60,29 @@ void print_times(run_report const& report) {
     t.print();
 }
 
+/// Which expert saw how few tokens, where there are experts.
+void print_experts(model_report const& r) {
+    detent::layer_report const* fewest = nullptr;
+    std::ptrdiff_t too_few = 0;
+    bool const experts = std::ranges::any_of(r.layers, [](auto const& l) { return l.place.expert > 0; });
+    for (auto const& layer : r.layers) {
+        bool const in_network = layer.place.role >= detent::linear_role::gate;
+        if (experts && in_network && (fewest == nullptr || layer.tokens < fewest->tokens)) {
+            fewest = &layer;
+        }
+        too_few += layer.few_tokens ? 1 : 0;
+    }
+    if (fewest != nullptr) {
+        std::cout << r.spec << ", " << fewest->name << ": saw " << fewest->tokens
+                  << " tokens, the fewest of all experts";
+        if (too_few > 0) {
+            std::cout << "; " << too_few << " layers of experts saw fewer tokens than they have inputs (--all-experts "
+                      << "shows them every token)";
+        }
+        std::cout << '\n';
+    }
+}
+
 nlohmann::ordered_json to_json(detent::work_times const& times) {
     nlohmann::ordered_json json;
     for (std::size_t i = 0; i < times.seconds.size(); ++i) {
@@ -108,6 +132,7 @@ void print(run_report const& report) {
     }
     t.print();
     for (auto const& r : report.results) {
+        print_experts(r);
         for (auto const& layer : r.layers) {
             if (!layer.solve.fallback.empty()) {
                 std::cout << r.spec << ", " << layer.name << ": rounded to nearest, " << layer.solve.fallback << '\n';
@@ -140,6 +165,8 @@ std::string to_json(run_report const& report) {
             layers.push_back({{"name", l.name},
                               {"out", l.shape.rows},
                               {"in", l.shape.cols},
+                              {"tokens", l.tokens},
+                              {"few_tokens", l.few_tokens},
                               {"bits_per_weight", l.bits_per_weight},
                               {"effective_bits", l.effective_bits},
                               {"weak_columns", l.weak_columns},

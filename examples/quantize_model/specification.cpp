@@ -3,7 +3,6 @@
 #include "specification.hpp"
 
 #include "detent/calibrate/quantize_named.hpp"
-#include "detent/model/weak_plan.hpp"
 #include "detent/quantizer/catalogue.hpp"
 
 std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::spec const& s,
@@ -14,7 +13,4 @@ std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::sp
 
 void check_specification(detent::spec const& s) { detent::check(s); }
 
-void check_specification(detent::spec const& s, detent::decoder const& model) {
-    detent::check(s);
-    detent::plan_weak_columns(model.blocks.front(), s, detent::bits_of(s));
-}
+void check_specification(detent::spec const& s, detent::decoder const& model) { detent::check(s, model); }

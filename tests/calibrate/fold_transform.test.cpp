@@ -11,6 +11,9 @@
 
 #include "detent/calibrate/fold_transform.hpp"
 #include "detent/grid/int_grid.hpp"
+#include "detent/model/block_flow.hpp"
+#include "detent/model/fold.hpp"
+#include "detent/model/sites.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
 #include "detent/transform/hadamard.hpp"
@@ -24,20 +27,20 @@
 namespace detent {
 namespace {
 
-/// Whether everything that folding may change at `site` is as it was.
-bool unchanged(block const& now, block const& was, fold_site site) {
-    for (linear_role const role : readers_of(was, site)) {
-        auto const* const before = std::get_if<matrix>(&was.linear(role).weight);
-        if (before != nullptr && std::get<matrix>(now.linear(role).weight) != *before) {
+/// Whether everything that folding may change at a site is as it was.
+bool unchanged(block const& now, block const& was, site at, index_t network = 0) {
+    for (layer_place const place : readers_of(was, at, network)) {
+        auto const* const before = std::get_if<matrix>(&was.linear(place).weight);
+        if (before != nullptr && std::get<matrix>(now.linear(place).weight) != *before) {
             return false;
         }
     }
     return true;
 }
 
-class fold_transform_of : public testing::TestWithParam<nlohmann::json> {
+class fold_transform_of : public testing::TestWithParam<test::decoder_form> {
 protected:
-    decoder const model_ = test::random_decoder(GetParam());
+    decoder const model_ = test::random_decoder(GetParam().configuration);
     std::vector<nn::token_id> const tokens_ = test::some_tokens(3 * 12 + 5);
     calibration const text_{.tokens = tokens_, .window = 12, .windows = 3};
     std::vector<nn::token_id> const others_ = test::some_tokens(17);
@@ -51,16 +54,8 @@ protected:
     }
 };
 
-nlohmann::json relu_json() {
-    auto json = test::opt_json();
-    json["activation_function"] = "relu";
-    return json;
-}
-INSTANTIATE_TEST_SUITE_P(, fold_transform_of, testing::Values(test::llama_json(), test::opt_json(), relu_json()),
-                         [](auto const& test) {
-                             return test.param["model_type"].template get<std::string>() + "_" +
-                                    test.param.value("activation_function", "silu");
-                         });
+INSTANTIATE_TEST_SUITE_P(, fold_transform_of, testing::ValuesIn(test::decoder_forms()),
+                         [](auto const& test) { return test.param.name; });
 
 TEST_P(fold_transform_of, smooth_keeps_the_function) {
     matrix const expected = logits(model_);
@@ -69,9 +64,14 @@ TEST_P(fold_transform_of, smooth_keeps_the_function) {
         matrix const difference = logits(model) - expected;
         EXPECT_LE(difference.cwiseAbs().maxCoeff(), 1e-5F * expected.cwiseAbs().maxCoeff()) << exponent;
         for (std::size_t i = 0; i < model.blocks.size(); ++i) {
-            for (fold_site const site : fold_sites) {
-                EXPECT_EQ(unchanged(model.blocks[i], model_.blocks[i], site), !can_fold(model_.blocks[i], site))
-                    << i << ' ' << static_cast<int>(site);
+            for (site const at : all_sites) {
+                for (index_t e = 0; e < std::ssize(model_.blocks[i].mlps); ++e) {
+                    if (!readers_of(model_.blocks[i], at, e).empty()) {
+                        EXPECT_EQ(unchanged(model.blocks[i], model_.blocks[i], at, e),
+                                  !can_fold(model_.blocks[i], at, e))
+                            << i << ' ' << static_cast<int>(at) << ' ' << e;
+                    }
+                }
             }
         }
     }
@@ -81,7 +81,9 @@ TEST_P(fold_transform_of, powers_of_two_keep_every_bit) {
     decoder const model = folded(power_of_two{});
     EXPECT_EQ(logits(model), logits(model_));
     for (std::size_t i = 0; i < model.blocks.size(); ++i) { // the inputs of layers are not all alike
-        EXPECT_FALSE(unchanged(model.blocks[i], model_.blocks[i], fold_site::attention_input)) << i;
+        EXPECT_EQ(unchanged(model.blocks[i], model_.blocks[i], site::attention_input),
+                  !can_fold(model_.blocks[i], site::attention_input))
+            << i;
     }
 }
 
@@ -89,33 +91,43 @@ TEST_P(fold_transform_of, fits_one_map_to_all_that_read_an_input) {
     decoder const model = folded(smooth<>{});
     block const& b = model_.blocks[0];
     matrix const x = model_.embed(std::span(tokens_).first(36), {.sequences = 3});
-    std::vector<linear_role> const readers = readers_of(b, fold_site::attention_input);
-    ASSERT_EQ(readers.size(), 3U);
-    float_vector weights = float_vector::Zero(12); // the largest of each column
-    for (linear_role const role : readers) {
-        weights = weights.cwiseMax(std::get<matrix>(b.linear(role).weight).cwiseAbs().colwise().maxCoeff().transpose());
+    if (!can_fold(b, site::attention_input)) {
+        return;
     }
-    float_vector const inputs = b.attention_input(x).cwiseAbs().colwise().maxCoeff().transpose();
+    std::vector<layer_place> const readers = readers_of(b, site::attention_input);
+    ASSERT_EQ(readers.size(), b.shares_norm() ? 5U : 3U);
+    float_vector weights = float_vector::Zero(12); // the largest of each column
+    for (layer_place const place : readers) {
+        weights =
+            weights.cwiseMax(std::get<matrix>(b.linear(place).weight).cwiseAbs().colwise().maxCoeff().transpose());
+    }
+    block_tape<float> tape;
+    forward<linear_layer, float>(b, x, {.sequences = 3}, tape);
+    float_vector const inputs = tape.attention_input.raw.cwiseAbs().colwise().maxCoeff().transpose();
     float_vector const scales = smoothing_scales(inputs, weights, 0.5F);
-    EXPECT_TRUE(model.blocks[0].attention_norm.weight.isApprox(b.attention_norm.weight.cwiseQuotient(scales), 1e-5F));
+    EXPECT_TRUE(model.blocks[0].attention_norms.input->weight.isApprox(
+        b.attention_norms.input->weight.cwiseQuotient(scales), 1e-5F));
     for (linear_role const role : {linear_role::query, linear_role::key}) { // value also writes the next activation
-        EXPECT_TRUE(std::get<matrix>(model.blocks[0].linear(role).weight)
-                        .isApprox(std::get<matrix>(b.linear(role).weight) * scales.asDiagonal(), 1e-5F));
+        EXPECT_TRUE(std::get<matrix>(model.blocks[0].linear({role}).weight)
+                        .isApprox(std::get<matrix>(b.linear({role}).weight) * scales.asDiagonal(), 1e-5F));
     }
 }
 
 TEST_P(fold_transform_of, leaves_alone_what_cannot_be_folded) {
     decoder model = model_;
-    linear_layer& up = model.blocks[1].up; // which reads one site, and writes another
+    linear_layer& up = model.blocks[1].mlps.front().up; // which reads one site, and writes another
     problem_of const p{int_grid<8>{}, per_channel{}, minmax_range{}};
     up.weight = pack(rtn{}.solve(std::get<matrix>(up.weight), {}, p));
     decoder const before = model;
     fold_transform(model, smooth<>{}, text_);
-    for (fold_site const site : fold_sites) {
-        bool const reads_or_writes = site == fold_site::mlp_input || site == fold_site::mlp_hidden;
-        EXPECT_EQ(unchanged(model.blocks[1], before.blocks[1], site), reads_or_writes) << static_cast<int>(site);
+    for (site const at : all_sites) {
+        bool const can = can_fold(before.blocks[1], at);
+        EXPECT_FALSE(can && (at == site_read_by(before.blocks[1], linear_role::up) || at == site::hidden));
+        if (!readers_of(before.blocks[1], at).empty()) {
+            EXPECT_EQ(unchanged(model.blocks[1], before.blocks[1], at), !can) << static_cast<int>(at);
+        }
     }
-    EXPECT_TRUE(std::get<packed_matrix>(up.weight) == std::get<packed_matrix>(before.blocks[1].up.weight));
+    EXPECT_TRUE(std::get<packed_matrix>(up.weight) == std::get<packed_matrix>(before.blocks[1].mlps.front().up.weight));
     matrix const expected = logits(before);
     EXPECT_LE((logits(model) - expected).cwiseAbs().maxCoeff(), 1e-5F * expected.cwiseAbs().maxCoeff());
 }
@@ -141,6 +153,30 @@ TEST_P(fold_transform_of, says_what_is_wrong_and_can_be_cancelled) {
     EXPECT_THROW(fold_transform(model, smooth<>{}, text_, {}, [](std::string_view, double) { return false; }),
                  cancelled);
     EXPECT_EQ(logits(model), logits(model_));
+}
+
+// An expert that no token reaches has nothing to fit scales to, unless it is shown all of them.
+TEST(fold_transform, needs_tokens_of_an_expert) {
+    for (auto const& form : test::decoder_forms()) {
+        if (form.name != "experts_sigmoid_and_shared") {
+            continue;
+        }
+        decoder model = test::random_decoder(form.configuration);
+        for (block& b : model.blocks) {
+            b.router.value().bias(2) = -1000;
+        }
+        auto const tokens = test::some_tokens(24);
+        for (bool const all : {false, true}) {
+            decoder folded = model;
+            fold_transform(folded, smooth<>{}, {.tokens = tokens, .window = 12, .windows = 2, .all_experts = all});
+            for (index_t e = 0; e < 4; ++e) {
+                EXPECT_EQ(unchanged(folded.blocks[0], model.blocks[0], site::hidden, e), e == 2 && !all) << e;
+            }
+            matrix const expected = model.forward(tokens);
+            EXPECT_LE((folded.forward(tokens) - expected).cwiseAbs().maxCoeff(),
+                      1e-5F * expected.cwiseAbs().maxCoeff());
+        }
+    }
 }
 
 #if defined(_OPENMP)

@@ -79,6 +79,17 @@ TEST(cached_perplexity, needs_a_whole_window_and_stops_when_told) {
                  cancelled);
 }
 
+TEST(widest_activation, is_that_of_all_experts_of_a_token_too) {
+    model_configuration c{.hidden = 8, .intermediate = 20};
+    c.heads = {.heads = 3, .kv_heads = 1, .head_dim = 4};
+    EXPECT_EQ(widest_activation(c), 20);
+    c.heads.head_dim = 16;
+    EXPECT_EQ(widest_activation(c), 48);
+    c.experts = expert_configuration{.count = 64, .intermediate = 30, .shared_intermediate = 5};
+    c.experts->routing.experts_per_token = 4;
+    EXPECT_EQ(widest_activation(c), 125);
+}
+
 TEST(perplexity, needs_a_whole_window) {
     auto const model = load_decoder(test::model_directory("tiny-opt"));
     std::vector<nn::token_id> const tokens(10);

@@ -38,7 +38,7 @@ template <Grid G, class Range = minmax_range> struct layer_quantizer {
     gptq<> options = {};
     executor_ref executor = two_threads();
 
-    quantization operator()(matrix const& w, hessian const& h, linear_role = {}) const {
+    quantization operator()(matrix const& w, hessian const& h, layer_place = {}) const {
         problem_of const p{G{}, per_tile{1, group}, Range{}};
         solution const s = to_nearest ? rtn{}.solve(w, {}, p, executor) : options.solve(w, h, p, executor);
         return {pack(s), s.report};

@@ -15,6 +15,7 @@ import xml.etree.ElementTree
 
 PROGRAM = pathlib.Path(sys.argv[1]).resolve()
 EXAMPLES = pathlib.Path(sys.argv[2]).resolve()
+FAMILIES = EXAMPLES.parent / "tests" / "families"
 FEW = ["--window", "64", "--calibration-windows", "4", "--evaluation-windows", "8"]
 
 
@@ -151,6 +152,41 @@ class QuantizeModel(unittest.TestCase):
         self.assertEqual(len(text.stdout.encode(errors="replace")), 8 + 20 + 1)
         again = self.run_program("generate", out, "--prompt", "The ship", "--tokens", 20)
         self.assertEqual(text.stdout, again.stdout)
+
+    def test_runs_every_family(self):
+        tokens = FAMILIES / "tokens.u16"
+        for fixture in sorted(FAMILIES.glob("*/reference.json")):
+            reference = json.loads(fixture.read_text())
+            if reference["kind"] != "decoder":
+                continue
+            with self.subTest(fixture.parent.name):
+                out = self.directory / fixture.parent.name
+                result = self.run_program(fixture.parent, "--calibration", tokens, "--evaluation", tokens, "--window",
+                                          64, "--spec", "int4:g32:gptq", "--all-experts", "--output", out)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                report = json.loads((out / "report.json").read_text())
+                self.assertAlmostEqual(report["float_perplexity"] / reference["perplexity"], 1, delta=1e-4)
+                (quantized,) = report["results"]
+                self.assertEqual({layer["tokens"] for layer in quantized["layers"]}, {256})
+                self.assertLess(quantized["bytes"], report["float_bytes"])
+                text = self.run_program("generate", out, "--prompt-ids", "5,6", "--tokens", 4)
+                self.assertEqual(text.returncode, 0, text.stderr)
+
+    def test_says_how_many_tokens_experts_saw(self):
+        few = [FAMILIES / "mixtral-bf16", "--calibration", FAMILIES / "tokens.u16", "--evaluation",
+               FAMILIES / "tokens.u16", "--window", 64, "--calibration-windows", 1, "--spec", "int4:g32:rtn"]
+        for flags in [[], ["--all-experts"]]:
+            out = self.directory / ("all" if flags else "sent")
+            result = self.run_program(*few, *flags, "--output", out)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            (quantized,) = json.loads((out / "report.json").read_text())["results"]
+            experts = [layer for layer in quantized["layers"] if ".experts." in layer["name"]]
+            fewest = min(layer["tokens"] for layer in experts)
+            self.assertEqual(fewest == 64, bool(flags))
+            self.assertIn(f"saw {fewest} tokens, the fewest of all experts", result.stdout)
+            self.assertEqual("(--all-experts shows" in result.stdout, not flags)
+            for layer in experts:
+                self.assertEqual(layer["few_tokens"], not flags and layer["tokens"] < layer["in"])
 
     def test_flags_and_specification_mean_the_same(self):
         flags = self.run_program(EXAMPLES / "models" / "tiny-opt", "--grid", "int3", "--group", "64", "--act-order",

@@ -2,19 +2,23 @@
 
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
-#include <optional>
+#include <functional>
+#include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/needs_exceptions.hpp"
+#include "detent/core/progress.hpp"
+#include "detent/evidence/layer_inputs.hpp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/model/sites.hpp"
 #include "detent/transform/channel_scale.hpp"
 #include "detent/transform/transform.hpp"
 
@@ -23,10 +27,28 @@ namespace detent::inline DETENT_ABI {
 /// The factors of a map that only multiplies inputs. @throws error when it does anything else.
 float_vector factors_of(input_map const& map, index_t features);
 
+/// An activation into which scales can be folded: a site, of `hidden` in one feed-forward network.
+struct foldable_site {
+    site at;
+    index_t network;
+    layer_inputs inputs; ///< what is known about it
+};
+
+/// Runs hidden states `x` (token, hidden) of as many sequences as `rows` says through a block, a few at a time, and
+/// answers what its layers read where scales can be folded. An expert is shown the tokens that are sent to it, or all
+/// if `all_experts`. `x` becomes the hidden state after the block. `advance_to` is told what part is done.
+std::vector<foldable_site> run_and_collect(block const& b, matrix& x, nn::token_rows rows, index_t at_once,
+                                           bool all_experts, executor_ref executor,
+                                           std::function<void(double)> const& advance_to);
+
+/// All weights that read a site and are quantized, one below the other, (out of all, in).
+matrix stacked_readers(block const& b, site at, index_t network);
+
 /// Folds what `transform` does to the inputs of linear layers into the norms and weights before them, at every site of
 /// every block where that is possible (`fold_obstacle`), so that the model computes what it did and needs no maps
 /// there. Layers that read the same input get one map, fitted to all their weights and to what the float model makes of
-/// the text. @throws error when the text gives no window, or the map does more than multiply channels; `cancelled`.
+/// the text; an expert that no token was sent to is left as it is inside. @throws error when the text gives no window,
+/// or the map does more than multiply channels; `cancelled`.
 template <Transform T>
 void fold_transform(decoder& model, T const& transform, calibration const& text, executor_ref executor = {},
                     progress const& report = {}) {
@@ -36,54 +58,27 @@ void fold_transform(decoder& model, T const& transform, calibration const& text,
     }
     matrix x = model.embed(text.tokens.first(static_cast<std::size_t>(windows * text.window)),
                            {.sequences = windows}); // (token, hidden)
-    index_t const at_once = windows_at_once(text.window, model.configuration.intermediate);
+    index_t const at_once = windows_at_once(text.window, widest_activation(model.configuration));
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
         block& b = model.blocks[i];
-        std::vector<layer_inputs> inputs; // of each site
-        for (fold_site const site : fold_sites) {
-            inputs.emplace_back(channels_of(b, site));
-        }
-        for (index_t w = 0; w < windows; w += at_once) {
-            advance(report, "fold",
-                    (static_cast<double>(i) + static_cast<double>(w) / static_cast<double>(windows)) /
-                        static_cast<double>(model.blocks.size()));
-            nn::token_rows const rows{.sequences = std::min(at_once, windows - w)};
-            auto here = x.middleRows(w * text.window, rows.sequences * text.window);
-            auto const add = [&](fold_site site, matrix_view read) {
-                inputs[static_cast<std::size_t>(site)].add(read, executor);
-            };
-            matrix read = b.attention_input(here, executor);
-            add(fold_site::attention_input, read);
-            read = b.attention_context(read, rows, executor);
-            add(fold_site::attention_context, read);
-            b.add_attention(here, read, executor);
-            read = b.mlp_input(here, executor);
-            add(fold_site::mlp_input, read);
-            read = b.mlp_hidden(read, executor);
-            add(fold_site::mlp_hidden, read);
-            b.add_mlp(here, read, executor);
-        }
-        std::array<std::optional<float_vector>, std::size(fold_sites)> factors; // fitted before any weight changes
-        for (fold_site const site : fold_sites) {
-            if (fold_obstacle(b, site)) {
-                continue;
+        auto const sites =
+            run_and_collect(b, x, {.sequences = windows}, at_once, text.all_experts, executor, [&](double in_block) {
+                advance(report, "fold", (static_cast<double>(i) + in_block) / static_cast<double>(model.blocks.size()));
+            });
+        std::vector<float_vector> factors; // fitted before any weight changes; empty where nothing is known
+        for (auto const& [at, network, inputs] : sites) {
+            factors.emplace_back();
+            if (inputs.hessian().tokens() > 0) {
+                matrix const weights = stacked_readers(b, at, network);
+                factors.back() = factors_of(transform.fit(weights, inputs), weights.cols());
             }
-            index_t rows = 0;
-            matrix weights(0, channels_of(b, site)); // of all readers, one below the other
-            for (linear_role const role : readers_of(b, site)) {
-                auto const& w = std::get<matrix>(b.linear(role).weight);
-                weights.conservativeResize(rows + w.rows(), Eigen::NoChange);
-                weights.bottomRows(w.rows()) = w;
-                rows += w.rows();
+            if (at == site::context) {
+                factors.back() = shared_by_heads(std::move(factors.back()), b.heads);
             }
-            float_vector found =
-                factors_of(transform.fit(weights, inputs[static_cast<std::size_t>(site)]), weights.cols());
-            factors[static_cast<std::size_t>(site)] =
-                site == fold_site::attention_context ? shared_by_heads(std::move(found), b.heads) : std::move(found);
         }
-        for (fold_site const site : fold_sites) {
-            if (auto const& found = factors[static_cast<std::size_t>(site)]) {
-                fold(b, site, *found);
+        for (std::size_t k = 0; k < sites.size(); ++k) {
+            if (factors[k].size() > 0) {
+                fold(b, sites[k].at, factors[k], sites[k].network);
             }
         }
     }

@@ -8,9 +8,14 @@
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/matrix/kv_store.hpp"
+#include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
 
 namespace detent::inline DETENT_ABI {
+
+/// The floats of a token in the widest activation inside a block: of a feed-forward network, of all experts that the
+/// token is sent to, or of all heads.
+index_t widest_activation(model_configuration const& c);
 
 /// How many windows to run at a time: enough tokens for large products, few enough to keep activations and logits of
 /// `features` floats a token within about 64 MiB.
@@ -23,7 +28,8 @@ double perplexity(decoder const& model, std::span<nn::token_id const> tokens, in
                   executor_ref executor = {}, progress const& report = {});
 
 /// The `perplexity` of `model` where attention reads keys and values from a cache of `format`. A window is cached at a
-/// time, which differs by rounding only from token by token: what the cache makes of a token depends on those before it.
+/// time, which differs by rounding only from token by token: what the cache makes of a token depends on those before
+/// it.
 /// @throws error like `perplexity`, and when `format` does not fit the model's heads.
 double cached_perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
                          kv_format const& format, executor_ref executor = {}, progress const& report = {});

@@ -16,6 +16,15 @@
 
 namespace detent::inline DETENT_ABI {
 
+DETENT_INLINE index_t widest_activation(model_configuration const& c) {
+    index_t widest = std::max({c.hidden, c.heads.heads * c.heads.head_dim, c.intermediate});
+    if (c.experts) {
+        auto const& e = *c.experts;
+        widest = std::max(widest, e.routing.experts_per_token * e.intermediate + e.shared_intermediate);
+    }
+    return widest;
+}
+
 DETENT_INLINE index_t windows_at_once(index_t window, index_t features) {
     index_t const tokens = std::min<index_t>(8192, (index_t{1} << 24) / features);
     return std::max<index_t>(1, tokens / window);
@@ -35,7 +44,7 @@ DETENT_INLINE double perplexity(decoder const& model, std::span<nn::token_id con
                                 executor_ref executor, progress const& report) {
     index_t const windows = whole_windows(tokens, window);
     auto const& c = model.configuration;
-    index_t const batch = windows_at_once(window, std::max(c.vocabulary, c.intermediate));
+    index_t const batch = windows_at_once(window, std::max(c.vocabulary, widest_activation(c)));
     double loss = 0;
     for (index_t first = 0; first < windows; first += batch) {
         advance(report, "perplexity", static_cast<double>(first) / static_cast<double>(windows));

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/evidence/layer_inputs.hpp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/layer_quantizer.hpp"
 
@@ -27,11 +29,13 @@ struct calibration {
     bool true_sequential = true; ///< inputs of a layer come from the quantized layers before it in the same block
     bool float_stream = false;   ///< run the float model beside the quantized one, for solvers that compare the two
     bool float_inputs = false;   ///< inputs of every layer are those of the float model (LLM-FP4), not quantized ones
+    bool all_experts = false;    ///< show every expert all tokens, not only those that the router sends it
     bool keep_inputs = false;    ///< layers are shown all inputs, not only their Hessian (`layer_inputs::kept`)
     std::filesystem::path learned = {}; ///< directory that keeps what is learned of each block (`block_learner`)
     bool head = false; ///< quantize the output head too; where embeddings are tied it gets a copy of its own
-    /// Chooses by what the features of an input are multiplied, given all weights that read it and all its values
-    /// (token, in); the scales are folded into the block before it is quantized, at each site where that is possible
+    /// Chooses by what the features of an input are multiplied, given all weights that read it and are quantized, and
+    /// all its values (token, in); the scales are folded into the block before it is quantized, at each site where that
+    /// is possible
     /// (`fold_obstacle`). Needs float inputs, and all of them kept.
     std::function<float_vector(std::span<matrix const* const> weights, matrix_view inputs)> fold = {};
     /// Changes a block that is about to be quantized, but not what it computes, given the hidden states (token, hidden)
@@ -41,7 +45,19 @@ struct calibration {
     std::optional<activation_quantizer> activations = {};
 };
 
-/// Quantizes `model` in place, see `decoder_quantizer`, every layer by `quantize(weights, inputs, role)`.
+/// Sends all tokens of a tape to feed-forward network `network`, whatever the router says: for statistics of what the
+/// layers there read, not for a pass that goes on.
+inline void send_all_tokens(block const& b, std::size_t network, block_tape<float>& tape) {
+    if (is_routed(b, network)) {
+        auto& tokens = tape.mlps[network].tokens;
+        tokens.resize(static_cast<std::size_t>(tape.mlp_input.raw.rows()));
+        for (std::size_t t = 0; t < tokens.size(); ++t) {
+            tokens[t] = {static_cast<index_t>(t), 0};
+        }
+    }
+}
+
+/// Quantizes `model` in place, see `decoder_quantizer`, every layer by `quantize(weights, inputs, place)`.
 std::vector<layer_report> quantize_decoder(decoder& model, quantize_layer quantize, calibration const& text,
                                            executor_ref executor = {}, progress const& report = {});
 
@@ -59,7 +75,7 @@ std::vector<layer_report> quantize_decoder(decoder& model, Q const& q, calibrati
     }
     return quantize_decoder(
         model,
-        [&](matrix const& w, layer_inputs const& known, linear_role) { return as_quantization(q(w, known, executor)); },
+        [&](matrix const& w, layer_inputs const& known, layer_place) { return as_quantization(q(w, known, executor)); },
         text, executor, report);
 }
 

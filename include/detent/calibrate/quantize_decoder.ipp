@@ -3,10 +3,9 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <filesystem>
-#include <functional>
-#include <span>
+#include <cstddef>
+#include <iterator>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,17 +17,21 @@
 #include "detent/core/progress.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/evidence/layer_inputs.hpp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/model/sites.hpp"
+#include "detent/nn/router.hpp"
+#include "detent/nn/tokens.hpp"
 #include "detent/transform/channel_scale.hpp"
-#include "detent/quantizer/layer_quantizer.hpp"
 
 namespace detent::inline DETENT_ABI {
 
 /// Replaces the weights of all linear layers in the blocks of a decoder by packed ones, block by block (GPTQ, section
 /// 4): every layer is calibrated with what the quantized blocks before it make of the text. Layers that read the same
-/// input share its Hessian and the factor of it. Embeddings, norms and biases stay as they are, and the output head
-/// unless it is asked for.
+/// input share its Hessian and the factor of it. An expert has Hessians of its own, of the tokens that the router sends
+/// it; those of all experts of a block are in memory at once, but not their inputs. Embeddings, norms, biases and
+/// routers stay as they are, and the output head unless it is asked for.
 class decoder_quantizer {
 public:
     /// @throws error when the text is shorter than one window, or scales are to be folded without float inputs, kept.
@@ -46,7 +49,8 @@ public:
         }
     }
 
-    /// Does it. @throws error naming the layer that cannot be quantized; `cancelled`. The model is then half done.
+    /// Does it. @throws error naming the layer that cannot be quantized, for example that of an expert to which no
+    /// token was sent, unless its quantizer needs none; `cancelled`. The model is then half done.
     std::vector<layer_report> run() {
         auto const ids = text_.tokens.first(static_cast<std::size_t>(text_.windows * text_.window));
         quantized_.x = model_.embed(ids, {.sequences = text_.windows});
@@ -65,13 +69,22 @@ public:
     }
 
 private:
-    enum step : std::size_t { attention_input, attention_context, mlp_input, mlp_hidden, steps };
-
-    /// All windows on their way through a block. What gate and up make is not kept but computed again, which needs less
-    /// memory.
+    /// All windows on their way through a block. What is between two steps otherwise is not kept but computed again,
+    /// which needs less memory.
     struct stream {
-        matrix x;       // (token, hidden)
+        matrix x;       // (token, hidden), before the block; where its branches are not parallel, then between them
         matrix context; // (token, heads * head_dim), what attention made, between its two steps
+        matrix middle;  // (token, hidden), between parallel branches
+
+        matrix& between(block const& b) { return b.parallel ? middle : x; }
+    };
+
+    /// Layers that read the same, and what is known about that.
+    struct reading {
+        site step;                        // when it is read
+        std::optional<index_t> network;   // the tokens are those of this network; of none where all are shown
+        std::vector<layer_place> readers; // that are quantized
+        layer_inputs inputs;
     };
 
     /// Quantizes a block, step by step: an input is collected when the layers before it are quantized already, or else,
@@ -87,23 +100,21 @@ private:
         floats.heads.probability_bits = 0;
         block const& shown = show_floats ? floats : b;
         matrix const before = at_once ? quantized_.x : matrix{};
-        auto const groups = b.groups();
-        std::array<layer_inputs, steps> inputs;
-        for (std::size_t i = 0; i < steps; ++i) {
-            auto const now = static_cast<step>(i);
-            inputs[i] = make_inputs(b.linear(groups[i].front()));
+        std::vector<reading> waiting;
+        for (site const now : all_sites) {
             enter(now, shown, quantized_);
             if (text_.float_stream) {
                 enter(now, floats, float_);
             }
-            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
-                matrix const x = input(now, shown, quantized_, first, count);
-                matrix const beside = text_.float_stream ? input(now, floats, float_, first, count) : matrix{};
-                add(inputs[i], x, beside);
-            });
-            if (!at_once) {
-                solve(b, groups[i], inputs[i]);
-                inputs[i] = {};
+            if (now == site::mlp_input) {
+                sent_ = count_sent(shown);
+            }
+            std::vector<reading> readings = readings_at(now, b);
+            collect(now, shown, floats, readings);
+            if (at_once) {
+                std::ranges::move(readings, std::back_inserter(waiting));
+            } else {
+                solve(b, readings);
             }
             leave(now, shown, quantized_);
             if (text_.float_stream) {
@@ -111,40 +122,133 @@ private:
             }
         }
         if (text_.fold) {
-            fold_inputs(b, inputs);
+            fold_inputs(b, waiting);
         }
-        if (at_once) {
-            for (std::size_t i = 0; i < steps; ++i) {
-                solve(b, groups[i], inputs[i]);
-                inputs[i] = {};
-            }
-            if (!text_.float_inputs) {
-                for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows rows) {
-                    quantized_.x.middleRows(first, count) = b.forward(before.middleRows(first, count), rows, executor_);
-                });
-            }
+        solve(b, waiting);
+        if (at_once && !text_.float_inputs) {
+            for_batches(site::hidden, [&](index_t first, index_t count, nn::token_rows rows) {
+                quantized_.x.middleRows(first, count) = forward(b, before.middleRows(first, count), rows, executor_);
+            });
         }
     }
 
-    /// Folds scales into a block that is not quantized yet; `inputs` become those of the folded block.
-    void fold_inputs(block& b, std::array<layer_inputs, steps>& inputs) const {
-        for (std::size_t i = 0; i < steps; ++i) {
-            fold_site const site = fold_sites[i];
-            if (fold_obstacle(b, site)) {
-                continue;
+    /// When a layer's input is collected: with that of attention where it is the same.
+    static site step_of(block const& b, linear_role role) {
+        site const at = site_read_by(b, role);
+        bool const in_network = role == linear_role::gate || role == linear_role::up;
+        return in_network && b.router ? site::mlp_input : at;
+    }
+
+    /// What layers read at a step, with nothing known of it yet; what all tokens are shown comes first.
+    std::vector<reading> readings_at(site step, block const& b) const {
+        std::vector<reading> all;
+        auto const find_or_add = [&](std::optional<index_t> network) -> reading& {
+            auto found = std::ranges::find(all, network, &reading::network);
+            if (found == all.end()) {
+                found = all.insert(network ? all.end() : all.begin(), reading{step, network, {}, {}});
             }
-            std::vector<matrix const*> weights;
-            for (linear_role const role : readers_of(b, site)) {
-                weights.push_back(&std::get<matrix>(b.linear(role).weight));
+            return *found;
+        };
+        if (text_.fold && step != site::hidden) {
+            find_or_add({}); // also where no quantized layer reads all of it
+        }
+        for (auto const& group : b.groups()) {
+            for (layer_place const place : group) {
+                if (step_of(b, place.role) == step) {
+                    bool const apart = step == site::mlp_input && is_expert(b, place.expert) && !text_.all_experts;
+                    bool const own = step == site::hidden || apart;
+                    find_or_add(own ? std::optional(place.expert) : std::nullopt).readers.push_back(place);
+                }
             }
-            float_vector scales = text_.fold(weights, inputs[i].kept());
-            if (site == fold_site::attention_context) {
-                scales = shared_by_heads(scales, b.heads);
+        }
+        for (reading& r : all) {
+            r.inputs = make_inputs(channels_of(b, step, r.network.value_or(0)), tokens_of(b, r));
+        }
+        return all;
+    }
+
+    static bool is_expert(block const& b, index_t network) { return is_routed(b, static_cast<std::size_t>(network)); }
+
+    /// Whether a reading is of those tokens only that the router sends to an expert.
+    bool is_sent_some(block const& b, reading const& r) const {
+        return r.network && is_expert(b, *r.network) && !text_.all_experts;
+    }
+
+    /// How many tokens will be shown.
+    index_t tokens_of(block const& b, reading const& r) const {
+        bool const counted = is_sent_some(b, r) && !sent_.empty();
+        return counted ? sent_[static_cast<std::size_t>(*r.network)] : text_.windows * text_.window;
+    }
+
+    /// Collects what is read at step `now`.
+    void collect(site now, block const& b, block const& floats, std::vector<reading>& readings) {
+        for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
+            block_tape<float> tape = tape_at(now, b, quantized_, first, count);
+            block_tape<float> beside;
+            if (text_.float_stream) {
+                beside = tape_at(now, floats, float_, first, count);
             }
-            fold(b, site, scales);
-            matrix const folded = inputs[i].kept() * scales.asDiagonal();
-            inputs[i] = make_inputs(b.linear(readers_of(b, site).front()));
-            add(inputs[i], folded, {});
+            for (reading& r : readings) {
+                auto const network = static_cast<std::size_t>(r.network.value_or(0));
+                if (r.network) { // the float model is asked about the same tokens
+                    if (text_.all_experts) {
+                        send_all_tokens(b, network, tape);
+                    }
+                    if (text_.float_stream) {
+                        beside.mlps[network].tokens = tape.mlps[network].tokens;
+                    }
+                }
+                matrix const x = read(r, b, tape);
+                add(r.inputs, x, text_.float_stream ? read(r, floats, beside) : matrix{});
+            }
+        });
+    }
+
+    /// What the layers of a reading read (token, in); what is made for that alone is not left on the tape.
+    matrix read(reading const& r, block const& b, block_tape<float>& tape) const {
+        switch (r.step) {
+        case site::attention_input:
+            return std::move(tape.attention_input.raw);
+        case site::context:
+            return std::move(tape.context.raw);
+        case site::mlp_input:
+            return r.network
+                       ? nn::rows_of_tokens(tape.mlp_input.raw, tape.mlps[static_cast<std::size_t>(*r.network)].tokens)
+                       : tape.mlp_input.raw;
+        case site::hidden:
+            break;
+        }
+        auto const network = static_cast<std::size_t>(*r.network);
+        run_hidden(b, network, tape, executor_);
+        return std::exchange(tape.mlps[network], {}).hidden.raw;
+    }
+
+    /// Folds scales into a block that is not quantized yet; inputs become those of the folded block.
+    void fold_inputs(block& b, std::vector<reading>& readings) const {
+        for (site const at : all_sites) {
+            for (index_t network = 0; network < (at == site::hidden ? std::ssize(b.mlps) : 1); ++network) {
+                auto const of_site = [&](reading const& r) {
+                    return r.step == at && (at != site::hidden || r.network == network);
+                };
+                auto const shown = std::ranges::find_if(readings, of_site);
+                if (fold_obstacle(b, at, network) || shown->inputs.kept().rows() == 0) { // no token came to this expert
+                    continue;
+                }
+                float_vector scales = text_.fold(weights_reading(b, at, network), shown->inputs.kept());
+                if (at == site::context) {
+                    scales = shared_by_heads(scales, b.heads);
+                }
+                fold(b, at, scales, network);
+                for (reading& r : readings) {
+                    bool const scaled = !r.readers.empty() && site_read_by(b, r.readers.front().role) == at &&
+                                        (at != site::hidden || r.network == network);
+                    if (scaled) {
+                        matrix const folded = r.inputs.kept() * scales.asDiagonal();
+                        r.inputs = make_inputs(folded.cols(), folded.rows());
+                        add(r.inputs, folded, {});
+                    }
+                }
+            }
         }
     }
 
@@ -154,20 +258,20 @@ private:
             model_.lm_head = model_.embeddings;
             model_.lm_head->name = "lm_head";
         }
-        layer_inputs inputs = make_inputs(*model_.lm_head);
-        for_batches(mlp_hidden, [&](index_t first, index_t count, nn::token_rows) {
+        layer_inputs inputs = make_inputs(model_.lm_head->shape().cols, text_.windows * text_.window);
+        for_batches(site::hidden, [&](index_t first, index_t count, nn::token_rows) {
             auto const read = [&](stream const& s) {
-                return s.x.size() > 0 ? model_.final_norm.forward(s.x.middleRows(first, count), executor_) : matrix();
+                return s.x.size() > 0 ? model_.head_input(s.x.middleRows(first, count), executor_) : matrix();
             };
             add(inputs, read(quantized_), read(float_));
         });
-        solve(*model_.lm_head, linear_role::head, inputs);
+        reports_.push_back(quantize_linear(*model_.lm_head, {linear_role::head}, inputs, quantize_, executor_));
     }
 
-    layer_inputs make_inputs(linear_layer const& layer) const {
-        layer_inputs inputs(layer.shape().cols);
+    layer_inputs make_inputs(index_t features, index_t tokens) const {
+        layer_inputs inputs(features);
         if (text_.keep_inputs) {
-            inputs.keep(text_.windows * text_.window);
+            inputs.keep(tokens);
         }
         return inputs;
     }
@@ -184,52 +288,82 @@ private:
         }
     }
 
-    /// What the layers of step `now` read (count, in).
-    matrix input(step now, block const& b, stream const& s, index_t first, index_t count) const {
+    /// A tape of what is computed up to step `now`, from what the stream keeps; networks have not run yet.
+    block_tape<float> tape_at(site now, block const& b, stream& s, index_t first, index_t count) const {
+        block_tape<float> tape;
+        tape.keeps = false;
+        matrix_view const x = s.x.middleRows(first, count);
         switch (now) {
-        case attention_input:
-            return b.attention_input(s.x.middleRows(first, count), executor_);
-        case attention_context:
-            return s.context.middleRows(first, count);
-        case mlp_input:
-            return b.mlp_input(s.x.middleRows(first, count), executor_);
+        case site::attention_input:
+            enter_attention<linear_layer, float>(b, x, tape, executor_);
+            break;
+        case site::context:
+            tape.context.raw = s.context.middleRows(first, count);
+            break;
         default:
-            return b.mlp_hidden(b.mlp_input(s.x.middleRows(first, count), executor_), executor_);
+            if (b.shares_norm()) {
+                enter_attention<linear_layer, float>(b, x, tape, executor_);
+            }
+            tape.middle = s.between(b).middleRows(first, count);
+            enter_mlp<linear_layer, float>(b, x, tape, executor_);
         }
+        return tape;
     }
 
-    /// Makes what `input` of step `now` takes from the stream.
-    void enter(step now, block const& b, stream& s) {
-        if (now == attention_context) {
+    /// Makes what `tape_at` takes from the stream at step `now`.
+    void enter(site now, block const& b, stream& s) {
+        if (now == site::context) {
             s.context.resize(s.x.rows(), b.output.shape().cols);
             for_batches(now, [&](index_t first, index_t count, nn::token_rows rows) {
-                s.context.middleRows(first, count) =
-                    b.attention_context(input(attention_input, b, s, first, count), rows, executor_);
+                auto tape = tape_at(site::attention_input, b, s, first, count);
+                attend(b, rows, tape, executor_);
+                s.context.middleRows(first, count) = tape.context.raw;
             });
         }
     }
 
-    /// Adds what the layers of step `now` make to the stream where they end a residual branch.
-    void leave(step now, block const& b, stream& s) {
-        if (now == attention_context || now == mlp_hidden) {
-            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
-                matrix const read = input(now, b, s, first, count);
-                if (now == mlp_hidden) {
-                    b.add_mlp(s.x.middleRows(first, count), read, executor_);
-                } else {
-                    b.add_attention(s.x.middleRows(first, count), read, executor_);
+    /// How many tokens the router of a block sends to each expert; nothing where nobody asks.
+    std::vector<index_t> count_sent(block const& b) {
+        std::vector<index_t> sent(b.router && text_.keep_inputs ? b.mlps.size() : 0);
+        if (!sent.empty()) {
+            for_batches(site::mlp_input, [&](index_t first, index_t count, nn::token_rows) {
+                auto const tape = tape_at(site::mlp_input, b, quantized_, first, count);
+                for (std::size_t network = 0; network < sent.size(); ++network) {
+                    sent[network] += std::ssize(tape.mlps[network].tokens);
                 }
             });
+        }
+        return sent;
+    }
+
+    /// Adds what the layers of step `now` make to the stream where they end a branch.
+    void leave(site now, block const& b, stream& s) {
+        if (now == site::context) {
+            s.middle.resize(b.parallel ? s.x.rows() : 0, s.x.cols());
+            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
+                auto tape = tape_at(now, b, s, first, count);
+                leave_attention<linear_layer, float>(b, s.x.middleRows(first, count), tape, executor_);
+                s.between(b).middleRows(first, count) = tape.middle;
+            });
             s.context = {};
+        } else if (now == site::hidden) {
+            for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
+                auto tape = tape_at(now, b, s, first, count);
+                for (std::size_t network = 0; network < b.mlps.size(); ++network) {
+                    run_hidden(b, network, tape, executor_);
+                }
+                s.x.middleRows(first, count) = leave_mlp(b, tape, executor_);
+            });
+            s.middle = {};
         }
     }
 
     /// Calls `f(first token, tokens, rows)` for a few windows at a time.
-    template <class F> void for_batches(step now, F const& f) {
-        index_t const batch = windows_at_once(text_.window, model_.configuration.intermediate);
+    template <class F> void for_batches(site now, F const& f) {
+        index_t const batch = windows_at_once(text_.window, widest_activation(model_.configuration));
         for (index_t w = 0; w < text_.windows; w += batch) {
             double const in_step = static_cast<double>(w) / static_cast<double>(text_.windows);
-            double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(steps);
+            double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(std::size(all_sites));
             double const all = static_cast<double>(model_.blocks.size() + (text_.head ? 1 : 0));
             fraction_ = (static_cast<double>(done_) + in_block) / all;
             advance(progress_, "quantize", fraction_);
@@ -238,15 +372,28 @@ private:
         }
     }
 
-    void solve(block& b, std::vector<linear_role> const& group, layer_inputs const& inputs) {
-        for (linear_role const role : group) {
-            advance(progress_, "quantize", fraction_);
-            solve(b.linear(role), role, inputs);
+    /// Quantizes the layers of some readings, which are used up.
+    void solve(block& b, std::vector<reading>& readings) {
+        for (reading& r : readings) {
+            bool const some = is_sent_some(b, r);
+            for (layer_place const place : r.readers) {
+                advance(progress_, "quantize", fraction_);
+                linear_layer& layer = b.linear(place);
+                try {
+                    reports_.push_back(quantize_linear(layer, place, r.inputs, quantize_, executor_));
+                } catch (error const& e) {
+                    if (!some || r.inputs.hessian().tokens() > 0) {
+                        throw;
+                    }
+                    throw error("layer '" + layer.name + "'",
+                                "its expert was sent no token of the calibration text, which all_experts "
+                                "(--all-experts) would show it: " +
+                                    std::string(e.what()));
+                }
+                reports_.back().few_tokens = some && r.inputs.hessian().tokens() < layer.shape().cols;
+            }
+            r.inputs = {};
         }
-    }
-
-    void solve(linear_layer& layer, linear_role role, layer_inputs const& inputs) {
-        reports_.push_back(quantize_linear(layer, role, inputs, quantize_, executor_));
     }
 
     decoder& model_;
@@ -254,8 +401,9 @@ private:
     quantize_layer quantize_;
     executor_ref executor_;
     progress progress_;
-    stream quantized_; // behind the quantized blocks
-    stream float_;     // in the float model
+    stream quantized_;          // behind the quantized blocks
+    stream float_;              // in the float model
+    std::vector<index_t> sent_; // tokens to each expert of the block, where they must be known beforehand
     std::vector<layer_report> reports_;
     std::size_t done_ = 0; // blocks
     double fraction_ = 0;  // of the whole work

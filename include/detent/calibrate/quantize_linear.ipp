@@ -22,7 +22,7 @@
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE layer_report quantize_linear(linear_layer& layer, linear_role role, layer_inputs const& inputs,
+DETENT_INLINE layer_report quantize_linear(linear_layer& layer, layer_place place, layer_inputs const& inputs,
                                            quantize_layer quantize, executor_ref executor) {
     if (!std::holds_alternative<matrix>(layer.weight)) {
         throw error("layer '" + layer.name + "'", "is quantized already");
@@ -32,14 +32,16 @@ DETENT_INLINE layer_report quantize_linear(linear_layer& layer, linear_role role
         auto const start = std::chrono::steady_clock::now();
         quantization q = [&] {
             stopwatch::section const timed(executor.watch(), work_kind::solving);
-            return quantize(weights, inputs, role);
+            return quantize(weights, inputs, place);
         }();
         std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
         stopwatch::section const timed(executor.watch(), work_kind::layer_errors);
         matrix const decoded = dequantize(q.weights);
         auto const share = [](double missed, double whole) { return whole > 0 ? missed / whole : 0; };
         layer_report report{.name = layer.name,
+                            .place = place,
                             .shape = layer.shape(),
+                            .tokens = inputs.hessian().tokens(),
                             .bits_per_weight = q.weights.bits_per_weight(),
                             .effective_bits = q.weights.effective_bits(),
                             .weak_columns = q.weights.weak.count(),

@@ -2,10 +2,8 @@
 
 #pragma once
 
-#include <algorithm>
-#include <functional>
-#include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 #include <variant>
@@ -15,10 +13,19 @@
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/calibrate/quantize_named.hpp"
+#include "detent/model/fold.hpp"
+#include "detent/model/sites.hpp"
 #include "detent/model/weak_plan.hpp"
 #include "detent/quantizer/catalogue.hpp"
 
 namespace detent::inline DETENT_ABI {
+
+DETENT_INLINE void check(spec const& s, decoder const& model) {
+    check(s);
+    for (block const& b : model.blocks) {
+        plan_weak_columns(b, s, bits_of(s));
+    }
+}
 
 /// Quantizes whole decoders as a specification says: what `named_quantizer` does for one layer, and what a
 /// specification says of a model: a budget of weak columns, learning block by block, folding, embeddings and output
@@ -27,9 +34,8 @@ class named_decoder_quantizer {
 public:
     /// Checks the specification against `model` before any work. @throws error when it is impossible.
     named_decoder_quantizer(decoder& model, spec const& s, calibration text, executor_ref executor, progress report)
-        : model_(model), spec_(s), plan_(plan_weak_columns(model.blocks.front(), s, bits_of(s))),
-          text_(std::move(text)), executor_(executor), progress_(std::move(report)) {
-        check(spec_);
+        : model_(model), spec_(s), text_(std::move(text)), executor_(executor), progress_(std::move(report)) {
+        check(spec_, model);
     }
 
     std::vector<layer_report> run() {
@@ -50,14 +56,23 @@ public:
         std::optional<block_learner> learner;
         if (spec_.learning) {
             learner.emplace(make_learner());
-            text_.prepare = std::ref(*learner);
         }
+        text_.prepare = [&, before = text_.prepare](block& b, matrix_view x, matrix_view floats, nn::token_rows rows) {
+            if (before) {
+                before(b, x, floats, rows);
+            }
+            plan_ = plan_weak_columns(b, spec_, bits_of(spec_));
+            foldable_ = foldable_layers(b);
+            if (learner) {
+                (*learner)(b, x, floats, rows);
+            }
+        };
         auto reports = quantize_decoder(
             model_,
-            [&](matrix const& w, layer_inputs const& known, linear_role role) {
-                named_quantizer const q = for_role(role);
-                return learner && role != linear_role::head ? q.with_scales(learner->scales(role))(w, known, executor_)
-                                                            : q(w, known, executor_);
+            [&](matrix const& w, layer_inputs const& known, layer_place place) {
+                named_quantizer const q = quantizer_at(place);
+                bool const learned = learner && place.role != linear_role::head;
+                return learned ? q.with_scales(learner->scales(place))(w, known, executor_) : q(w, known, executor_);
             },
             text_, executor_, progress_);
         if (!spec_.embeddings.name.empty()) {
@@ -79,14 +94,15 @@ private:
         return learner;
     }
 
-    /// The roles of layers whose inputs can be scaled before, by folding.
-    static std::map<linear_role, bool> foldable(block const& b) {
-        std::map<linear_role, bool> can;
-        for (auto const& group : b.groups()) {
-            for (linear_role const role : group) {
-                can[role] = std::ranges::any_of(fold_sites, [&](fold_site site) {
-                    return !fold_obstacle(b, site) && std::ranges::count(readers_of(b, site), role) > 0;
-                });
+    /// The layers of a block that is not quantized yet whose inputs can be scaled by folding.
+    static std::set<layer_place> foldable_layers(block const& b) {
+        std::set<layer_place> can;
+        for (site const at : all_sites) {
+            for (index_t e = 0; e < (at == site::hidden ? std::ssize(b.mlps) : 1); ++e) {
+                if (can_fold(b, at, e)) {
+                    auto const readers = readers_of(b, at, e);
+                    can.insert(readers.begin(), readers.end());
+                }
             }
         }
         return can;
@@ -101,27 +117,23 @@ private:
         }
     }
 
-    named_quantizer for_role(linear_role role) {
-        auto found = quantizers_.find(role);
-        if (found == quantizers_.end()) {
-            spec here = with_plan(spec_, plan_, role);
-            if (spec_.input.folded && foldable_[role]) {
-                here.smooth.reset();
-                here.power_of_two = here.input.shifted = false;
-            }
-            found = quantizers_.emplace(role, named_quantizer(std::move(here))).first;
+    /// The quantizer of a layer of the block that is worked on.
+    named_quantizer quantizer_at(layer_place place) const {
+        spec here = with_plan(spec_, plan_, place);
+        if (spec_.input.folded && foldable_.contains(place)) {
+            here.smooth.reset();
+            here.power_of_two = here.input.shifted = false;
         }
-        return found->second;
+        return named_quantizer(std::move(here));
     }
 
     decoder& model_;
     spec spec_;
-    weak_plan plan_;
     calibration text_;
     executor_ref executor_;
     progress progress_;
-    std::map<linear_role, bool> foldable_ = foldable(model_.blocks.front()); // before any is quantized
-    std::map<linear_role, named_quantizer> quantizers_;
+    weak_plan plan_;                 // of the block that is worked on
+    std::set<layer_place> foldable_; // of that
 };
 
 DETENT_INLINE std::vector<layer_report> quantize_decoder(decoder& model, spec const& s, calibration text,

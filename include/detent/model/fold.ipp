@@ -21,7 +21,7 @@ namespace detent::inline DETENT_ABI {
 DETENT_INLINE std::vector<matrix const*> weights_reading(block const& b, site at, index_t network) {
     std::vector<matrix const*> weights;
     for (layer_place const place : readers_of(b, at, network)) {
-        if (place.role != linear_role::router && place.role != linear_role::shared_gate) {
+        if (is_quantized(place.role)) {
             weights.push_back(&std::get<matrix>(b.linear(place).weight));
         }
     }
