@@ -142,7 +142,7 @@ DETENT_INLINE void expect_same(configuration_fields const& fields, configuration
 DETENT_INLINE void expect_rotated_pairs(configuration_fields const& fields, model_configuration& c) {
     for (auto const& layer : c.layers) {
         if (layer.rotary && (layer.rotary->dimensions % 2 != 0 || layer.rotary->dimensions > c.heads.head_dim)) {
-            throw fields.wrong(fields.find("rotary_dim") != nullptr ? "rotary_dim" : "head_dim",
+            throw fields.wrong(fields.has("rotary_dim") ? "rotary_dim" : "head_dim",
                                "gives rotary positions " + std::to_string(layer.rotary->dimensions) + " of the " +
                                    std::to_string(c.heads.head_dim) +
                                    " features of a head; they need an even number of them");
@@ -157,7 +157,7 @@ DETENT_INLINE void read_rotaries(configuration_fields const& fields, model_confi
     auto const* const scaling = fields.find("rope_scaling"); // the older word goes first, where it says anything
     auto const newer = fields.object("rope_parameters");
     auto const rope = scaling != nullptr && !scaling->empty() ? fields.object("rope_scaling") : newer;
-    if (rope) {
+    if (rope && rope->text(rope->either({"rope_type", "type"}), "default") != "default") {
         expect_same(fields, *rope, "partial_rotary_factor");
         expect_same(fields, *rope, "original_max_position_embeddings");
     }
@@ -340,7 +340,7 @@ DETENT_INLINE void read_common(configuration_fields const& fields, model_configu
     c.hidden = fields.size(fields.either({"hidden_size", "n_embd", "d_model", "n_embed"}));
     c.embedding_width = c.hidden;
     c.layers.resize(static_cast<std::size_t>(
-        fields.size(fields.either({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}))));
+        fields.size(fields.either({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}), {}, index_t{1} << 16)));
     c.intermediate = fields.size(fields.either({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}),
                                  defaults.wide ? std::optional(4 * c.hidden) : std::nullopt);
     c.max_positions =

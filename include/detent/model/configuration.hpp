@@ -66,19 +66,20 @@ struct model_configuration {
 
     nn::norm_kind norm = nn::norm_kind::rms;
     float norm_eps = 1e-5F;
+    bool norm_weights = true; ///< whether norms multiply by numbers of their own
     bool norm_bias = false;
-    float norm_offset = 0;   ///< added to the weights that files have (Gemma: 1)
-    branch_norms norms;      ///< of both branches
-    bool parallel = false;   ///< both branches read the hidden state before the block
+    float norm_offset = 0;    ///< added to the weights that files have (Gemma: 1)
+    branch_norms norms;       ///< of both branches
+    bool parallel = false;    ///< both branches read the hidden state before the block
     bool shared_norm = false; ///< parallel branches read what one norm makes
     bool embedding_norm = false;
     bool final_norm = true;
-    std::optional<nn::norm_kind> query_key_norm; ///< of queries and keys, before they are rotated
+    std::optional<nn::norm_kind> query_key_norm;             ///< of queries and keys, before they are rotated
     head_norm_weights head_norm = head_norm_weights::shared; ///< of that
 
     nn::attention_form attention; ///< but for windows, which layers have
-    nn::gate_form gate; ///< and the activation where there is no gate
-    bool gated = true;  ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
+    nn::gate_form gate;           ///< and the activation where there is no gate
+    bool gated = true;            ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
     std::optional<expert_configuration> experts;
 
     bool learned_positions = false;

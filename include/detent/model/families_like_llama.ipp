@@ -250,6 +250,14 @@ DETENT_INLINE void read_qwen3(configuration_fields const& fields, model_configur
     read_qwen_windows(fields, c);
 }
 
+/// LayerNorm without weights.
+DETENT_INLINE void read_olmo(configuration_fields const& fields, model_configuration& c) {
+    read_llama(fields, c, {.norm_eps = 1e-5}); // clip_qkv is not understood
+    read_attention_bias(fields, c);
+    c.norm = nn::norm_kind::layer;
+    c.norm_weights = false;
+}
+
 /// Normalizes what branches make, and nothing else but queries and keys.
 DETENT_INLINE void read_olmo2_norms(model_configuration& c) {
     c.norms = {.input = false, .output = true};
@@ -395,8 +403,8 @@ DETENT_INLINE void read_gemma3(configuration_fields const& fields, model_configu
     fields.expect("attn_logit_softcapping", nullptr); // its code has none
     c.logit_cap = fields.positive("final_logit_softcapping", 0.0);
     index_t const pattern = fields.size("sliding_window_pattern", 6);
-    if (fields.find("layer_types") == nullptr) {
-        fields.expect("_sliding_window_pattern", pattern); // a note of what the other field said
+    if (fields.find("layer_types") == nullptr && fields.find("sliding_window_pattern") == nullptr) {
+        fields.expect("_sliding_window_pattern", pattern); // a note that does not count
     }
     fields.ignore({"_sliding_window_pattern"});
     read_windows(fields, c, fields.size("sliding_window", 4096),

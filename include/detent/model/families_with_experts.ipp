@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -83,7 +85,7 @@ DETENT_INLINE void read_qwen2_moe(configuration_fields const& fields, model_conf
     c.experts->shared_intermediate = fields.size("shared_expert_intermediate_size", 5632);
     c.experts->shared_gate = true;
     bool const on = fields.flag("use_sliding_window", false);
-    index_t const window = fields.size("sliding_window", 4096);
+    index_t const window = fields.has("sliding_window") ? fields.size_or_none("sliding_window") : 4096;
     index_t const most = fields.size_or_none("max_window_layers", 28);
     read_windows(fields, c, on ? window : 0, [&](index_t layer) { return on && layer % 2 == 0 && layer < most; });
 }
@@ -135,14 +137,13 @@ DETENT_INLINE tensor_names flex_olmo_names() {
     return n;
 }
 
+/// Granite with experts, and a network that every token passes too, unless its width is 0.
 DETENT_INLINE void read_granite_moe(configuration_fields const& fields, model_configuration& c) {
     read_llama(fields, c);
     read_attention_bias(fields, c);
     read_multipliers(fields, c);
     read_experts(fields, c, 8, 2, c.intermediate);
-    if (fields.size_or_none("shared_intermediate_size") > 0) {
-        throw fields.wrong("shared_intermediate_size", "is not 0, which is not supported");
-    }
+    c.experts->shared_intermediate = fields.size_or_none("shared_intermediate_size");
 }
 
 DETENT_INLINE tensor_names granite_moe_names() {
@@ -151,7 +152,38 @@ DETENT_INLINE tensor_names granite_moe_names() {
         n.experts = "block_sparse_moe.experts.";
         n.fused_gate_up = "block_sparse_moe.input_linear.weight";
         n.fused_down = "block_sparse_moe.output_linear.weight";
+        n.shared_gate_up = "shared_mlp.input_linear";
+        n.shared_down = "shared_mlp.output_linear";
     });
+}
+
+/// Granite 4 where all layers are attention's; there may be no experts but the network that every token passes.
+DETENT_INLINE void read_granite_hybrid(configuration_fields const& fields, model_configuration& c) {
+    auto const types = fields.words("layer_types", fields.size("num_hidden_layers"));
+    if (types.empty() || std::count(types.begin(), types.end(), "attention") != std::ssize(types)) {
+        throw fields.wrong("layer_types", "holds other layers than 'attention', which is not supported");
+    }
+    fields.ignore({"mamba_chunk_size", "mamba_conv_bias", "mamba_d_conv", "mamba_d_head", "mamba_d_state",
+                   "mamba_expand", "mamba_n_groups", "mamba_n_heads", "mamba_proj_bias", "time_step_limit",
+                   "time_step_max", "time_step_min"}); // of layers that are not there
+    bool const rotated = fields.text("position_embedding_type", "none") == "rope";
+    index_t const shared = fields.size("shared_intermediate_size", 1024);
+    auto const* experts = fields.find("num_local_experts");
+    if (experts != nullptr && *experts == 0) {
+        read_llama(fields, c);
+        read_attention_bias(fields, c);
+        read_multipliers(fields, c);
+        fields.ignore({"num_experts_per_tok"}); // of none
+        c.intermediate = shared;
+        c.names.gate_up = c.names.shared_gate_up;
+        c.names.down = c.names.shared_down;
+    } else {
+        read_granite_moe(fields, c);
+        c.experts->shared_intermediate = shared;
+    }
+    for (auto& layer : c.layers) {
+        layer.rotary = rotated ? layer.rotary : std::nullopt;
+    }
 }
 
 DETENT_INLINE void read_gpt_oss(configuration_fields const& fields, model_configuration& c) {

@@ -81,8 +81,8 @@ DETENT_INLINE void read_cohere(configuration_fields const& fields, model_configu
 DETENT_INLINE void read_cohere2(configuration_fields const& fields, model_configuration& c) {
     read_cohere_parts(fields, c, 10000);
     index_t const pattern = fields.size("sliding_window_pattern", 4);
-    if (fields.find("layer_types") == nullptr) {
-        fields.expect("_sliding_window_pattern", pattern);
+    if (fields.find("layer_types") == nullptr && fields.find("sliding_window_pattern") == nullptr) {
+        fields.expect("_sliding_window_pattern", pattern); // a note that does not count
     }
     fields.ignore({"_sliding_window_pattern"});
     fields.require("use_qk_norm", false, false);
