@@ -22,7 +22,7 @@ namespace {
 struct four_bit_floats {
     bool shifted = false; ///< with the pre-shifted exponent bias, else the baseline
 
-    quantization operator()(matrix const& w, layer_inputs const& inputs, linear_role) const {
+    quantization operator()(matrix const& w, layer_inputs const& inputs, layer_place) const {
         problem_of const usual{e2m1{}, per_channel{}, absmax_range{}};
         problem_of const uniform{fp_grid<1, 2>{}, per_channel{}, absmax_range{}};
         problem_of const powers{fp_grid<3, 0>{}, per_channel{}, absmax_range{}};

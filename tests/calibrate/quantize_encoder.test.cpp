@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/calibrate/quantize_encoder.hpp"
-
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -11,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "calibrate/tiny_models.hpp"
+#include "detent/calibrate/quantize_encoder.hpp"
 #include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -42,9 +41,9 @@ shown_encoder text() {
     return {std::move(model.blocks), std::move(batches)};
 }
 
-shown_encoder image(bool norms_first) {
+shown_encoder image(test::encoder_checkpoint const& checkpoint) {
     temporary_directory const directory;
-    test::torch_checkpoint(norms_first).write(directory.path());
+    checkpoint.write(directory.path());
     auto model = load_image_encoder(directory.path());
     matrix const images = matrix::NullaryExpr(500, 72, [](index_t i, index_t j) {
         return static_cast<float>((i * 31 + j * j * 7 + i * i * j) % 23) / 11.0F - 1.0F;
@@ -56,27 +55,37 @@ shown_encoder image(bool norms_first) {
 class quantize_encoder_of : public testing::TestWithParam<std::string> {
 protected:
     static shown_encoder make() {
-        return GetParam() == "text" ? text() : image(GetParam() == "image_norms_first");
+        auto const& name = GetParam();
+        return name == "text"    ? text()
+               : name == "gated" ? image(test::dinov2_checkpoint(true))
+                                 : image(test::torch_checkpoint(name == "image_norms_first"));
     }
+
+    /// Layers of each of the two blocks.
+    static std::size_t layers() { return GetParam() == "gated" ? 7 : 6; }
 
     shown_encoder const original_ = make();
 };
-INSTANTIATE_TEST_SUITE_P(, quantize_encoder_of, testing::Values("text", "image", "image_norms_first"),
+INSTANTIATE_TEST_SUITE_P(, quantize_encoder_of, testing::Values("text", "image", "image_norms_first", "gated"),
                          [](auto const& test) { return test.param; });
 
-/// What the four groups of layers of `b` read, written out for both placements of norms; `x` goes through the block.
+/// What the four groups of layers of `b` read, written out; `x` goes through the block.
 std::vector<matrix> inputs_of(block const& b, matrix& x, index_t sequences) {
-    bool const first = b.norms == norm_placement::before;
-    matrix const attention = first ? b.attention_norm.forward(x) : x;
+    auto const& network = b.mlps.front();
+    auto const read = [&](auto const& norms) { return norms.input ? norms.input->forward(x) : x; };
+    auto const add = [&](auto const& norms, matrix const& made) {
+        x += norms.output ? norms.output->forward(made) : made;
+        x = norms.sum ? norms.sum->forward(x) : x;
+    };
+    matrix const attention = read(b.attention_norms);
     matrix const context = nn::attention(b.query.forward(attention), b.key.forward(attention),
-                                         b.value.forward(attention), b.heads, {.sequences = sequences},
-                                         b.attention_form());
-    x += b.output.forward(context);
-    x = first ? x : b.attention_norm.forward(x);
-    matrix const mlp = first ? b.mlp_norm.forward(x) : x;
-    matrix const hidden = nn::activate(b.activation, b.up.forward(mlp));
-    x += b.down.forward(hidden);
-    x = first ? x : b.mlp_norm.forward(x);
+                                         b.value.forward(attention), b.heads, {.sequences = sequences}, b.attention);
+    add(b.attention_norms, b.output.forward(context));
+    matrix const mlp = read(b.mlp_norms);
+    matrix const up = network.up.forward(mlp);
+    matrix const hidden = network.gate ? nn::gated(b.gate_form, network.gate->forward(mlp), up)
+                                       : nn::activate(b.gate_form.kind, up);
+    add(b.mlp_norms, network.down.forward(hidden));
     return {attention, context, mlp, hidden};
 }
 
@@ -84,15 +93,16 @@ TEST_P(quantize_encoder_of, shows_every_layer_what_it_reads_in_the_float_model) 
     ASSERT_GT(original_.batches.size(), 1U);
     auto blocks = original_.blocks;
     std::vector<layer_inputs> seen;
-    std::vector<linear_role> roles;
+    std::vector<layer_place> places;
     layer_quantizer<int_grid<3>> const q{.to_nearest = true};
-    auto const reports = quantize_encoder(blocks, [&](matrix const& w, layer_inputs const& known, linear_role role) {
+    auto const reports = quantize_encoder(blocks,
+                                          [&](matrix const& w, layer_inputs const& known, layer_place place) {
                                               seen.push_back(known);
-                                              roles.push_back(role);
+                                              places.push_back(place);
                                               return q(w, known);
                                           },
                                           {.batches = original_.batches, .keep_inputs = true});
-    ASSERT_EQ(reports.size(), 12U);
+    ASSERT_EQ(reports.size(), 2 * layers());
     auto batches = original_.batches;
     std::size_t layer = 0;
     for (block const& b : original_.blocks) {
@@ -102,10 +112,11 @@ TEST_P(quantize_encoder_of, shows_every_layer_what_it_reads_in_the_float_model) 
         }
         auto const groups = b.groups();
         for (std::size_t g = 0; g < groups.size(); ++g) {
-            for (linear_role const role : groups[g]) {
-                EXPECT_EQ(roles[layer], role);
-                EXPECT_EQ(reports[layer].name, b.linear(role).name);
-                EXPECT_EQ(reports[layer].shape, b.linear(role).shape());
+            for (layer_place const place : groups[g]) {
+                EXPECT_EQ(places[layer], place);
+                EXPECT_EQ(reports[layer].place, place);
+                EXPECT_EQ(reports[layer].name, b.linear(place).name);
+                EXPECT_EQ(reports[layer].shape, b.linear(place).shape());
                 EXPECT_GT(reports[layer].error, 0);
                 EXPECT_LT(reports[layer].error, 0.5);
                 matrix const kept = seen[layer].kept();
@@ -122,7 +133,7 @@ TEST_P(quantize_encoder_of, shows_every_layer_what_it_reads_in_the_float_model) 
             }
         }
     }
-    EXPECT_EQ(layer, 12U);
+    EXPECT_EQ(layer, 2 * layers());
 }
 
 TEST_P(quantize_encoder_of, replaces_the_weights_of_all_layers_and_nothing_else) {
@@ -132,13 +143,13 @@ TEST_P(quantize_encoder_of, replaces_the_weights_of_all_layers_and_nothing_else)
     std::size_t layer = 0;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         for (auto const& group : blocks[i].groups()) {
-            for (linear_role const role : group) {
-                auto const* packed = std::get_if<packed_matrix>(&blocks[i].linear(role).weight);
+            for (layer_place const place : group) {
+                auto const* packed = std::get_if<packed_matrix>(&blocks[i].linear(place).weight);
                 ASSERT_NE(packed, nullptr);
-                auto const& was = original_.blocks[i].linear(role);
+                auto const& was = original_.blocks[i].linear(place);
                 auto const& weights = std::get<matrix>(was.weight);
                 EXPECT_LE((dequantize(*packed) - weights).norm(), 0.01F * weights.norm());
-                EXPECT_EQ(blocks[i].linear(role).bias, was.bias);
+                EXPECT_EQ(blocks[i].linear(place).bias, was.bias);
                 EXPECT_EQ(reports[layer].bits_per_weight, packed->bits_per_weight());
                 ++layer;
             }
@@ -148,8 +159,8 @@ TEST_P(quantize_encoder_of, replaces_the_weights_of_all_layers_and_nothing_else)
     for (auto const& [x, sequences] : original_.batches) {
         matrix y = x, expected = x;
         for (std::size_t i = 0; i < blocks.size(); ++i) {
-            y = blocks[i].forward(std::move(y), {.sequences = sequences});
-            expected = original_.blocks[i].forward(std::move(expected), {.sequences = sequences});
+            y = forward(blocks[i], y, {.sequences = sequences});
+            expected = forward(original_.blocks[i], expected, {.sequences = sequences});
         }
         EXPECT_LE((y - expected).norm(), 0.05F * expected.norm());
         EXPECT_NE(y, expected);
@@ -170,9 +181,9 @@ TEST_P(quantize_encoder_of, chooses_the_same_codes_on_any_number_of_threads) {
         }
         for (std::size_t i = 0; i < blocks.size(); ++i) {
             for (auto const& group : blocks[i].groups()) {
-                for (linear_role const role : group) {
-                    EXPECT_TRUE(std::get<packed_matrix>(blocks[i].linear(role).weight) ==
-                                std::get<packed_matrix>(first[i].linear(role).weight));
+                for (layer_place const place : group) {
+                    EXPECT_TRUE(std::get<packed_matrix>(blocks[i].linear(place).weight) ==
+                                std::get<packed_matrix>(first[i].linear(place).weight));
                 }
             }
         }
@@ -188,8 +199,10 @@ TEST(quantize_encoder, names_what_is_wrong) {
     EXPECT_EQ(failure_message([&] { quantize_encoder(blocks, q, {}); }), "calibration inputs: have no tokens");
     auto broken = blocks;
     EXPECT_EQ(failure_message([&] {
-                  quantize_encoder(broken, [&](matrix const& w, layer_inputs const& known, linear_role role) {
-                                       return role == linear_role::up ? throw error("this", "is it") : q(w, known);
+                  quantize_encoder(broken,
+                                   [&](matrix const& w, layer_inputs const& known, layer_place place) {
+                                       return place.role == linear_role::up ? throw error("this", "is it")
+                                                                            : q(w, known);
                                    },
                                    {batches});
               }),
