@@ -405,6 +405,31 @@ TEST(configuration, what_a_family_does_not_compute_is_refused_by_its_field) {
     });
 }
 
+TEST(configuration, published_files_are_read) {
+    // What the files of StarCoder 2, Phi-4-mini, Command R7B, MPT and GPT-J say besides sizes.
+    EXPECT_EQ(parse("starcoder2", R"({"activation_function": "gelu", "hidden_act": "gelu_pytorch_tanh",
+        "mlp_type": "default", "norm_type": "layer_norm", "use_bias": true})")
+                  .gate.kind,
+              nn::activation::gelu_tanh);
+    EXPECT_EQ(parse("phi3", R"({"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": false, "mlp_bias": false,
+        "head_dim": 16, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 4096})")
+                  .layers.front()
+                  .rotary->dimensions,
+              12);
+    EXPECT_EQ(parse("cohere2", R"({"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first",
+        "position_embedding_type": "rope_gptj", "rotary_pct": 1.0, "sliding_window_pattern": 4,
+        "use_embedding_sharing": true, "use_gated_activation": true, "use_parallel_block": true})")
+                  .layers[0]
+                  .window,
+              4096);
+    EXPECT_NO_THROW(parse("mpt", R"({"attn_config": {"alibi": true, "alibi_bias_max": 8, "attn_impl": "torch",
+        "attn_pdrop": 0, "attn_type": "multihead_attention", "attn_uses_sequence_id": false, "clip_qkv": null,
+        "prefix_lm": false, "qk_ln": false, "softmax_scale": null}, "embedding_fraction": 1.0, "expansion_ratio": 4,
+        "init_config": {"verbose": 0}, "init_device": "cpu", "learned_pos_emb": true, "logit_scale": null,
+        "no_bias": true, "norm_type": "low_precision_layernorm", "tokenizer_name": "a", "verbose": 0})"));
+    EXPECT_NO_THROW(parse("gptj", R"({"rotary": true, "rotary_dim": 8, "scale_attn_weights": true})"));
+}
+
 TEST(configuration, what_serves_other_purposes_is_passed_over) {
     EXPECT_NO_THROW(parse("llama", R"({"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16",
         "transformers_version": "4.31.0", "use_cache": true, "pretraining_tp": 2, "attention_dropout": 0.5,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
@@ -21,6 +22,7 @@ struct family_defaults {
     index_t max_positions = 2048;
     double norm_eps = 1e-6;
     nn::activation activation = nn::activation::silu;
+    std::string_view activation_field = {}; ///< what says it; empty for the words of most families
     bool tied = false;
     bool wide = false; ///< feed-forward networks are four times as wide as the hidden state where no field says it
     double rope_theta = 10000;

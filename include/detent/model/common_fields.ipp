@@ -299,7 +299,7 @@ DETENT_INLINE void ignore_other_purposes(configuration_fields const& fields) {
                    "pretraining_tp"});
     fields.ignore({"summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
                    "summary_first_dropout", "task_specific_params", "id2label", "label2id", "num_labels",
-                   "problem_type", "finetuning_task"});
+                   "problem_type", "finetuning_task", "n_special", "predict_special_tokens", "_num_labels"});
     fields.ignore({"bos_token_id",
                    "pad_token_id",
                    "eos_token_id",
@@ -346,7 +346,10 @@ DETENT_INLINE void read_common(configuration_fields const& fields, model_configu
     c.max_positions =
         fields.size(fields.either({"max_position_embeddings", "n_positions", "max_seq_len"}), defaults.max_positions);
     read_heads(fields, c, defaults);
-    c.gate.kind = read_activation(fields, fields.either({"hidden_act", "activation_function", "activation"}),
+    c.gate.kind = read_activation(fields,
+                                  defaults.activation_field.empty()
+                                      ? fields.either({"hidden_act", "activation_function", "activation"})
+                                      : std::string(defaults.activation_field),
                                   defaults.activation);
     c.norm_eps = static_cast<float>(fields.positive(
         fields.either({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"}),

@@ -128,6 +128,8 @@ DETENT_INLINE void read_gpt_bigcode(configuration_fields const& fields, model_co
     fields.ignore({"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"}); // what is float here anyway
     bool const one = fields.flag("multi_query", true);
     fields.ignore({"num_key_value_heads"}); // follows from that
+    fields.ignore({"inference_runner", "max_batch_size", "pad_key_length", "pre_allocate_kv_cache",
+                   "validate_runner_input"}); // of another program
     c.heads.kv_heads = one ? 1 : c.heads.heads;
     c.names.qkv_order = one ? fused_order::stacked : fused_order::by_head;
 }
@@ -199,6 +201,9 @@ DETENT_INLINE void read_gptj(configuration_fields const& fields, model_configura
     fields.require("tie_word_embeddings", false, false); // the head has a bias of its own
     c.parallel = c.shared_norm = true;
     fields.ignore({"n_ctx"}); // the context said again
+    for (auto const* field : {"rotary", "scale_attn_weights"}) {
+        fields.require(field, true, true);
+    }
     for (auto& layer : c.layers) {
         layer.rotary =
             nn::rotary_law{.dimensions = fields.size("rotary_dim", 64), .interleaved = true, .max_positions = 0};
@@ -348,6 +353,7 @@ DETENT_INLINE void read_falcon(configuration_fields const& fields, model_configu
     family_defaults const defaults{.norm_eps = 1e-5, .activation = nn::activation::gelu, .tied = true, .wide = true};
     read_common(fields, c, defaults);
     make_plain(c, fields.flag("bias", false));
+    fields.expect("ff_factor", c.intermediate / c.hidden); // said again
     bool const grouped = fields.flag("new_decoder_architecture", false);
     read_falcon_heads(fields, c, grouped);
     if (grouped) {

@@ -207,6 +207,7 @@ DETENT_INLINE void read_smollm3(configuration_fields const& fields, model_config
             c.layers[i].rotary.reset();
         }
     }
+    fields.ignore({"max_window_layers"}); // of Qwen
     bool const on = fields.flag("use_sliding_window", false);
     index_t const window = fields.size_or_none("sliding_window");
     auto const layers = c.layers;
@@ -334,14 +335,18 @@ DETENT_INLINE void read_gemma(configuration_fields const& fields, model_configur
 /// Gemma 2 and 3: norms around both branches, a scale of its own.
 DETENT_INLINE void read_later_gemma(configuration_fields const& fields, model_configuration& c,
                                     family_defaults const& defaults) {
-    fields.ignore({"hidden_act"}); // not what these families call it
+    fields.ignore({"hidden_act"}); // of the first Gemma
     read_gemma_parts(fields, c, defaults);
-    c.gate.kind = read_activation(fields, "hidden_activation", nn::activation::gelu_tanh);
     c.attention.scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256.0));
 }
 
 DETENT_INLINE void read_gemma2(configuration_fields const& fields, model_configuration& c) {
-    family_defaults const defaults{.kv_heads = 4, .head_dim = 256, .max_positions = 8192, .tied = true};
+    family_defaults const defaults{.kv_heads = 4,
+                                   .head_dim = 256,
+                                   .max_positions = 8192,
+                                   .activation = nn::activation::gelu_tanh,
+                                   .activation_field = "hidden_activation",
+                                   .tied = true};
     read_later_gemma(fields, c, defaults);
     read_rotaries(fields, c, defaults);
     c.norms = {.input = true, .output = true};
@@ -396,7 +401,12 @@ DETENT_INLINE void read_gemma3_rotaries(configuration_fields const& fields, mode
 }
 
 DETENT_INLINE void read_gemma3(configuration_fields const& fields, model_configuration& c) {
-    family_defaults const defaults{.kv_heads = 4, .head_dim = 256, .max_positions = 131072, .tied = true};
+    family_defaults const defaults{.kv_heads = 4,
+                                   .head_dim = 256,
+                                   .max_positions = 131072,
+                                   .activation = nn::activation::gelu_tanh,
+                                   .activation_field = "hidden_activation",
+                                   .tied = true};
     read_later_gemma(fields, c, defaults);
     c.norms = {.input = true, .output = true};
     c.query_key_norm = nn::norm_kind::rms;

@@ -23,11 +23,15 @@ DETENT_INLINE void read_stablelm(configuration_fields const& fields, model_confi
 }
 
 DETENT_INLINE void read_starcoder2(configuration_fields const& fields, model_configuration& c) {
+    fields.ignore({"activation_function"}); // what the training called it in other words
+    fields.expect("mlp_type", "default");
+    fields.expect("norm_type", "layer_norm");
     read_llama(fields, c,
                {.kv_heads = 2,
                 .max_positions = 4096,
                 .norm_eps = 1e-5,
                 .activation = nn::activation::gelu_tanh,
+                .activation_field = "hidden_act",
                 .tied = true});
     make_layer_norm(c);
     c.gated = false;
