@@ -511,6 +511,18 @@ TEST_F(safetensors, sharded_checkpoint_without_tensors) {
     EXPECT_TRUE(checkpoint(directory_.path()).names().empty());
 }
 
+TEST_F(safetensors, weights_in_pytorchs_format_are_refused_with_what_converts_them) {
+    for (auto const* name : {"pytorch_model-00002-of-00002.bin", "pytorch_model-00001-of-00002.bin", "training_args.bin"}) {
+        std::ofstream(directory_ / name) << "PK";
+    }
+    std::string const message = failure_message([&] { checkpoint const model(directory_.path()); });
+    std::string const path = directory_.path().string();
+    EXPECT_TRUE(message.starts_with(path + "/pytorch_model-00001-of-00002.bin: is in PyTorch's own format")) << message;
+    EXPECT_TRUE(contains(message, "glob.glob('" + path + "/pytorch_model*.bin')")) << message;
+    EXPECT_TRUE(contains(message, "save_file({")) << message;
+    EXPECT_TRUE(contains(message, "'" + path + "/model.safetensors'")) << message;
+}
+
 TEST_F(safetensors, checkpoint_opens_a_file_or_a_directory) {
     auto const problem = [&] { return failure_message([&] { checkpoint const model(directory_.path()); }); };
     EXPECT_EQ(problem(),

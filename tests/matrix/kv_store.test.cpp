@@ -151,6 +151,9 @@ TEST(kv_store, does_not_go_back_before_its_window) {
     EXPECT_EQ(failure_message([&] { store.truncate(50); }),
               "keys: cannot go back to 50 tokens, of which the window has moved on");
     EXPECT_EQ(store.size(), 100);
+    store.truncate(0); // but may begin again
+    store.append(some_keys(30, 4));
+    EXPECT_EQ(store.decode(), stored({}, 1, some_keys(30, 4), 30, 10).decode());
 }
 
 TEST(kv_store, stays_as_it_was_when_numbers_are_wrong) {

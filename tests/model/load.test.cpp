@@ -8,6 +8,9 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <set>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -16,6 +19,9 @@
 #include "detent/matrix/solution.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
+#include "io/failure_message.hpp"
+#include "io/temporary_directory.hpp"
+#include "model/family_fixtures.hpp"
 #include "random_decoder.hpp"
 
 namespace detent {
@@ -49,7 +55,7 @@ protected:
             auto const* bytes = reinterpret_cast<std::uint8_t const*>(values.data());
             std::vector<index_t> const shape =
                 values.cols() == 1 ? std::vector{values.rows()} : std::vector{values.rows(), values.cols()};
-            writer.add(name.starts_with(prefix()) ? name.substr(strip) : name, io::dtype::f32, shape,
+            writer.add(rename_(name.starts_with(prefix()) ? name.substr(strip) : name), io::dtype::f32, shape,
                        {bytes, static_cast<std::size_t>(values.size()) * sizeof(float)});
         }
         if (add) {
@@ -69,7 +75,17 @@ protected:
 
     std::string about(std::string const& tensor) const { return directory_.string() + ", tensor '" + tensor + "': "; }
 
+    /// Adds a tensor of zeros.
+    static void add_zeros(io::safetensors_writer& writer, std::string const& name, std::vector<index_t> const& shape) {
+        index_t size = 1;
+        for (index_t const extent : shape) {
+            size *= extent;
+        }
+        writer.add(name, io::dtype::f32, shape, std::vector<std::uint8_t>(static_cast<std::size_t>(size) * 4));
+    }
+
     std::filesystem::path directory_;
+    std::function<std::string(std::string const&)> rename_ = [](std::string const& name) { return name; };
     test::random_weights source_;
     decoder const original_ = assemble_decoder(parse_configuration(GetParam(), "f"), prefix(), source_);
 };
@@ -85,7 +101,7 @@ TEST_P(load, a_saved_model_comes_back) {
         EXPECT_EQ(loaded.forward(tokens), original_.forward(tokens));
         EXPECT_EQ(loaded.prefix, prefix().substr(strip));
         EXPECT_EQ(loaded.blocks[1].query.name, prefix().substr(strip) + "layers.1.self_attn.q_proj");
-        EXPECT_EQ(loaded.blocks[1].linear(linear_role::down).shape(), (extents{12, 20}));
+        EXPECT_EQ(loaded.blocks[1].linear({linear_role::down}).shape(), (extents{12, 20}));
     }
 }
 
@@ -197,7 +213,144 @@ TEST_P(load, nonsense_about_inputs_is_an_error) {
     }
 }
 
+TEST_P(load, the_language_model_of_a_larger_one_is_found) {
+    auto const tokens = test::some_tokens(12);
+    auto const expect_found = [&](std::string const& expected) {
+        write();
+        auto const loaded = load_decoder(directory_);
+        EXPECT_EQ(loaded.prefix, expected);
+        EXPECT_EQ(loaded.forward(tokens), original_.forward(tokens));
+    };
+    rename_ = [](std::string const& name) { return "language_model." + name; }; // the head too
+    expect_found("language_model." + prefix());
+    rename_ = [](std::string const& name) {
+        return name.starts_with(prefix()) ? "model.language_model." + name.substr(prefix().size()) : name;
+    };
+    expect_found("model.language_model.");
+}
+
+TEST_P(load, what_other_programs_compute_and_save_is_ignored) {
+    write(0, [&](auto& writer) {
+        std::string const attention = prefix() + "layers.1.self_attn.";
+        add_zeros(writer, attention + "rotary_emb.inv_freq", {3});
+        add_zeros(writer, attention + "rotary_emb.cos_cached", {1, 1, 40, 6});
+        add_zeros(writer, attention + "masked_bias", {});
+        add_zeros(writer, prefix() + "layers.0.attn.bias", {1, 1, 40, 40});
+        add_zeros(writer, prefix() + "layers.0.attention.bias", {1, 1, 40, 40});
+        add_zeros(writer, "vision_tower.layers.5.weight", {2, 2});
+    });
+    EXPECT_EQ(message(), "");
+}
+
+TEST_P(load, a_tensor_that_would_be_left_out_is_an_error) {
+    auto const refusal = [&](std::string const& name) {
+        write(0, [&](auto& writer) { add_zeros(writer, name, {12}); });
+        return message();
+    };
+    std::string const last = prefix() + "layers.2.self_attn.q_proj.weight";
+    EXPECT_EQ(refusal(last), about(last) + "is of block 2, but config.json has 2 blocks");
+    for (auto const* name : {"self_attn.q_norm.weight", "mlp.experts.0.up_proj.weight", "mlp.router.weight", "extra"}) {
+        std::string const whole = prefix() + "layers.1." + name;
+        EXPECT_EQ(refusal(whole), about(whole) + "is no part of the model that config.json describes");
+    }
+    if (prefix() == "model.") {
+        EXPECT_EQ(refusal("model.norm.bias"), about("model.norm.bias") + "is there, but config.json has no such bias");
+    }
+}
+
+TEST_P(load, the_head_of_the_checkpoint_is_followed_where_the_configuration_has_none) {
+    auto json = GetParam();
+    json["tie_word_embeddings"] = true;
+    auto const tokens = test::some_tokens(12);
+    matrix const embeddings = source_.tensors.at(prefix() + "embed_tokens.weight");
+    for (bool const same : {false, true}) {
+        source_.tensors["lm_head.weight"] = same ? embeddings : matrix(-2 * embeddings);
+        write();
+        std::ofstream(directory_ / "config.json") << json;
+        auto const loaded = load_decoder(directory_);
+        EXPECT_EQ(loaded.lm_head.has_value(), !same);
+        ASSERT_EQ(loaded.warnings.size(), same ? 0U : 1U);
+        if (!same) {
+            EXPECT_NE(loaded.warnings.front().find("'lm_head.weight', which is used"), std::string::npos);
+            decoder tied = loaded;
+            tied.lm_head.reset();
+            EXPECT_EQ(loaded.forward(tokens), matrix(-2 * tied.forward(tokens)));
+        }
+    }
+    source_.tensors.erase("lm_head.weight");
+    write(0, [&](auto& writer) { add_zeros(writer, "lm_head.bias", {19}); });
+    std::ofstream(directory_ / "config.json") << json;
+    EXPECT_EQ(message(), about("lm_head.bias") + "is there, but the head has no weights of its own");
+}
+
+TEST_P(load, biases_that_the_configuration_does_not_know_are_those_of_its_own_layout) {
+    auto json = GetParam();
+    json[json.at("model_type") == "opt" ? "enable_bias" : "mlp_bias"] = false;
+    write();
+    json["quantization_config"] = {{"quant_method", "detent"}};
+    std::ofstream(directory_ / "config.json") << json;
+    auto const tokens = test::some_tokens(12);
+    EXPECT_EQ(load_decoder(directory_).forward(tokens), original_.forward(tokens));
+}
+
+TEST_P(load, weights_in_pytorchs_format_are_refused) {
+    std::ofstream(directory_ / "config.json") << GetParam();
+    std::ofstream(directory_ / "pytorch_model.bin") << "PK";
+    EXPECT_TRUE(message().starts_with((directory_ / "pytorch_model.bin").string() + ": is in PyTorch's own format"))
+        << message();
+}
+
 INSTANTIATE_TEST_SUITE_P(families, load, testing::Values(test::llama_json(), test::opt_json()),
                          [](auto const& family) { return family.param.at("model_type").template get<std::string>(); });
+
+namespace {
+
+/// Experts in tensors of their own, and in one of all with gate and up in turns.
+class load_experts : public testing::TestWithParam<std::string> {
+protected:
+    /// The error about the checkpoint with one more tensor of these numbers.
+    std::string message_with(std::string const& name, std::vector<index_t> const& shape) {
+        auto const from = test::families_directory() / GetParam();
+        io::checkpoint const original(from);
+        io::safetensors_writer writer;
+        for (auto const& tensor : original.names()) {
+            writer.add(tensor, original.at(tensor).type, original.at(tensor).shape, original.at(tensor).bytes);
+        }
+        std::vector<std::uint8_t> const zeros(64 * 64 * 4);
+        writer.add(name, io::dtype::f32, shape, zeros);
+        writer.save(directory_ / "model.safetensors");
+        std::filesystem::copy_file(from / "config.json", directory_ / "config.json",
+                                   std::filesystem::copy_options::overwrite_existing);
+        return failure_message([&] { load_decoder(directory_.path()); });
+    }
+
+    temporary_directory directory_;
+};
+INSTANTIATE_TEST_SUITE_P(, load_experts, testing::Values("qwen3-moe-bf16", "gpt-oss-bf16"),
+                         [](auto const& test) { return test.param == "gpt-oss-bf16" ? "gpt_oss" : "qwen3_moe"; });
+
+} // namespace
+
+TEST_P(load_experts, one_that_the_configuration_does_not_have_is_an_error) {
+    std::string const name = "model.layers.1.mlp.experts.4.up_proj.weight";
+    EXPECT_EQ(message_with(name, {64, 64}), directory_.path().string() + ", tensor '" + name +
+                                                "': is no part of the model that config.json describes");
+    EXPECT_EQ(message_with("model.rotary_emb.inv_freq", {4096}), "");
+}
+
+TEST_P(load_experts, each_has_its_own_numbers) {
+    auto const model = load_decoder(test::families_directory() / GetParam());
+    auto const& mlps = model.blocks[0].mlps;
+    ASSERT_EQ(mlps.size(), 4U);
+    std::set<float> firsts;
+    for (auto const& mlp : mlps) {
+        for (auto const* layer : {&*mlp.gate, &mlp.up, &mlp.down}) {
+            firsts.insert(std::get<matrix>(layer->weight)(3, 5));
+        }
+    }
+    EXPECT_EQ(firsts.size(), 12U);
+    EXPECT_EQ(mlps[2].up.name, "model.layers.0.mlp.experts.2.up_proj");
+    EXPECT_EQ(mlps[2].up.stored.has_value(), GetParam() == "gpt-oss-bf16");
+}
 
 } // namespace detent

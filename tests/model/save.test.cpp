@@ -38,9 +38,9 @@ void round_layers(decoder& model, G const& grid, Range const& range, index_t gro
                   std::vector<std::int32_t> const& weak, float_format format) {
     problem_of const p{grid, per_tile{1, group}, range};
     for (block& b : model.blocks) {
-        for (auto const& roles : b.groups()) {
-            for (linear_role const role : roles) {
-                matrix const w = std::get<matrix>(b.linear(role).weight);
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                matrix const w = std::get<matrix>(b.linear(place).weight);
                 solution s = rtn{}.solve(w, {}, p, test::two_threads());
                 test::weaken(s, grid, weak, format);
                 for (index_t k = 0; k < s.weak.count(); ++k) {
@@ -48,7 +48,7 @@ void round_layers(decoder& model, G const& grid, Range const& range, index_t gro
                         s.weak.set(k, row, w(row, weak[static_cast<std::size_t>(k)]));
                     }
                 }
-                b.linear(role).weight = pack(s);
+                b.linear(place).weight = pack(s);
             }
         }
     }
@@ -234,22 +234,24 @@ TEST_P(save, keeps_what_is_folded_into_norms) {
     round_blocks();
     auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
     expect_same_bits(loaded);
-    EXPECT_FALSE(loaded.blocks[1].mlp_norm.weight == load_decoder(source_).blocks[1].mlp_norm.weight);
+    auto const weight = [](block const& b) { return b.mlp_norms.input->weight; };
+    EXPECT_FALSE(weight(loaded.blocks[1]) == weight(load_decoder(source_).blocks[1]));
     for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
-        EXPECT_TRUE(loaded.blocks[i].attention_norm.weight == model_.blocks[i].attention_norm.weight) << i;
-        EXPECT_TRUE(loaded.blocks[i].mlp_norm.bias == model_.blocks[i].mlp_norm.bias) << i;
+        block const &after = loaded.blocks[i], &before = model_.blocks[i];
+        EXPECT_TRUE(after.attention_norms.input->weight == before.attention_norms.input->weight) << i;
+        EXPECT_TRUE(after.mlp_norms.input->bias == before.mlp_norms.input->bias) << i;
     }
     // Sixteen times a number of 16 bits is another one.
     io::checkpoint const file(directory_ / "out");
-    EXPECT_EQ(file.at(model_.blocks[0].attention_norm.name + ".weight").type, io::dtype::f16);
+    EXPECT_EQ(file.at(model_.blocks[0].attention_norms.input->name + ".weight").type, io::dtype::f16);
 }
 
 TEST_P(save, writes_a_folded_float_model) {
     for (block& b : model_.blocks) {
-        for (fold_site const site : fold_sites) {
-            float_vector scales = float_vector::Constant(channels_of(b, site), 1.7F);
+        for (site const at : all_sites) {
+            float_vector scales = float_vector::Constant(channels_of(b, at), 1.7F);
             scales.head(b.heads.head_dim).setConstant(0.3F); // whole heads
-            fold(b, site, site == fold_site::attention_context ? shared_by_heads(scales, b.heads) : scales);
+            fold(b, at, at == site::context ? shared_by_heads(scales, b.heads) : scales);
         }
     }
     auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
@@ -273,8 +275,8 @@ TEST_P(save, writes_a_folded_float_model) {
     EXPECT_FALSE(loaded.blocks[0].value.weight == originals.blocks[0].value.weight);
     if (GetParam() == "tiny-opt") {
         EXPECT_FALSE(loaded.blocks[0].value.bias == originals.blocks[0].value.bias);
-        EXPECT_FALSE(loaded.blocks[0].up.bias == originals.blocks[0].up.bias);
-        EXPECT_FALSE(loaded.blocks[0].mlp_norm.bias == originals.blocks[0].mlp_norm.bias);
+        EXPECT_FALSE(loaded.blocks[0].mlps[0].up.bias == originals.blocks[0].mlps[0].up.bias);
+        EXPECT_FALSE(loaded.blocks[0].mlp_norms.input->bias == originals.blocks[0].mlp_norms.input->bias);
     }
 }
 
@@ -288,9 +290,9 @@ TEST_P(save, a_tensor_that_the_source_does_not_have_is_an_error) {
 }
 
 TEST_P(save, a_tensor_of_another_shape_is_an_error) {
-    model_.final_norm.weight.conservativeResize(100);
+    model_.final_norm->weight.conservativeResize(100);
     EXPECT_EQ(failure_message([&] { save_decoder(model_, source_, directory_ / "out", ""); }),
-              "tensor '" + model_.final_norm.name + ".weight': has another shape in the model than in its source");
+              "tensor '" + model_.final_norm->name + ".weight': has another shape in the model than in its source");
     EXPECT_EQ(directory_.entries(), 0);
 }
 
@@ -371,24 +373,26 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
             activation_rounding const groups{.width = 100, .fixed = {{0.01F, 117.0F}, {0.02F, 0.0F}, {0.1F, 255.0F}}};
             b.key.input = activation_quantizer(find_grid(grid_name::parse("int8")), groups);
             b.value.input = activation_quantizer(find_grid(grid_name::parse("int8")), {0.01F, 0.0F}, shifts);
-            b.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
-            b.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
+            auto& mlp = b.mlps.front();
+            mlp.up.input = activation_quantizer(find_grid(grid_name::parse("fp4")), {0.1F, 0.0F}, shifts);
+            mlp.down.input = activation_quantizer(find_grid(grid_name::parse("int6sym")), {0.1F, 0.0F});
             auto const e2m1s = find_grid(grid_name::parse("e2m1"));
             b.output.input = activation_quantizer(e2m1s, {.width = 32, .kind = scale_kind::e8m0});
-            if (b.gate) {
-                b.gate->input = activation_quantizer(e2m1s, {.width = 16, .kind = scale_kind::ue4m3, .unit = 0.01F});
+            if (mlp.gate) {
+                mlp.gate->input = activation_quantizer(e2m1s, {.width = 16, .kind = scale_kind::ue4m3, .unit = 0.01F});
             }
             b.head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
             b.heads.probability_bits = 8;
         }
         auto const loaded = saved_and_loaded(io::packed_layout::detent);
-        auto const before = linear_layers(model_);
-        auto const after = linear_layers(loaded);
+        auto const before = tensors_of(model_).layers;
+        auto const after = tensors_of(loaded).layers;
         ASSERT_EQ(before.size(), after.size());
         for (std::size_t i = 0; i < before.size(); ++i) {
-            EXPECT_EQ(after[i]->input, before[i]->input) << before[i]->name;
-            if (before[i]->input) {
-                EXPECT_EQ(after[i]->input->grid().name(), before[i]->input->grid().name());
+            auto const &input = after[i].of->input, &expected = before[i].of->input;
+            EXPECT_EQ(input, expected) << before[i].of->name;
+            if (expected) {
+                EXPECT_EQ(input->grid().name(), expected->grid().name());
             }
         }
         for (std::size_t i = 0; i < loaded.blocks.size(); ++i) {
@@ -408,7 +412,7 @@ TEST_P(save, other_layouts_hold_no_rounded_inputs) {
     for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
         EXPECT_EQ(plan_save(model_, layout).layout, layout);
     }
-    auto& layer = model_.blocks[3].down;
+    auto& layer = model_.blocks[3].mlps.front().down;
     layer.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
     for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
         EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),

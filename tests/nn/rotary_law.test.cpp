@@ -145,6 +145,54 @@ TEST(rotary_law, proportional_leaves_pairs_of_the_whole_head_alone) {
     }
 }
 
+TEST(rotary_law, frequencies_of_two_lengths_are_compared) {
+    using enum nn::rotary_kind;
+    nn::rotary_law const two_lists{.kind = nn::rotary_kind::longrope,
+                            .dimensions = 4,
+                            .factor = 2,
+                            .original_positions = 32,
+                            .short_factor = {1, 2},
+                            .long_factor = {3, 5}};
+    for (nn::rotary_law const& law :
+         {nn::rotary_law{.dimensions = 4}, nn::rotary_law{.kind = linear, .dimensions = 4, .factor = 3},
+          nn::rotary_law{.kind = dynamic, .dimensions = 4, .factor = 3, .max_positions = 32}, two_lists}) {
+        for (index_t const a : {1, 31, 32, 33, 40}) {
+            for (index_t const b : {1, 32, 33, 40}) {
+                bool const same = nn::rotary_of(law, a).frequencies() == nn::rotary_of(law, b).frequencies();
+                EXPECT_EQ(nn::same_frequencies(law, a, b), same) << static_cast<int>(law.kind) << ' ' << a << ' ' << b;
+            }
+        }
+    }
+}
+
+TEST(rotary_law, rotations_that_are_kept_are_those_of_the_law) {
+    nn::rotary_law const laws[] = {
+        {.dimensions = 8},
+        {.base = 500, .dimensions = 8, .interleaved = true},
+        {.kind = nn::rotary_kind::dynamic, .dimensions = 8, .factor = 2, .max_positions = 20},
+        {.kind = nn::rotary_kind::longrope,
+         .dimensions = 8,
+         .factor = 2,
+         .original_positions = 30,
+         .short_factor = {1, 1, 2, 2},
+         .long_factor = {3, 3, 4, 4}},
+        {.base = 7, .dimensions = 8}};
+    matrix const x = matrix::NullaryExpr(90, 16, [](index_t r, index_t c) { return std::sin(float(5 * r + c)); });
+    struct span {
+        index_t start, length;
+    };
+    for (span const s : {span{0, 9}, {9, 1}, {10, 1}, {0, 90}, {20, 12}, {19, 1}, {29, 1}, {30, 1}, {80, 1}, {5, 3}}) {
+        for (nn::rotary_law const& law : laws) {
+            matrix expected = x.topRows(s.length), got = expected;
+            nn::rotary_of(law, s.start + s.length).at(s.start, s.length).apply(expected, 8, {.start = s.start});
+            nn::rotation_of(law, s.start, s.length)->apply(got, 8, {.start = s.start});
+            EXPECT_TRUE(got == expected) << s.start << ' ' << s.length << ' ' << law.base;
+        }
+    }
+    auto const one = nn::rotation_of(laws[4], 81, 1);
+    EXPECT_EQ(nn::rotation_of(laws[4], 100, 20), one); // computed ahead
+}
+
 TEST(rotary_law, names_the_field_that_is_wrong) {
     using enum nn::rotary_kind;
     EXPECT_EQ(failure({.dimensions = 5}),

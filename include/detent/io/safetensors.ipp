@@ -252,6 +252,27 @@ DETENT_INLINE void safetensors_file::check_layout(std::span<std::uint8_t const> 
     }
 }
 
+/// @throws error that says how to convert the weights in a directory, where they are in PyTorch's own format.
+DETENT_INLINE void expect_no_pytorch_files(std::filesystem::path const& directory) {
+    std::vector<std::string> found;
+    std::error_code ignored;
+    for (auto const& entry : std::filesystem::directory_iterator(directory, ignored)) {
+        std::string const name = entry.path().filename().string();
+        if (name.starts_with("pytorch_model") && name.ends_with(".bin")) {
+            found.push_back(name);
+        }
+    }
+    if (!found.empty()) {
+        std::string const path = directory.string();
+        throw error((directory / *std::ranges::min_element(found)).string(),
+                    "is in PyTorch's own format, which is not read. Convert it to safetensors: python3 -c \"import glob, "
+                    "torch; from safetensors.torch import save_file; save_file({name: x.clone().contiguous() for file in "
+                    "sorted(glob.glob('" + path + "/pytorch_model*.bin')) for name, x in torch.load(file, "
+                    "map_location='cpu', weights_only=True).items()}, '" + path + "/model.safetensors', "
+                    "{'format': 'pt'})\"");
+    }
+}
+
 DETENT_INLINE checkpoint::checkpoint(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code ignored; // a path that cannot be examined fails below, when it is opened
     if (!std::filesystem::is_directory(path_, ignored)) {
@@ -261,6 +282,7 @@ DETENT_INLINE checkpoint::checkpoint(std::filesystem::path path) : path_(std::mo
     } else if (std::filesystem::exists(path_ / "model.safetensors.index.json", ignored)) {
         open_shards(path_ / "model.safetensors.index.json");
     } else {
+        expect_no_pytorch_files(path_);
         throw error(path_.string(), "holds neither model.safetensors nor model.safetensors.index.json");
     }
 }

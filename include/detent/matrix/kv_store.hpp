@@ -74,6 +74,9 @@ public:
 
     /// Forgets all but the first `size` tokens. @throws error when tokens of the window before are no longer there.
     void truncate(index_t size) {
+        if (size == 0) {
+            first_ = 0; // no token is needed
+        }
         if (size < size_ && first_ > std::max<index_t>(0, window_ == 0 ? 0 : size - window_ + 1)) {
             raise(error(what_,
                         "cannot go back to " + std::to_string(size) + " tokens, of which the window has moved on"));

@@ -42,6 +42,9 @@ public:
 
     /// A norm of this whole name.
     norm_layer norm(std::string const& name, index_t features) {
+        if (!c_.norm_weights) {
+            return {.name = name, .type = c_.norm, .weight = {}, .bias = {}, .eps = c_.norm_eps};
+        }
         norm_layer layer{.name = name,
                          .type = c_.norm,
                          .weight = source_.tensor(name + "." + c_.names.norm_weight, {features, 1}),
@@ -69,6 +72,7 @@ public:
         }
         b.heads = c_.heads;
         b.attention.window = here.window;
+        b.attention.scale /= here.score_divisor;
         b.rotary = here.rotary;
         b.gate_form = c_.gate;
         b.parallel = c_.parallel;
@@ -166,20 +170,40 @@ private:
 
     feed_forward_layers<linear_layer> make_mlp(std::string const& name, index_t width) {
         auto const& n = c_.names;
-        feed_forward_layers<linear_layer> mlp;
         if (!n.gate_up.empty()) {
-            stored_rows rows{.tensor = name + n.gate_up, .rows = 2 * width, .run = width, .stride = 2 * width};
-            mlp.gate = part("gate", rows, {width, c_.hidden}, c_.mlp_bias);
-            rows.first = width;
-            mlp.up = part("up", rows, {width, c_.hidden}, c_.mlp_bias);
-        } else {
-            if (c_.gated) {
-                mlp.gate = linear(name + n.gate, {width, c_.hidden}, c_.mlp_bias);
-            }
-            mlp.up = linear(name + n.up, {width, c_.hidden}, c_.mlp_bias);
+            return stacked_mlp(name + n.gate_up, name + n.down, width, c_.mlp_bias);
         }
+        feed_forward_layers<linear_layer> mlp;
+        if (c_.gated) {
+            mlp.gate = linear(name + n.gate, {width, c_.hidden}, c_.mlp_bias);
+        }
+        mlp.up = linear(name + n.up, {width, c_.hidden}, c_.mlp_bias);
         mlp.down = linear(name + n.down, {c_.hidden, width}, c_.mlp_bias);
         return mlp;
+    }
+
+    /// A network whose gate and up are one tensor, one after the other.
+    feed_forward_layers<linear_layer> stacked_mlp(std::string const& gate_up, std::string const& down, index_t width,
+                                                  bool biased) {
+        stored_rows rows{.tensor = gate_up, .rows = 2 * width, .run = width, .stride = 2 * width};
+        feed_forward_layers<linear_layer> mlp;
+        mlp.gate = part("gate", rows, {width, c_.hidden}, biased);
+        rows.first = width;
+        mlp.up = part("up", rows, {width, c_.hidden}, biased);
+        mlp.down = linear(down, {c_.hidden, width}, biased);
+        return mlp;
+    }
+
+    feed_forward_layers<linear_layer> make_shared_expert(std::string const& name, index_t width) {
+        auto const& n = c_.names;
+        bool const biased = c_.experts->bias;
+        if (!n.shared_gate_up.empty()) {
+            return stacked_mlp(name + n.shared_gate_up, name + n.shared_down, width, biased);
+        }
+        std::string const shared = name + n.shared_expert + ".";
+        return {linear(shared + n.expert_gate, {width, c_.hidden}, biased),
+                linear(shared + n.expert_up, {width, c_.hidden}, biased),
+                linear(shared + n.expert_down, {c_.hidden, width}, biased)};
     }
 
     void make_experts(block& b, std::string const& name) {
@@ -187,43 +211,32 @@ private:
         auto const& e = *c_.experts;
         b.routing = e.routing;
         b.router = linear(name + n.router, {e.count, c_.hidden}, e.router_bias);
-        bool const fused = !n.fused_gate_up.empty() && source_.contains(name + n.fused_gate_up);
         for (index_t i = 0; i < e.count; ++i) {
-            b.mlps.push_back(fused ? fused_expert(name, i) : single_expert(name + n.experts + std::to_string(i) + "."));
+            b.mlps.push_back(make_expert(name, i));
         }
         if (e.shared_intermediate > 0) {
-            std::string const shared = name + n.shared_expert + ".";
-            b.mlps.push_back({linear(shared + n.expert_gate, {e.shared_intermediate, c_.hidden}, e.bias),
-                              linear(shared + n.expert_up, {e.shared_intermediate, c_.hidden}, e.bias),
-                              linear(shared + n.expert_down, {c_.hidden, e.shared_intermediate}, e.bias)});
+            b.mlps.push_back(make_shared_expert(name, e.shared_intermediate));
             if (e.shared_gate) {
                 b.shared_gate = linear(name + n.shared_gate, {1, c_.hidden}, false);
             }
         }
     }
 
-    feed_forward_layers<linear_layer> single_expert(std::string const& name) {
-        auto const& n = c_.names;
-        index_t const width = c_.experts->intermediate;
-        bool const bias = c_.experts->bias;
-        return {linear(name + n.expert_gate, {width, c_.hidden}, bias),
-                linear(name + n.expert_up, {width, c_.hidden}, bias),
-                linear(name + n.expert_down, {c_.hidden, width}, bias)};
-    }
-
-    /// An expert in tensors of all of them: gate and up stacked, or as gpt-oss has them, in turns.
-    feed_forward_layers<linear_layer> fused_expert(std::string const& name, index_t i) {
+    /// An expert, in tensors of its own or in those of all: gate and up stacked, or as gpt-oss has them, in turns.
+    feed_forward_layers<linear_layer> make_expert(std::string const& name, index_t i) {
         auto const& n = c_.names;
         auto const& e = *c_.experts;
         index_t const width = e.intermediate;
-        std::string const number = "." + std::to_string(i) + ".";
-        auto const layer = [&](std::string const& tensor, char const* role, stored_rows rows, extents shape) {
-            rows.tensor = name + tensor;
-            rows.experts = e.count;
-            rows.expert = i;
-            return source_.linear(
-                {.name = name + tensor + number + role, .stored = rows, .transposed = n.fused_transposed}, shape,
-                e.bias);
+        auto const layer = [&](std::string const& role, std::string const& all, stored_rows rows, extents shape) {
+            linear_layer expert{.name = name + n.experts + std::to_string(i) + "." + role};
+            if (!all.empty() && source_.contains(name + all)) {
+                rows.tensor = name + all;
+                rows.experts = e.count;
+                rows.expert = i;
+                expert.stored = rows;
+                expert.transposed = n.fused_transposed;
+            }
+            return source_.linear(std::move(expert), shape, e.bias);
         };
         stored_rows gate{.rows = 2 * width, .run = width, .stride = 2 * width};
         stored_rows up = gate;
@@ -232,9 +245,9 @@ private:
             gate.run = up.run = up.first = 1;
             gate.stride = up.stride = 2;
         }
-        return {layer(n.fused_gate_up, "gate", gate, {width, c_.hidden}),
-                layer(n.fused_gate_up, "up", up, {width, c_.hidden}),
-                layer(n.fused_down, "down", {.rows = c_.hidden, .run = c_.hidden, .stride = c_.hidden},
+        return {layer(n.expert_gate, n.fused_gate_up, gate, {width, c_.hidden}),
+                layer(n.expert_up, n.fused_gate_up, up, {width, c_.hidden}),
+                layer(n.expert_down, n.fused_down, {.rows = c_.hidden, .run = c_.hidden, .stride = c_.hidden},
                       {c_.hidden, width})};
     }
 

@@ -30,6 +30,7 @@ struct decoder {
     std::vector<block> blocks;
     std::optional<norm_layer> final_norm;
     std::optional<linear_layer> lm_head; ///< none where the embeddings serve as its weight
+    std::vector<std::string> warnings;   ///< what is odd about the checkpoint it was loaded from
 
     /// The hidden state before the first block, (token, hidden), of sequences stacked as `rows` says.
     /// Throws `error` when a token is outside the vocabulary or a sequence too long for the model.
@@ -49,7 +50,10 @@ struct decoder {
     matrix forward(std::span<nn::token_id const> tokens, index_t sequences = 1, executor_ref executor = {}) const;
 
     /// The hidden state after the last block, (token, hidden), of the `tokens` that continue the sequence in `cache`;
-    /// the cache then holds them too. Throws like `embed`, and where the cache has no room.
+    /// the cache then holds them too. Where rotary positions depend on the length of the sequence (LongRoPE beyond its
+    /// original context, dynamic NTK beyond its own) and the keys in the cache are of other frequencies, the cache is
+    /// emptied and all its tokens are run again, so that the result is that of the whole sequence. Throws like `embed`,
+    /// and where the cache has no room.
     matrix hidden(std::span<nn::token_id const> tokens, kv_cache& cache, executor_ref executor = {}) const;
 
     /// The logits, (1, vocabulary), after the last of the `tokens` that continue the sequence in `cache`; the cache

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include <memory>
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,7 +16,7 @@
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/kv_cache.hpp"
-#include "detent/nn/linear.hpp"
+#include "detent/nn/rotary_law.hpp"
 #include "detent/nn/tokens.hpp"
 
 namespace detent::inline DETENT_ABI {
@@ -26,7 +26,7 @@ DETENT_INLINE matrix decoder::embed(std::span<nn::token_id const> tokens, nn::to
     auto const& c = configuration;
     auto const count = static_cast<index_t>(tokens.size());
     index_t const length = rows.length(count);
-    if (rows.start + length > c.max_positions && (c.learned_positions || c.attention.slopes.empty())) {
+    if (rows.start + length > c.max_positions && !c.any_length) {
         throw error("sequence of " + std::to_string(rows.start + length) + " tokens",
                     "is longer than the " + std::to_string(c.max_positions) + " the model can take");
     }
@@ -79,18 +79,33 @@ DETENT_INLINE matrix decoder::forward(std::span<nn::token_id const> tokens, inde
     return logits(x, executor);
 }
 
+/// Whether keys of a sequence of `before` tokens serve in one of `now`.
+DETENT_INLINE bool keeps_rotations(model_configuration const& c, index_t before, index_t now) {
+    return std::ranges::all_of(c.layers, [&](layer_configuration const& layer) {
+        return !layer.rotary || nn::same_frequencies(*layer.rotary, before, now);
+    });
+}
+
 DETENT_INLINE matrix decoder::hidden(std::span<nn::token_id const> tokens, kv_cache& cache,
                                      executor_ref executor) const {
     expect_valid(!tokens.empty(), "tokens", "are none");
-    nn::token_rows const rows{.start = cache.size()};
-    if (cache.size() + std::ssize(tokens) > cache.capacity()) {
-        throw error("sequence of " + std::to_string(cache.size() + std::ssize(tokens)) + " tokens",
+    index_t const length = cache.size() + std::ssize(tokens);
+    if (length > cache.capacity()) {
+        throw error("sequence of " + std::to_string(length) + " tokens",
                     "is longer than the " + std::to_string(cache.capacity()) + " the cache has room for");
     }
+    if (cache.size() > 0 && !keeps_rotations(configuration, cache.rotated_length(), length)) {
+        std::vector<nn::token_id> all = cache.tokens();
+        all.insert(all.end(), tokens.begin(), tokens.end());
+        cache.truncate(0);
+        return hidden(all, cache, executor).bottomRows(std::ssize(tokens));
+    }
+    nn::token_rows const rows{.start = cache.size()};
     matrix x = embed(tokens, rows, executor);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         x = detent::forward(blocks[i], x, rows, executor, &cache.layer(static_cast<index_t>(i)));
     }
+    cache.note(tokens);
     return x;
 }
 

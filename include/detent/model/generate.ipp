@@ -60,14 +60,15 @@ DETENT_INLINE std::vector<nn::token_id> generate(decoder const& model, std::span
         return generated;
     }
     // The last token is answered, not read, so it needs no room.
-    kv_cache cache(model.configuration,
-                   std::min(std::ssize(prompt) + max_tokens - 1, model.configuration.max_positions), cache_format);
+    auto const& c = model.configuration;
+    index_t const longest = std::ssize(prompt) + max_tokens - 1;
+    kv_cache cache(c, c.any_length ? longest : std::min(longest, c.max_positions), cache_format);
     sampler next(options);
     matrix logits = model.forward(prompt, cache, executor); // (1, vocabulary)
     for (;;) {
         generated.push_back(next(logits));
         nn::token_id const& token = generated.back();
-        bool const end_of_text = std::ranges::count(model.configuration.end_of_text, index_t{token}) > 0;
+        bool const end_of_text = std::ranges::count(c.end_of_text, index_t{token}) > 0;
         if (!on_token(token) || end_of_text || std::ssize(generated) == max_tokens ||
             cache.size() == cache.capacity()) {
             return generated;

@@ -28,6 +28,10 @@ struct stored_rows {
     /// Where row `i` of the layer is.
     index_t row(index_t i) const { return first + i / run * stride + i % run; }
 
+    /// The names of the tensors; those of all experts are no modules, and so without `.weight`.
+    std::string weight_name() const { return tensor + (experts > 0 ? "" : dot + "weight"); }
+    std::string bias_name() const { return tensor + (experts > 0 ? "_" : dot) + "bias"; }
+
     friend bool operator==(stored_rows const&, stored_rows const&) = default;
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,11 +53,12 @@ template <class Wrong> activation_quantizer input_quantizer(io::stored_input con
     return activation_quantizer(grid, std::move(how));
 }
 
-/// The weights of a checkpoint, float or packed, each checked for its shape and for being finite.
+/// The weights of a checkpoint, float or packed, each checked for its shape and for being finite. It remembers which
+/// tensors were asked for.
 class checkpoint_weights {
 public:
     explicit checkpoint_weights(io::checkpoint const& checkpoint, io::packed_layout layout = io::packed_layout::gptq_v2)
-        : checkpoint_(checkpoint), packed_(checkpoint, layout) {}
+        : checkpoint_(checkpoint), packed_(checkpoint, layout), layout_(layout) {}
 
     /// The tensor as floats; `shape` {n, 1} asks for a vector of n. Throws `error` naming checkpoint and tensor when it
     /// is missing, has another shape or type, or holds NaN or infinity.
@@ -66,15 +68,20 @@ public:
         return tensor(name, shape, vector_or_matrix);
     }
 
-    /// The numbers of a tensor of shape `expected`, in their order, as a matrix of `shape`. Throws like the other.
-    matrix tensor(std::string const& name, extents shape, std::vector<index_t> const& expected) const {
-        auto const& stored = checkpoint_.at(name);
-        if (stored.shape != expected) {
+    /// The numbers of a tensor of shape `expected`, in their order, as a matrix of `shape`: all of them, or those of
+    /// number `part` of its first dimension. Throws like the other.
+    matrix tensor(std::string const& name, extents shape, std::vector<index_t> const& expected, index_t part = 0) const {
+        used_.insert(name);
+        auto const& whole = checkpoint_.at(name);
+        if (whole.shape != expected) {
             throw error(io::subject_of(checkpoint_.path(), name),
-                        "has shape " + to_text(stored.shape) + ", but config.json asks for " + to_text(expected));
+                        "has shape " + to_text(whole.shape) + ", but config.json asks for " + to_text(expected));
         }
         matrix values(shape.rows, shape.cols);
-        io::copy_to_floats(stored, name, values.data());
+        std::size_t const bytes = static_cast<std::size_t>(shape.size() * io::bit_size(whole.type) / 8);
+        io::tensor_view const mine{
+            whole.type, {shape.rows, shape.cols}, whole.bytes.subspan(static_cast<std::size_t>(part) * bytes, bytes)};
+        io::copy_to_floats(mine, name, values.data());
         if (!values.allFinite()) {
             throw error(io::subject_of(checkpoint_.path(), name), "holds NaN or infinity");
         }
@@ -86,23 +93,26 @@ public:
 
     /// The layer of shape (out, in) whose name and place are known, and how its input is rounded: packed or float under
     /// its own name, or else float in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint
-    /// has a bias that the configuration does not know: leaving it out would change the model.
+    /// has a bias that the configuration does not know, as only detent's layout may: leaving it out would change the
+    /// model.
     linear_layer linear(linear_layer layer, extents shape, bool biased) const {
         std::string const& name = layer.name;
         bool const own = !layer.stored || packed_.contains(name) || checkpoint_.contains(name + ".weight");
         if (packed_.contains(name)) {
+            packed_layers_.insert(name);
             layer.weight = packed_.read(name, shape);
         } else if (!own) {
             layer.weight = shared_weight(*layer.stored, shape, layer.transposed);
-        } else if (layer.transposed) {
+        } else if (layer.transposed && !layer.stored) {
             layer.weight = matrix(tensor(name + ".weight", {shape.cols, shape.rows}).transpose());
         } else {
             layer.weight = tensor(name + ".weight", shape);
         }
-        std::string const bias = own ? name + ".bias" : shared_bias(*layer.stored);
-        if (biased) {
+        std::string const bias = own ? name + ".bias" : layer.stored->bias_name();
+        bool const there = checkpoint_.contains(bias);
+        if (biased || (there && layout_ == io::packed_layout::detent)) {
             layer.bias = own ? float_vector(tensor(bias, {shape.rows, 1}).col(0)) : shared_bias(*layer.stored, shape);
-        } else if (checkpoint_.contains(bias)) {
+        } else if (there) {
             throw error(io::subject_of(checkpoint_.path(), bias), "is there, but config.json has no such bias");
         }
         layer.input = input(name, shape.cols);
@@ -115,45 +125,78 @@ public:
         if (!stored) {
             return {};
         }
+        rounded_.insert(name);
         return input_quantizer(*stored, [&](std::string const& tensor, std::string const& problem) {
             return error(io::subject_of(checkpoint_.path(), name + "." + tensor), problem);
         });
     }
 
+    /// @throws error about a tensor that should have been asked for, so that the model is another than the checkpoint's:
+    /// of a block, whose names begin with `blocks` and the block's number, below `count`, but for buffers; or a bias
+    /// beside a weight that was.
+    void expect_all_used(std::string const& blocks, index_t count) const {
+        for (auto const& name : checkpoint_.names()) {
+            if (used_.contains(name) || is_buffer(name)) {
+                continue;
+            }
+            auto const wrong = [&](std::string const& problem) {
+                return error(io::subject_of(checkpoint_.path(), name), problem);
+            };
+            auto const dot = name.rfind('.');
+            std::string const module = name.substr(0, dot), last = dot == std::string::npos ? "" : name.substr(dot + 1);
+            if (last == "bias" && used_.contains(module + ".weight")) {
+                throw wrong("is there, but config.json has no such bias");
+            }
+            std::string const number =
+                name.starts_with(blocks) ? name.substr(blocks.size(), name.find('.', blocks.size()) - blocks.size()) : "";
+            if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos) {
+                continue; // of no block
+            }
+            if (number.size() > 6 || std::stol(number) >= count) {
+                throw wrong("is of block " + number + ", but config.json has " + std::to_string(count) + " blocks");
+            }
+            bool const rounds = last.starts_with("input_") && rounded_.contains(module);
+            if (!rounds && !packed_layers_.contains(module)) {
+                throw wrong("is no part of the model that config.json describes");
+            }
+        }
+    }
+
 private:
-    /// The name of a weight that layers share; those of all experts are no modules, and so without `.weight`.
-    static std::string shared_name(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "" : at.dot + "weight"); }
-    static std::string shared_bias(stored_rows const& at) { return at.tensor + (at.experts > 0 ? "_" : at.dot) + "bias"; }
+    /// Whether a tensor is no weight, but what some programs compute once and save: frequencies of rotary positions,
+    /// masks of attention.
+    static bool is_buffer(std::string const& name) {
+        auto const ends = [&](char const* end) { return name.ends_with(end); };
+        return name.find("rotary_emb.") != std::string::npos || ends(".inv_freq") || ends(".masked_bias") ||
+               ends(".attn.bias") || ends(".attention.bias") || ends(".position_ids");
+    }
 
     /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one expert
     /// where there are several.
     matrix shared_weight(stored_rows const& at, extents shape, bool transposed) const {
         extents const one = transposed ? extents{shape.cols, at.rows} : extents{at.rows, shape.cols};
-        index_t const all = std::max<index_t>(at.experts, 1);
         auto expected = std::vector<index_t>{one.rows, one.cols};
         if (at.experts > 0) {
             expected.insert(expected.begin(), at.experts);
         }
-        matrix const stored = tensor(shared_name(at), {all * one.rows, one.cols}, expected);
-        auto const mine = stored.middleRows(at.expert * one.rows, one.rows);
+        matrix const stored = tensor(at.weight_name(), one, expected, at.expert);
         matrix weight(shape.rows, shape.cols);
         for (index_t i = 0; i < shape.rows; ++i) {
             if (transposed) {
-                weight.row(i) = mine.col(at.row(i)).transpose();
+                weight.row(i) = stored.col(at.row(i)).transpose();
             } else {
-                weight.row(i) = mine.row(at.row(i));
+                weight.row(i) = stored.row(at.row(i));
             }
         }
         return weight;
     }
 
     float_vector shared_bias(stored_rows const& at, extents shape) const {
-        index_t const all = std::max<index_t>(at.experts, 1);
         auto const expected = at.experts > 0 ? std::vector<index_t>{at.experts, at.rows} : std::vector<index_t>{at.rows};
-        matrix const stored = tensor(shared_bias(at), {all, at.rows}, expected);
+        matrix const stored = tensor(at.bias_name(), {1, at.rows}, expected, at.expert);
         float_vector bias(shape.rows);
         for (index_t i = 0; i < shape.rows; ++i) {
-            bias(i) = stored(at.expert, at.row(i));
+            bias(i) = stored(0, at.row(i));
         }
         return bias;
     }
@@ -168,6 +211,10 @@ private:
 
     io::checkpoint const& checkpoint_;
     io::packed_reader packed_;
+    io::packed_layout layout_;
+    mutable std::set<std::string> used_;          // tensors
+    mutable std::set<std::string> packed_layers_; // with codes
+    mutable std::set<std::string> rounded_;       // layers whose inputs are rounded
 };
 
 DETENT_INLINE std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std::string> const& prefixes,
@@ -215,33 +262,38 @@ DETENT_INLINE activation_quantizer probability_quantizer(int bits) {
     return {find_grid(grid_name::parse("int" + std::to_string(bits))), {1 / steps, 0}};
 }
 
-/// @throws error about a tensor of an expert that the model does not have: it would be left out.
-DETENT_INLINE void expect_all_experts(decoder const& model, io::checkpoint const& checkpoint) {
+/// The prefixes of a decoder's tensors, alone and as the language model of a larger one.
+DETENT_INLINE std::vector<std::string> decoder_prefixes(std::vector<std::string> prefixes) {
+    for (std::size_t i = 0, alone = prefixes.size(); i < alone; ++i) {
+        prefixes.push_back("language_model." + prefixes[i]);
+    }
+    prefixes.push_back("model.language_model.");
+    return prefixes;
+}
+
+/// Follows the checkpoint where it has an output head and the configuration says that the embeddings serve as one.
+DETENT_INLINE void settle_head(decoder& model, io::checkpoint const& checkpoint) {
     auto const& c = model.configuration;
-    for (std::size_t i = 0; c.experts && i < c.layers.size(); ++i) {
-        std::string const experts = model.prefix + c.names.blocks + std::to_string(i) + "." + c.names.experts;
-        for (auto const& name : checkpoint.names()) {
-            if (!name.starts_with(experts)) {
-                continue;
-            }
-            auto const number = name.substr(experts.size(), name.find('.', experts.size()) - experts.size());
-            bool const digits = !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
-            if (digits && (number.size() > 6 || std::stol(number) >= c.experts->count)) {
-                throw error(io::subject_of(checkpoint.path(), name), "is of an expert that config.json does not have");
-            }
-        }
+    std::string const bias = c.names.head + ".bias";
+    if (!model.lm_head && checkpoint.contains(bias)) {
+        throw error(io::subject_of(checkpoint.path(), bias), "is there, but the head has no weights of its own");
+    }
+    if (!c.tied_embeddings || !model.lm_head) {
+        return;
+    }
+    if (model.lm_head->weight == model.embeddings.weight && model.lm_head->bias.size() == 0) {
+        model.lm_head.reset();
+    } else {
+        model.warnings.push_back("config.json says that the embeddings are the output head too, but the checkpoint has '" +
+                                 model.lm_head->name + ".weight', which is used");
     }
 }
 
-DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
-    auto const c = read_configuration(directory / "config.json");
-    io::checkpoint const checkpoint(directory);
-    checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
-    // The norm of the first block is never packed, so its weight has this name in every layout.
-    std::string const norm = c.norms.input || c.norms.sum ? c.names.attention_norm : c.names.attention_output_norm;
-    decoder model =
-        assemble_decoder(c, find_prefix(checkpoint, c.names.prefixes, c.names.blocks + "0." + norm + ".weight"), source);
-    for (block& b : model.blocks) {
+/// Reads how the attention of blocks, whose names are `names` and a number, rounds what it reads. @throws error where
+/// the blocks have something in the checkpoint that nobody has asked for.
+DETENT_INLINE void finish_blocks(std::vector<block>& blocks, checkpoint_weights const& source,
+                                 std::string const& names) {
+    for (block& b : blocks) {
         b.head_input = source.input(attention_name(b), b.heads.head_dim);
         if (auto const probabilities = source.input(probabilities_name(b), 0)) {
             b.heads.probability_bits = probabilities->grid().bits();
@@ -251,7 +303,23 @@ DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
             }
         }
     }
-    expect_all_experts(model, checkpoint);
+    source.expect_all_used(names, std::ssize(blocks));
+}
+
+DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
+    auto c = read_configuration(directory / "config.json");
+    io::checkpoint const checkpoint(directory);
+    checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
+    // The norm of the first block is never packed, so its weight has this name in every layout.
+    std::string const norm = c.norms.input || c.norms.sum ? c.names.attention_norm : c.names.attention_output_norm;
+    std::string const prefix = find_prefix(checkpoint, decoder_prefixes(c.names.prefixes),
+                                           c.names.blocks + "0." + norm + "." + c.names.norm_weight);
+    if (prefix.starts_with("language_model.") && !checkpoint.contains(c.names.head + ".weight")) {
+        c.names.head = "language_model." + c.names.head;
+    }
+    decoder model = assemble_decoder(c, prefix, source);
+    settle_head(model, checkpoint);
+    finish_blocks(model.blocks, source, prefix + c.names.blocks);
     return model;
 }
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
+#include "detent/core/function_ref.hpp"
 #include "detent/core/half.hpp"
 #include "detent/io/atomic_file.hpp"
 #include "detent/io/json.hpp"
@@ -31,32 +33,104 @@
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE std::vector<linear_layer const*> linear_layers(decoder const& model) {
-    std::vector<linear_layer const*> layers{&model.embeddings};
-    if (model.lm_head) {
-        layers.push_back(&*model.lm_head);
+DETENT_INLINE void model_tensors::add(linear_layer const& layer, bool biased, bool may_be_new) {
+    layers.push_back({.of = &layer, .biased = biased, .may_be_new = may_be_new});
+}
+
+/// The numbers of a vector of a model.
+DETENT_INLINE float_tensor tensor_of(float_vector const& v, float offset = 0) {
+    return {{v.data(), static_cast<std::size_t>(v.size())}, {v.size()}, offset};
+}
+
+/// The numbers of a matrix of a model.
+DETENT_INLINE float_tensor tensor_of(matrix const& m) {
+    return {{m.data(), static_cast<std::size_t>(m.size())}, {m.rows(), m.cols()}};
+}
+
+DETENT_INLINE void model_tensors::add(norm_layer const& norm, model_configuration const& c) {
+    bool const scale = norm.type == nn::norm_kind::scale;
+    auto const weight = norm.name + "." + (scale ? c.names.scale_weight : c.names.norm_weight);
+    if (norm.weight.size() > 0) {
+        floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
     }
-    for (block const& b : model.blocks) {
-        for (auto const& group : b.groups()) {
-            for (linear_role const role : group) {
-                layers.push_back(&b.linear(role));
+    if (norm.bias.size() > 0) {
+        floats.emplace(norm.name + "." + c.names.norm_bias, tensor_of(norm.bias));
+    }
+}
+
+DETENT_INLINE void model_tensors::add(std::string const& name, matrix const& table) {
+    floats.emplace(name, tensor_of(table));
+}
+
+DETENT_INLINE void model_tensors::add(block const& b, std::string const& name, model_configuration const& c) {
+    blocks.push_back(&b);
+    for (layer_place const place : b.places()) {
+        auto const role = place.role;
+        bool const biased = role <= linear_role::value         ? c.qkv_bias
+                            : role == linear_role::output      ? c.output_bias
+                            : role == linear_role::shared_gate ? false
+                            : role == linear_role::router      ? c.experts->router_bias
+                            : b.router                         ? c.experts->bias
+                                                               : c.mlp_bias;
+        layers.push_back({.of = &b.linear(place), .in_block = true, .biased = biased});
+    }
+    for (auto const* norms : {&b.attention_norms, &b.mlp_norms}) {
+        for (auto const* norm : {&norms->input, &norms->output, &norms->sum}) {
+            if (*norm) {
+                add(**norm, c);
             }
         }
     }
-    return layers;
-}
-
-DETENT_INLINE std::map<std::string, packed_matrix const*> packed_layers(decoder const& model) {
-    std::map<std::string, packed_matrix const*> layers;
-    for (auto const* layer : linear_layers(model)) {
-        if (auto const* packed = std::get_if<packed_matrix>(&layer->weight)) {
-            layers.emplace(layer->name, packed);
+    for (auto const* norm : {&b.query_norm, &b.key_norm}) {
+        if (*norm) {
+            add(**norm, c);
         }
     }
-    return layers;
+    auto const& sinks = b.attention.sinks;
+    if (!sinks.empty()) {
+        floats.emplace(name + c.names.sinks, float_tensor{sinks, {std::ssize(sinks)}});
+    }
 }
 
-DETENT_INLINE std::map<std::string, io::stored_input> inputs_to_store(decoder const& model) {
+DETENT_INLINE model_tensors tensors_of(decoder const& model) {
+    auto const& c = model.configuration;
+    model_tensors all;
+    all.add(model.embeddings, false);
+    if (model.lm_head) {
+        all.add(*model.lm_head, c.head_bias, true);
+    } else {
+        all.left_out.push_back(c.names.head + ".weight"); // a copy of the embeddings, which may have changed
+    }
+    for (auto const* layer : {&model.project_in, &model.project_out}) {
+        if (*layer) {
+            all.add(**layer, false);
+        }
+    }
+    for (auto const* norm : {&model.embedding_norm, &model.final_norm}) {
+        if (*norm) {
+            all.add(**norm, c);
+        }
+    }
+    if (model.position_embeddings.size() > 0) {
+        all.add(model.prefix + c.names.positions + ".weight", model.position_embeddings);
+    }
+    for (std::size_t i = 0; i < model.blocks.size(); ++i) {
+        all.add(model.blocks[i], model.prefix + c.names.blocks + std::to_string(i) + ".", c);
+    }
+    return all;
+}
+
+DETENT_INLINE std::map<std::string, packed_matrix const*> packed_layers(model_tensors const& model) {
+    std::map<std::string, packed_matrix const*> packed;
+    for (auto const& layer : model.layers) {
+        if (auto const* codes = std::get_if<packed_matrix>(&layer.of->weight)) {
+            packed.emplace(layer.of->name, codes);
+        }
+    }
+    return packed;
+}
+
+DETENT_INLINE std::map<std::string, io::stored_input> inputs_to_store(model_tensors const& model) {
     std::map<std::string, io::stored_input> inputs;
     auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {
         if (!quantizer) {
@@ -96,36 +170,52 @@ DETENT_INLINE std::map<std::string, io::stored_input> inputs_to_store(decoder co
         }
         inputs.emplace(name, std::move(stored));
     };
-    for (auto const* layer : linear_layers(model)) {
-        add(layer->name, layer->input, layer->shape().cols);
+    for (auto const& layer : model.layers) {
+        add(layer.of->name, layer.of->input, layer.of->shape().cols);
     }
-    for (block const& b : model.blocks) {
-        add(attention_name(b), b.head_input, b.heads.head_dim);
-        if (b.heads.probability_bits > 0) {
-            add(probabilities_name(b), probability_quantizer(b.heads.probability_bits), 0);
+    for (block const* b : model.blocks) {
+        add(attention_name(*b), b->head_input, b->heads.head_dim);
+        if (b->heads.probability_bits > 0) {
+            add(probabilities_name(*b), probability_quantizer(b->heads.probability_bits), 0);
         }
     }
     return inputs;
 }
 
-DETENT_INLINE std::optional<error> layout_obstacle(decoder const& model, io::packed_layout layout) {
+/// Whether a layer has a bias that the configuration does not know.
+DETENT_INLINE bool has_new_bias(model_tensors::entry const& layer) {
+    return layer.of->bias.size() > 0 && !layer.biased;
+}
+
+/// Why no layout of other programs can hold a layer; empty where one may.
+DETENT_INLINE std::string layer_obstacle(model_tensors::entry const& layer) {
+    bool const packed = std::holds_alternative<packed_matrix>(layer.of->weight);
+    if (packed && !layer.in_block) {
+        return "its embeddings and output head are not quantized";
+    }
+    if (packed && layer.of->stored) {
+        return "it is a part of '" + layer.of->stored->tensor + "', which readers look for as a whole";
+    }
+    if (layer.of->input) {
+        return "its inputs are not quantized";
+    }
+    return has_new_bias(layer) ? "it has no bias there" : "";
+}
+
+DETENT_INLINE std::optional<error> layout_obstacle(model_tensors const& model, io::packed_layout layout) {
     bool const owq = layout == io::packed_layout::owq;
     auto const refusal = [&](std::string const& name, std::string const& obstacle) {
         return error("layer '" + name + "'",
                      std::string(owq ? "OWQ's" : "GPTQ's") + " layout cannot hold it, " + obstacle);
     };
-    for (auto const* layer : linear_layers(model)) {
-        bool const in_block = layer != &model.embeddings && !(model.lm_head && layer == &*model.lm_head);
-        if (!in_block && std::holds_alternative<packed_matrix>(layer->weight)) {
-            return refusal(layer->name, "its embeddings and output head are not quantized");
-        }
-        if (layer->input) {
-            return refusal(layer->name, "its inputs are not quantized");
+    for (auto const& layer : model.layers) {
+        if (auto const obstacle = layer_obstacle(layer); !obstacle.empty()) {
+            return refusal(layer.of->name, obstacle);
         }
     }
-    for (block const& b : model.blocks) {
-        if (b.head_input || b.heads.probability_bits > 0) {
-            return refusal(attention_name(b), "its inputs are not quantized");
+    for (block const* b : model.blocks) {
+        if (b->head_input || b->heads.probability_bits > 0) {
+            return refusal(attention_name(*b), "its inputs are not quantized");
         }
     }
     auto const layers = packed_layers(model);
@@ -143,38 +233,6 @@ DETENT_INLINE std::optional<error> layout_obstacle(decoder const& model, io::pac
     return {};
 }
 
-/// The weights and biases of `model` that are not packed, by the names they have in a checkpoint.
-DETENT_INLINE std::map<std::string, float_tensor> float_tensors(decoder const& model) {
-    std::map<std::string, float_tensor> tensors;
-    auto const add_vector = [&](std::string const& name, float_vector const& v) {
-        if (v.size() > 0) {
-            tensors[name] = {{v.data(), static_cast<std::size_t>(v.size())}, {v.size()}};
-        }
-    };
-    auto const add_matrix = [&](std::string const& name, matrix const& m) {
-        tensors[name] = {{m.data(), static_cast<std::size_t>(m.size())}, {m.rows(), m.cols()}};
-    };
-    auto const add_norm = [&](norm_layer const& norm) {
-        add_vector(norm.name + ".weight", norm.weight);
-        add_vector(norm.name + ".bias", norm.bias);
-    };
-    for (auto const* layer : linear_layers(model)) {
-        if (auto const* dense = std::get_if<matrix>(&layer->weight)) {
-            add_matrix(layer->name + ".weight", *dense);
-        }
-        add_vector(layer->name + ".bias", layer->bias);
-    }
-    for (block const& b : model.blocks) {
-        add_norm(b.attention_norm);
-        add_norm(b.mlp_norm);
-    }
-    add_norm(model.final_norm);
-    if (model.position_embeddings.size() > 0) {
-        add_matrix(model.prefix + "embed_positions.weight", model.position_embeddings);
-    }
-    return tensors;
-}
-
 /// The bytes of `numbers` as elements of type `T`; nothing where one of them is no such number.
 template <class T> std::optional<std::vector<std::uint8_t>> exact_bytes(std::span<float const> numbers) {
     std::vector<T> stored;
@@ -188,32 +246,172 @@ template <class T> std::optional<std::vector<std::uint8_t>> exact_bytes(std::spa
 }
 
 DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& name, float_tensor const& tensor,
-                              io::tensor_view const* original) {
-    std::optional<std::vector<std::uint8_t>> bytes;
+                              io::tensor_view const* original, io::dtype type) {
+    std::vector<index_t> shape = tensor.shape;
     if (original != nullptr) {
-        if (original->shape != tensor.shape) {
+        if (original->size() != std::ssize(tensor.numbers)) {
             throw error("tensor '" + io::printable(name) + "'", "has another shape in the model than in its source");
         }
+        type = original->type;
+        shape = original->shape;
         auto const bits = [](float x) { return std::bit_cast<std::uint32_t>(x); };
-        if (std::ranges::equal(io::to_floats(*original, name), tensor.numbers, {}, bits, bits)) {
-            return file.add(name, original->type, original->shape, original->bytes);
-        }
-        if (original->type == io::dtype::f16) {
-            bytes = exact_bytes<half>(tensor.numbers);
-        } else if (original->type == io::dtype::bf16) {
-            bytes = exact_bytes<bfloat16>(tensor.numbers);
-        } else if (original->type == io::dtype::f64) {
-            bytes = exact_bytes<double>(tensor.numbers);
+        auto const loaded = [&](float x) { return bits(tensor.offset == 0 ? x : x + tensor.offset); };
+        if (std::ranges::equal(io::to_floats(*original, name), tensor.numbers, {}, loaded, bits)) {
+            return file.add(name, type, std::move(shape), original->bytes);
         }
     }
-    if (bytes) {
-        file.add(name, original->type, tensor.shape, std::move(*bytes));
-    } else {
-        file.add(name, io::dtype::f32, tensor.shape, std::move(*exact_bytes<float>(tensor.numbers)));
+    std::vector<float> stored(tensor.numbers.begin(), tensor.numbers.end());
+    if (tensor.offset != 0) {
+        std::ranges::transform(stored, stored.begin(), [&](float x) { return x - tensor.offset; });
     }
+    std::optional<std::vector<std::uint8_t>> bytes;
+    if (type == io::dtype::f16) {
+        bytes = exact_bytes<half>(stored);
+    } else if (type == io::dtype::bf16) {
+        bytes = exact_bytes<bfloat16>(stored);
+    } else if (type == io::dtype::f64) {
+        bytes = exact_bytes<double>(stored);
+    }
+    if (!bytes) {
+        type = io::dtype::f32;
+        bytes = exact_bytes<float>(stored);
+    }
+    file.add(name, type, std::move(shape), std::move(*bytes));
 }
 
-DETENT_INLINE save_plan plan_save(decoder const& model, std::optional<io::packed_layout> wanted) {
+/// Writes the tensors of a model, and beside them what it does not use of the checkpoint that it was made from.
+class tensor_saver {
+public:
+    tensor_saver(io::checkpoint const& original, io::packed_layout layout)
+        : original_(original), add_packed_(layout == io::packed_layout::gptq_v2 ? io::add_gptq
+                                           : layout == io::packed_layout::owq   ? io::add_owq
+                                                                                : io::add_packed) {}
+
+    /// Throws what `add_floats` throws, and where the original lacks a tensor.
+    io::safetensors_writer make(model_tensors const& model) {
+        std::map<std::string, std::vector<model_tensors::entry>> shared;
+        for (auto const& layer : model.layers) {
+            auto const& stored = layer.of->stored;
+            if (stored && !original_.contains(layer.of->name + ".weight")) {
+                shared[stored->tensor].push_back(layer);
+            } else {
+                add_layer(layer, io::dtype::f32, layer.may_be_new);
+            }
+        }
+        for (auto const& [tensor, layers] : shared) {
+            add_parts(layers);
+        }
+        for (auto const& [name, tensor] : model.floats) {
+            add(name, tensor, &original_.at(name));
+        }
+        written_.insert(model.left_out.begin(), model.left_out.end());
+        for (auto const& name : original_.names()) {
+            if (!written_.contains(name)) {
+                auto const& tensor = original_.at(name);
+                file_.add(name, tensor.type, tensor.shape, tensor.bytes);
+            }
+        }
+        return std::move(file_);
+    }
+
+private:
+    void add(std::string const& name, float_tensor const& tensor, io::tensor_view const* original,
+             io::dtype type = io::dtype::f32) {
+        written_.insert(name);
+        add_floats(file_, name, tensor, original, type);
+    }
+
+    io::tensor_view const* find(std::string const& name, bool may_be_new) const {
+        return may_be_new && !original_.contains(name) ? nullptr : &original_.at(name);
+    }
+
+    /// A layer in tensors of its own name, in `type` where the original has none of them and may lack them.
+    void add_layer(model_tensors::entry const& layer, io::dtype type, bool may_be_new) {
+        linear_layer const& l = *layer.of;
+        std::string const weight = l.name + ".weight", bias = l.name + ".bias";
+        if (auto const* packed = std::get_if<packed_matrix>(&l.weight)) {
+            written_.insert(weight);
+            add_packed_(file_, l.name, *packed);
+        } else if (l.transposed && !l.stored) {
+            matrix const turned = std::get<matrix>(l.weight).transpose(); // (in, out)
+            add(weight, tensor_of(turned), find(weight, may_be_new), type);
+        } else {
+            add(weight, tensor_of(std::get<matrix>(l.weight)), find(weight, may_be_new), type);
+        }
+        if (l.bias.size() > 0) {
+            add(bias, tensor_of(l.bias), find(bias, may_be_new || !layer.biased), type);
+        }
+    }
+
+    /// The layers that share a tensor of the original: in that tensor if all are float, else each under its own name.
+    void add_parts(std::vector<model_tensors::entry> const& parts) {
+        stored_rows const& at = *parts.front().of->stored;
+        auto const& original = original_.at(at.weight_name());
+        bool floats = true, biased = false, new_bias = false;
+        for (auto const& part : parts) {
+            floats = floats && std::holds_alternative<matrix>(part.of->weight);
+            biased = biased || part.of->bias.size() > 0;
+            new_bias = new_bias || has_new_bias(part);
+        }
+        written_.insert({at.weight_name(), at.bias_name()});
+        if (!floats) {
+            for (auto const& part : parts) {
+                add_layer(part, original.type, true);
+            }
+            return;
+        }
+        add(at.weight_name(), tensor_of(joined_weight(parts)), &original);
+        if (biased) {
+            matrix const all = joined_bias(parts);
+            float_tensor bias = tensor_of(all);
+            if (at.experts == 0) {
+                bias.shape = {at.rows};
+            }
+            add(at.bias_name(), bias, find(at.bias_name(), new_bias), original.type);
+        }
+    }
+
+    /// The tensor of which layers are parts, as its experts one below the other.
+    static matrix joined_weight(std::vector<model_tensors::entry> const& parts) {
+        linear_layer const& first = *parts.front().of;
+        index_t const in = first.shape().cols, rows = first.stored->rows;
+        extents const one = first.transposed ? extents{in, rows} : extents{rows, in}; // of an expert
+        matrix all = matrix::Zero(std::max<index_t>(first.stored->experts, 1) * one.rows, one.cols);
+        for (auto const& part : parts) {
+            stored_rows const& at = *part.of->stored;
+            matrix const& w = std::get<matrix>(part.of->weight);
+            auto mine = all.middleRows(at.expert * one.rows, one.rows);
+            for (index_t i = 0; i < w.rows(); ++i) {
+                if (first.transposed) {
+                    mine.col(at.row(i)) = w.row(i).transpose();
+                } else {
+                    mine.row(at.row(i)) = w.row(i);
+                }
+            }
+        }
+        return all;
+    }
+
+    /// The bias there, (expert, row); 0 for layers without one.
+    static matrix joined_bias(std::vector<model_tensors::entry> const& parts) {
+        stored_rows const& first = *parts.front().of->stored;
+        matrix all = matrix::Zero(std::max<index_t>(first.experts, 1), first.rows);
+        for (auto const& part : parts) {
+            stored_rows const& at = *part.of->stored;
+            for (index_t i = 0; i < part.of->bias.size(); ++i) {
+                all(at.expert, at.row(i)) = part.of->bias(i);
+            }
+        }
+        return all;
+    }
+
+    io::checkpoint const& original_;
+    void (*add_packed_)(io::safetensors_writer&, std::string const&, packed_matrix const&);
+    io::safetensors_writer file_;
+    std::set<std::string> written_; // and what is not to be copied
+};
+
+DETENT_INLINE save_plan plan_save(model_tensors const& model, std::optional<io::packed_layout> wanted) {
     if (wanted == io::packed_layout::gptq_v1) {
         throw error("GPTQ's v1 layout", "is read, not written");
     }
@@ -231,15 +429,33 @@ DETENT_INLINE save_plan plan_save(decoder const& model, std::optional<io::packed
     return {layout, {}};
 }
 
-DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
-                                     std::filesystem::path const& directory, std::string const& description,
-                                     std::optional<io::packed_layout> wanted) {
-    save_plan const plan = plan_save(model, wanted);
-    bool const gptq = plan.layout == io::packed_layout::gptq_v2;
-    bool const owq = plan.layout == io::packed_layout::owq;
-    auto const add = gptq ? io::add_gptq : owq ? io::add_owq : io::add_packed;
+/// What `config.json` says of the quantization.
+DETENT_INLINE nlohmann::json quantization_settings(model_tensors const& model, io::packed_layout layout,
+                                                   std::string const& description) {
+    bool const gptq = layout == io::packed_layout::gptq_v2, owq = layout == io::packed_layout::owq;
+    nlohmann::json settings{{"quant_method", gptq ? "gptq" : owq ? "owq" : "detent"}, {"description", description}};
     auto const layers = packed_layers(model);
-    auto const floats = float_tensors(model);
+    if (gptq || owq) { // which hold neither inputs nor new biases, so there are layers
+        packed_matrix const& first = *layers.begin()->second;
+        bool const whole_rows = first.tile.cols == first.shape().cols;
+        settings["bits"] = first.bits;
+        settings["group_size"] = whole_rows ? -1 : first.tile.cols;
+        settings["sym"] = first.scales.zeros.empty();
+    }
+    if (gptq) {
+        settings["checkpoint_format"] = "gptq_v2";
+        settings["desc_act"] = !layers.begin()->second->map.empty();
+        settings["lm_head"] = false;
+        settings["pack_dtype"] = "int32";
+    }
+    return settings;
+}
+
+DETENT_INLINE save_plan save_model(model_tensors const& model, std::filesystem::path const& source,
+                                   std::filesystem::path const& directory, std::string const& description,
+                                   std::optional<io::packed_layout> wanted,
+                                   function_ref<void(nlohmann::json&)> configure) {
+    save_plan const plan = plan_save(model, wanted);
     auto const inputs = inputs_to_store(model);
     io::checkpoint const original(source);
     if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
@@ -251,47 +467,13 @@ DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path
         throw error((source / "config.json").string() + ", field 'quantization_config'",
                     "is there; a model is saved with the float checkpoint that it was made from");
     }
-    io::safetensors_writer file;
-    for (auto const& name : original.names()) {
-        bool const weight = name.ends_with(".weight");
-        bool const packed = weight && layers.contains(name.substr(0, name.size() - std::string(".weight").size()));
-        if (!packed && !floats.contains(name)) {
-            auto const& tensor = original.at(name);
-            file.add(name, tensor.type, tensor.shape, tensor.bytes);
-        }
-    }
-    for (auto const& [name, tensor] : floats) {
-        // A model with tied embeddings may have got an output head of its own; nothing else is new.
-        bool const new_head = model.lm_head && name == model.lm_head->name + ".weight" && !original.contains(name);
-        add_floats(file, name, tensor, new_head ? nullptr : &original.at(name));
-    }
-    for (auto const& [name, packed] : layers) {
-        add(file, name, *packed);
-    }
+    auto file = tensor_saver(original, plan.layout).make(model);
     for (auto const& [name, input] : inputs) {
         io::add_input(file, name, input);
     }
-
-    bool const tied = !model.lm_head;
-    if (parse_configuration(configuration, (source / "config.json").string()).tied_embeddings != tied) {
-        configuration["tie_word_embeddings"] = tied;
-    }
-    if (!layers.empty() || !inputs.empty()) {
-        nlohmann::json settings{{"quant_method", gptq ? "gptq" : owq ? "owq" : "detent"}, {"description", description}};
-        if (gptq || owq) { // which hold no inputs, so there are layers
-            packed_matrix const& first = *layers.begin()->second;
-            bool const whole_rows = first.tile.cols == first.shape().cols;
-            settings["bits"] = first.bits;
-            settings["group_size"] = whole_rows ? -1 : first.tile.cols;
-            settings["sym"] = first.scales.zeros.empty();
-        }
-        if (gptq) {
-            settings["checkpoint_format"] = "gptq_v2";
-            settings["desc_act"] = !layers.begin()->second->map.empty();
-            settings["lm_head"] = false;
-            settings["pack_dtype"] = "int32";
-        }
-        configuration["quantization_config"] = settings;
+    configure(configuration);
+    if (!packed_layers(model).empty() || !inputs.empty() || std::ranges::any_of(model.layers, has_new_bias)) {
+        configuration["quantization_config"] = quantization_settings(model, plan.layout, description);
     }
     std::error_code failure;
     std::filesystem::create_directories(directory, failure);
@@ -304,6 +486,17 @@ DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path
     file.save(directory / "model.safetensors");
     settings_file.commit();
     return plan;
+}
+
+DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
+                                     std::filesystem::path const& directory, std::string const& description,
+                                     std::optional<io::packed_layout> wanted) {
+    bool const tied = !model.lm_head;
+    return save_model(tensors_of(model), source, directory, description, wanted, [&](nlohmann::json& configuration) {
+        if (parse_configuration(configuration, (source / "config.json").string()).tied_embeddings != tied) {
+            configuration["tie_word_embeddings"] = tied;
+        }
+    });
 }
 
 } // namespace detent::inline DETENT_ABI

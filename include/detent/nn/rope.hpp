@@ -32,6 +32,11 @@ public:
         }
     }
 
+    /// Whether positions `start` .. `start + length - 1` are there.
+    bool contains(index_t start, index_t length) const {
+        return start >= start_ && start + length <= start_ + cos_.rows();
+    }
+
     /// Features of each head that are rotated.
     index_t dimensions() const { return 2 * cos_.cols(); }
 
@@ -54,7 +59,7 @@ private:
         index_t const length = rows.length(x.rows());
         index_t const first = rows.start - start_; // row of the first token's sines
         DETENT_EXPECTS(dimensions() <= head_dim && x.cols() % head_dim == 0);
-        DETENT_EXPECTS(length == 0 || (first >= 0 && first + length <= cos_.rows()));
+        DETENT_EXPECTS(length == 0 || contains(rows.start, length));
         executor.for_pieces(x.rows(), rows_per_piece, [&](index_t begin, index_t end) {
             for (index_t t = begin; t < end; ++t) {
                 float const* const c = cos_.row(first + t % length).data();

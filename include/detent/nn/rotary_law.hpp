@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <memory>
 #include <numbers>
 #include <string>
 #include <utility>
@@ -45,8 +46,8 @@ struct rotary_law {
     double mscale = 0;                ///< yarn
     double mscale_all_dim = 0;        ///< yarn
     bool truncate = true;             ///< yarn: the bounds between these become whole pairs
-    std::vector<double> short_factor; ///< longrope, one per pair
-    std::vector<double> long_factor;  ///< longrope, one per pair: of sequences longer than `original_positions`
+    std::vector<double> short_factor = {}; ///< longrope, one per pair
+    std::vector<double> long_factor = {};  ///< longrope, one per pair: of sequences longer than `original_positions`
     index_t rotated = 0;              ///< proportional: pairs that rotate, int(partial_rotary_factor * head_dim // 2)
 
     friend bool operator==(rotary_law const&, rotary_law const&) = default;
@@ -179,6 +180,44 @@ inline rotary rotary_of(rotary_law const& law, index_t length) {
     }
     bool const given = has_default && law.attention_factor != 0;
     return rotary(std::move(frequencies), law.interleaved, given ? law.attention_factor : attention_factor);
+}
+
+/// Whether sequences of `a` and of `b` tokens have the same frequencies, so that keys of the one serve in the other.
+inline bool same_frequencies(rotary_law const& law, index_t a, index_t b) {
+    switch (law.kind) {
+    case rotary_kind::dynamic: return std::max(a, law.max_positions) == std::max(b, law.max_positions);
+    case rotary_kind::longrope: return (a > law.original_positions) == (b > law.original_positions);
+    default: return true;
+    }
+}
+
+/// The rotations of positions `start` .. `start + length - 1`, and maybe some more, of a sequence that ends there. The
+/// calling thread keeps what it computed last of some laws: blocks of a model, and one token after another, share their
+/// sines. Throws like `rotary_of`.
+inline std::shared_ptr<rotation const> rotation_of(rotary_law const& law, index_t start, index_t length) {
+    struct known {
+        rotary_law law;
+        index_t end = 0; // of the sequence
+        std::shared_ptr<rotation const> rotations;
+    };
+    constexpr std::size_t laws = 4; // more than a model has
+    constexpr index_t ahead = 64;   // positions that are computed at least
+    thread_local std::vector<known> all;
+    auto found = std::find_if(all.begin(), all.end(), [&](known const& k) {
+        return k.law == law && same_frequencies(law, k.end, start + length);
+    });
+    if (found != all.end() && found->rotations->contains(start, length)) {
+        return found->rotations;
+    }
+    auto made = std::make_shared<rotation const>(
+        rotary_of(law, start + length).at(start, std::max(length, ahead)));
+    if (found != all.end()) {
+        all.erase(found);
+    } else if (all.size() == laws) {
+        all.erase(all.begin());
+    }
+    all.push_back({law, start + length, made});
+    return made;
 }
 
 } // namespace detent::inline DETENT_ABI::nn
