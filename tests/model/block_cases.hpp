@@ -24,6 +24,17 @@ struct block_case {
     friend std::ostream& operator<<(std::ostream& out, block_case const& c) { return out << c.name; }
 };
 
+/// The step and the tolerance of differences. Where gates are limited no step should cross the limit, so it is shorter.
+struct difference_rule {
+    double step = 1e-3;
+    double tolerance = 1e-6;
+
+    static difference_rule of(dense_block<double> const& b, double step = 1e-3) {
+        return b.gate_form.limit > 0 && b.gate_form.limit < 2 ? difference_rule{1e-6, 1e-5}
+                                                              : difference_rule{step, 1e-6};
+    }
+};
+
 /// The first block of a random decoder of each form.
 inline std::vector<block_case> small_blocks() {
     std::vector<block_case> all;

@@ -53,9 +53,10 @@ void expect_gradients(dense_block<double> b, index_t entries) {
     EXPECT_EQ(slopes.size(), b.places().size());
 
     auto const loss = [&] { return test::weighted_sum(run(b, x) - made, g); };
+    auto const rule = test::difference_rule::of(b);
     auto const compare = [&](auto const& found, auto& at, char const* what) {
         SCOPED_TRACE(what);
-        test::expect_gradient(found, at, loss, 1 + at.size() / entries);
+        test::expect_gradient(found, at, loss, 1 + at.size() / entries, rule.tolerance, rule.step);
     };
     compare(to_x, x, "x");
     for (layer_place const place : b.places()) {
@@ -68,7 +69,8 @@ void expect_gradients(dense_block<double> b, index_t entries) {
             continue;
         }
         compare(slope.weight, layer.weight, "weight");
-        if (layer.bias.size() > 0 && place.role != linear_role::key) { // a bias of keys adds the same to all scores
+        // Without positions a bias of keys adds the same to all scores.
+        if (layer.bias.size() > 0 && (place.role != linear_role::key || b.rotary)) {
             compare(slope.bias, layer.bias, "bias");
         }
     }

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include <variant>
-
 #include <gtest/gtest.h>
 
-#include "detent/grid/int_grid.hpp"
+#include "detent/matrix/packed_matrix.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/dense_block.hpp"
-#include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
 #include "model/random_decoder.hpp"
 #include "nn/random_matrix.hpp"
@@ -47,8 +44,7 @@ TEST(dense_block, is_stored_in_a_block) {
 
 TEST(dense_block, has_no_quantized_layer) {
     block b = test::random_decoder(test::llama_json()).blocks[0];
-    problem_of const p{int_grid<4>{}, per_channel{}, minmax_range{}};
-    b.mlps[0].up.weight = pack(rtn{}.solve(std::get<matrix>(b.mlps[0].up.weight), {}, p));
+    b.mlps[0].up.weight = packed_matrix();
     EXPECT_EQ(failure_message([&] { dense<float>(b); }), "layer 'layers.0.mlp.up_proj': is quantized already");
 }
 
