@@ -279,6 +279,7 @@ void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind cons
     block_parameters<double> gradient = p.zeros();
     double const loss = block.loss(p, x, views, {.sequences = sequences}, gradient);
     ASSERT_NEAR(loss, surrogate(p), 1e-10 * loss);
+    auto const rule = test::difference_rule::of(floats, 1e-4);
     auto const compare = [&](std::vector<std::span<double>> const& found, std::vector<std::span<double>> const& at) {
         ASSERT_EQ(found.size(), at.size());
         for (std::size_t i = 0; i < at.size(); ++i) {
@@ -289,7 +290,8 @@ void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind cons
                 continue; // of an expert that no token was sent to
             }
             test::expect_gradient(
-                slope, numbers, [&] { return surrogate(p); }, 1 + std::ssize(at[i]) / entries, 1e-6, 1e-4);
+                slope, numbers, [&] { return surrogate(p); }, 1 + std::ssize(at[i]) / entries, rule.tolerance,
+                rule.step);
         }
     };
     compare(gradient.transform_parts(), p.transform_parts());
