@@ -30,6 +30,9 @@ nlohmann::json small(std::string_view type) {
     if (type == "granitemoehybrid") {
         json["layer_types"] = {"attention", "attention"};
     }
+    if (type == "dots1") {
+        json.merge_patch({{"n_routed_experts", 4}, {"num_experts_per_tok", 2}, {"n_shared_experts", 1}});
+    }
     if (type == "ministral3") {
         json["rope_parameters"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
     }

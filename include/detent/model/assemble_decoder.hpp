@@ -18,9 +18,9 @@
 namespace detent::inline DETENT_ABI {
 
 /// Where the weights of a decoder come from; all throw `error` when there is no such tensor or its shape is another.
-/// `tensor` answers a whole tensor, a vector as one column; `linear` the weight, the bias if there is to be one, and how
-/// inputs are rounded, of a layer of shape (out, in) whose name and place in the checkpoint are known; `contains` tells
-/// whether there is such a tensor.
+/// `tensor` answers a whole tensor, a vector as one column; `linear` the weight, the bias if there is to be one, and
+/// how inputs are rounded, of a layer of shape (out, in) whose name and place in the checkpoint are known; `contains`
+/// tells whether there is such a tensor.
 template <class S>
 concept WeightSource = requires(S& source, std::string const& name, extents shape, bool biased, linear_layer layer) {
     { source.tensor(name, shape) } -> std::convertible_to<matrix>;
@@ -211,6 +211,10 @@ private:
         auto const& e = *c_.experts;
         b.routing = e.routing;
         b.router = linear(name + n.router, {e.count, c_.hidden}, e.router_bias);
+        if (!n.router_correction.empty()) {
+            matrix const correction = source_.tensor(name + n.router_correction, {e.count, 1});
+            b.routing.correction.assign(correction.data(), correction.data() + correction.size());
+        }
         for (index_t i = 0; i < e.count; ++i) {
             b.mlps.push_back(make_expert(name, i));
         }

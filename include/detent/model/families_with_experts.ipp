@@ -19,6 +19,7 @@
 #include "detent/nn/activation.hpp"
 #include "detent/nn/norm.hpp"
 #include "detent/nn/rotary_law.hpp"
+#include "detent/nn/router.hpp"
 
 // Families whose feed-forward networks are experts. Numbers are the defaults of their classes in Hugging Face
 // transformers.
@@ -29,7 +30,8 @@ namespace detent::inline DETENT_ABI {
 DETENT_INLINE void read_experts(configuration_fields const& fields, model_configuration& c, index_t count,
                                 index_t per_token, index_t intermediate) {
     c.experts = expert_configuration{
-        .count = fields.size(fields.either({"num_experts", "num_local_experts"}), count, index_t{1} << 16),
+        .count = fields.size(fields.either({"num_experts", "num_local_experts", "n_routed_experts"}), count,
+                             index_t{1} << 16),
         .intermediate = intermediate};
     index_t const chosen = fields.size(fields.either({"num_experts_per_tok", "experts_per_token"}), per_token);
     if (chosen > c.experts->count) {
@@ -184,6 +186,66 @@ DETENT_INLINE void read_granite_hybrid(configuration_fields const& fields, model
     for (auto& layer : c.layers) {
         layer.rotary = rotated ? layer.rotary : std::nullopt;
     }
+}
+
+/// Routers with sigmoids, and shared experts, as DeepSeek has them; of one group. The first `dense` layers have none.
+DETENT_INLINE void read_scored_experts(configuration_fields const& fields, model_configuration& c, index_t count,
+                                       index_t intermediate, index_t dense) {
+    index_t const width = fields.size("moe_intermediate_size", intermediate);
+    read_experts(fields, c, count, 8, width);
+    c.experts->shared_intermediate = width * fields.size("n_shared_experts", 1, 1 << 10);
+    c.experts->routing.score = nn::router_score::sigmoid;
+    c.experts->routing.renormalized = fields.flag("norm_topk_prob", true);
+    c.experts->routing.factor = fields.positive("routed_scaling_factor", 1.0);
+    fields.expect("n_group", 1);
+    fields.expect("topk_group", 1);
+    for (index_t i = 0; i < std::min<index_t>(dense, std::ssize(c.layers)); ++i) {
+        c.layers[static_cast<std::size_t>(i)].experts = false;
+    }
+}
+
+DETENT_INLINE tensor_names scored_expert_names() {
+    tensor_names n = expert_names();
+    n.router_correction = "mlp.gate.e_score_correction_bias";
+    n.shared_expert = "mlp.shared_experts";
+    return n;
+}
+
+DETENT_INLINE void read_glm4_moe(configuration_fields const& fields, model_configuration& c) {
+    read_llama(fields, c, {.kv_heads = 8, .max_positions = 131072, .norm_eps = 1e-5, .rotary_share = 0.5});
+    c.qkv_bias = fields.flag("attention_bias", false);
+    if (fields.flag("use_qk_norm", false)) {
+        c.query_key_norm = nn::norm_kind::rms;
+    }
+    read_scored_experts(fields, c, 128, 1408, fields.size_or_none("first_k_dense_replace", 1));
+}
+
+DETENT_INLINE void read_dots1(configuration_fields const& fields, model_configuration& c) {
+    read_llama(fields, c, {.kv_heads = 32});
+    read_attention_bias(fields, c);
+    c.query_key_norm = nn::norm_kind::rms;
+    for (auto const* field : {"n_routed_experts", "num_experts_per_tok", "n_shared_experts"}) {
+        fields.size(field); // has no default
+    }
+    read_scored_experts(fields, c, 1, 1408, fields.size_or_none("first_k_dense_replace", 0));
+    c.experts->routing.renormalized = fields.flag("norm_topk_prob", false);
+    index_t const window = fields.has("sliding_window") ? fields.size_or_none("sliding_window") : 4096;
+    index_t const from = fields.size_or_none("max_window_layers", 62);
+    read_windows(fields, c, window, [&](index_t layer) { return window > 0 && layer >= from; });
+}
+
+/// All layers have experts, so that there is no width of others.
+DETENT_INLINE void read_solar_open(configuration_fields const& fields, model_configuration& c) {
+    read_llama(fields, c,
+               {.kv_heads = 8,
+                .head_dim = 128,
+                .max_positions = 131072,
+                .norm_eps = 1e-5,
+                .wide = true,
+                .rope_theta = 1e6,
+                .rotary_share = 1});
+    c.qkv_bias = fields.flag("attention_bias", false);
+    read_scored_experts(fields, c, 128, 1280, 0);
 }
 
 DETENT_INLINE void read_gpt_oss(configuration_fields const& fields, model_configuration& c) {

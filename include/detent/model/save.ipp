@@ -74,17 +74,16 @@ DETENT_INLINE void model_tensors::add(block const& b, std::string const& name, m
                                                                : c.mlp_bias;
         layers.push_back({.of = &b.linear(place), .in_block = true, .biased = biased});
     }
-    for (auto const* norms : {&b.attention_norms, &b.mlp_norms}) {
-        for (auto const* norm : {&norms->input, &norms->output, &norms->sum}) {
-            if (*norm) {
-                add(**norm, c);
-            }
-        }
-    }
-    for (auto const* norm : {&b.query_norm, &b.key_norm}) {
+    auto const &attention = b.attention_norms, &mlp = b.mlp_norms;
+    for (auto const* norm : {&attention.input, &attention.output, &attention.sum, &mlp.input, &mlp.output, &mlp.sum,
+                             &b.query_norm, &b.key_norm}) {
         if (*norm) {
             add(**norm, c);
         }
+    }
+    auto const& correction = b.routing.correction;
+    if (!correction.empty()) {
+        floats.emplace(name + c.names.router_correction, float_tensor{correction, {std::ssize(correction)}});
     }
     auto const& sinks = b.attention.sinks;
     if (!sinks.empty()) {

@@ -65,14 +65,17 @@ template <class Layer> index_t channels_of(basic_block<Layer> const& b, site at,
 
 /// Why the channels at a site cannot be scaled; empty where they can.
 template <class Layer> std::string scale_obstacle(basic_block<Layer> const& b, site at) {
-    char const* const no_norm = "scales cannot be folded into its input, which is also added to what its branch makes";
+    auto const through = [](auto const& norm) {
+        return !norm ? "scales cannot be folded into its input, which is also added to what its branch makes"
+               : norm->weight.size() == 0 ? "its norm has no weights"
+                                          : "";
+    };
     switch (at) {
     case site::attention_input:
-        return b.attention_norms.input ? "" : no_norm;
+        return through(b.attention_norms.input);
     case site::mlp_input:
-        return b.shares_norm()     ? "reads what the norm of attention makes, and is scaled with that"
-               : b.mlp_norms.input ? ""
-                                   : no_norm;
+        return b.shares_norm() ? "reads what the norm of attention makes, and is scaled with that"
+                               : through(b.mlp_norms.input);
     case site::context:
         return "";
     case site::hidden:

@@ -46,14 +46,15 @@ struct tensor_names {
     std::string norm_weight = "weight", norm_bias = "bias"; ///< of norms, behind a dot
     std::string scale_weight = "lambda1";                   ///< of output norms that only scale
 
-    std::string router = {};  ///< of experts
-    std::string experts = {}; ///< before the number of an expert and the names below
+    std::string router = {};            ///< of experts
+    std::string router_correction = {}; ///< numbers added to its scores for the choice, a tensor of this whole name
+    std::string experts = {};           ///< before the number of an expert and the names below
     std::string expert_gate = "gate_proj", expert_up = "up_proj", expert_down = "down_proj";
     std::string fused_gate_up = {}, fused_down = {}; ///< tensors (expert, ...) in place of them, tried first
     bool fused_transposed = false;                   ///< they are (expert, in, out), with gate and up in turns
     std::string shared_expert = {}, shared_gate = {};
-    std::string shared_gate_up = {},
-                shared_down = {}; ///< in place of the layers of the shared expert, the first stacked
+    std::string shared_gate_up = {}; ///< the shared expert's, stacked, in place of its own names
+    std::string shared_down = {};    ///< beside that
 };
 
 } // namespace detent::inline DETENT_ABI
