@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/load_encoder.hpp"
-
 #include <fstream>
 #include <limits>
+#include <map>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
+#include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "random_encoder.hpp"
@@ -21,7 +23,7 @@ protected:
     std::string message() const {
         return failure_message([&] {
             checkpoint_.write(directory_.path());
-            if (checkpoint_.configuration.value("model_type", "") == "bert") {
+            if (checkpoint_.configuration.contains("vocab_size")) {
                 load_text_encoder(directory_.path());
             } else {
                 load_image_encoder(directory_.path());
@@ -37,7 +39,11 @@ protected:
     test::encoder_checkpoint checkpoint_ = GetParam();
 };
 INSTANTIATE_TEST_SUITE_P(, load_encoder_of,
-                         testing::Values(test::bert_checkpoint(), test::vit_checkpoint(), test::torch_checkpoint()),
+                         testing::Values(test::bert_checkpoint(), test::roberta_checkpoint(),
+                                         test::electra_checkpoint(), test::distilbert_checkpoint(),
+                                         test::vit_checkpoint(), test::deit_checkpoint(),
+                                         test::dinov2_checkpoint(false), test::dinov2_checkpoint(true),
+                                         test::torch_checkpoint()),
                          [](auto const& test) { return test.param.configuration.value("model_type", "torch"); });
 
 TEST_P(load_encoder_of, every_tensor_but_the_pooler_must_be_there) {
@@ -71,33 +77,30 @@ TEST_P(load_encoder_of, misshapen_and_non_finite_tensors_are_errors) {
 
 TEST_P(load_encoder_of, layers_know_their_names) {
     checkpoint_.write(directory_.path());
-    auto const names = [](block const& b) {
-        std::vector<std::string> result;
-        for (auto const& group : b.groups()) {
-            for (auto const role : group) {
-                result.push_back(b.linear(role).name);
-            }
+    bool const text = checkpoint_.configuration.contains("vocab_size");
+    block const b =
+        text ? load_text_encoder(directory_.path()).blocks[1] : load_image_encoder(directory_.path()).blocks[1];
+    std::string const layer = checkpoint_.prefix + checkpoint_.layers + "1.";
+    auto const& n = checkpoint_.names;
+    auto const parts =
+        checkpoint_.stacked
+            ? std::vector<std::string>{"self_attn.in_proj.query", "self_attn.in_proj.key", "self_attn.in_proj.value"}
+            : std::vector{n.query, n.key, n.value};
+    std::vector<std::string> expected{parts[0], parts[1], parts[2], n.output};
+    if (checkpoint_.gated) {
+        expected.insert(expected.end(), {n.up + ".gate", n.up + ".up"});
+    } else {
+        expected.push_back(n.up);
+    }
+    expected.push_back(n.down);
+    std::vector<std::string> found;
+    for (auto const& group : b.groups()) {
+        for (layer_place const place : group) {
+            found.push_back(b.linear(place).name);
         }
-        return result;
-    };
-    auto const type = checkpoint_.configuration.value("model_type", "");
-    block const b = type == "bert" ? load_text_encoder(directory_.path()).blocks[1]
-                                   : load_image_encoder(directory_.path()).blocks[1];
-    std::string const layer = type == "bert"  ? "bert.encoder.layer.1."
-                              : type == "vit" ? "vit.encoder.layer.1."
-                                              : "transformer.layers.1.";
-    auto const expected =
-        type == "bert" ? std::vector<std::string>{"attention.self.query", "attention.self.key", "attention.self.value",
-                                                  "attention.output.dense", "intermediate.dense", "output.dense"}
-        : type == "vit"
-            ? std::vector<std::string>{"attention.attention.query", "attention.attention.key",
-                                       "attention.attention.value", "attention.output.dense", "intermediate.dense",
-                                       "output.dense"}
-            : std::vector<std::string>{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                       "self_attn.out_proj", "linear1", "linear2"};
-    auto const found = names(b);
-    ASSERT_EQ(found.size(), 6U);
-    for (std::size_t i = 0; i < 6; ++i) {
+    }
+    ASSERT_EQ(found.size(), expected.size());
+    for (std::size_t i = 0; i < found.size(); ++i) {
         EXPECT_EQ(found[i], layer + expected[i]);
     }
 }
@@ -115,7 +118,39 @@ TEST(load_encoder, prefixes_may_be_missing) {
     EXPECT_EQ(bare.blocks[0].output.name, "encoder.layer.0.attention.output.dense");
 
     test::vit_checkpoint().write(directory.path(), true);
-    EXPECT_EQ(load_image_encoder(directory.path()).blocks[0].up.name, "encoder.layer.0.intermediate.dense");
+    EXPECT_EQ(load_image_encoder(directory.path()).blocks[0].mlps.front().up.name,
+              "encoder.layer.0.intermediate.dense");
+}
+
+TEST(load_encoder, norms_may_have_their_first_names) {
+    temporary_directory const directory;
+    auto bert = test::bert_checkpoint();
+    std::vector<nn::token_id> const tokens{3, 1, 4, 1, 5};
+    bert.write(directory.path());
+    matrix const expected = load_text_encoder(directory.path()).forward(tokens);
+    std::map<std::string, test::encoder_checkpoint::tensor> renamed;
+    for (auto const& [name, t] : bert.tensors) {
+        bool const norm = name.find("LayerNorm") != std::string::npos;
+        std::string const module = name.substr(0, name.rfind('.'));
+        renamed[!norm ? name : module + (name.ends_with(".weight") ? ".gamma" : ".beta")] = t;
+    }
+    bert.tensors = renamed;
+    bert.write(directory.path());
+    EXPECT_EQ(load_text_encoder(directory.path()).forward(tokens), expected);
+    bert.tensors.erase("bert.encoder.layer.1.output.LayerNorm.beta");
+    bert.write(directory.path());
+    EXPECT_EQ(failure_message([&] { load_text_encoder(directory.path()); }),
+              directory.path().string() + ", tensor 'bert.encoder.layer.1.output.LayerNorm.beta': is missing");
+}
+
+TEST(load_encoder, tensors_behind_the_hidden_states_are_not_needed_without_classes) {
+    temporary_directory const directory;
+    auto vit = test::vit_checkpoint();
+    vit.configuration["architectures"] = {"ViTModel"};
+    vit.tensors.erase("classifier.weight");
+    vit.tensors.erase("classifier.bias");
+    vit.write(directory.path());
+    EXPECT_FALSE(load_image_encoder(directory.path()).classifier);
 }
 
 TEST(load_encoder, tensors_that_would_change_the_model_are_errors) {
@@ -126,6 +161,16 @@ TEST(load_encoder, tensors_that_would_change_the_model_are_errors) {
     EXPECT_EQ(failure_message([&] { load_image_encoder(directory.path()); }),
               directory.path().string() + ", tensor 'vit.encoder.layer.1.attention.attention.key.bias': is there, but "
                                           "config.json has no such bias");
+    for (auto const& [tensor, problem] :
+         {std::pair{"0.attention.self.distance_embedding.weight", "is no part of the model that config.json describes"},
+          std::pair{"2.output.dense.weight", "is of block 2, but config.json has 2 blocks"}}) {
+        auto bert = test::bert_checkpoint();
+        std::string const name = std::string("bert.encoder.layer.") + tensor;
+        bert.add(name, {12, 12});
+        bert.write(directory.path());
+        EXPECT_EQ(failure_message([&] { load_text_encoder(directory.path()); }),
+                  directory.path().string() + ", tensor '" + name + "': " + problem);
+    }
     auto torch = test::torch_checkpoint();
     torch.add_norm("transformer.norm");
     torch.write(directory.path());
@@ -146,8 +191,7 @@ TEST(load_encoder, a_preprocessor_says_how_to_normalize_pixels) {
     EXPECT_FLOAT_EQ(images(0, 36), 0.375F);
     std::ofstream(file) << R"({"image_mean": [0.5], "image_std": [0.5, 2]})";
     EXPECT_EQ(failure_message([&] { load_image_encoder(directory.path()); }),
-              file.string() +
-                  ", field 'image_mean': is [0.5]; expected a number for each of the 2 channels");
+              file.string() + ", field 'image_mean': is [0.5]; expected a number for each of the 2 channels");
 }
 
 TEST(load_encoder, configurations_of_other_models_are_errors) {
@@ -155,10 +199,12 @@ TEST(load_encoder, configurations_of_other_models_are_errors) {
     auto const file = (directory / "config.json").string();
     test::vit_checkpoint().write(directory.path());
     EXPECT_EQ(failure_message([&] { load_text_encoder(directory.path()); }),
-              file + ", field 'model_type': is 'vit'; the only encoder of text supported is bert");
+              file + ", field 'model_type': is 'vit'; supported encoders of text are bert, roberta, xlm-roberta, "
+                     "camembert, distilbert, electra");
     test::bert_checkpoint().write(directory.path());
     EXPECT_EQ(failure_message([&] { load_image_encoder(directory.path()); }),
-              file + ", field 'model_type': is 'bert'; the only encoder of images supported is vit");
+              file + ", field 'model_type': is 'bert'; supported encoders of images are vit, deit, dinov2, "
+                     "dinov2_with_registers");
 }
 
 } // namespace

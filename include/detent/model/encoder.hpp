@@ -39,6 +39,9 @@ std::vector<sentence_batch> batch_sentences(std::span<std::vector<nn::token_id> 
 /// of equal length, scaled to the length 1, (sequence, hidden).
 matrix pool_sentences(matrix_view hidden, index_t sequences);
 
+/// The table of the types of tokens in all checkpoints that have one, after the prefix and without `.weight`.
+inline constexpr char const* token_types_name = "embeddings.token_type_embeddings";
+
 /// An encoder of text such as BERT: hidden states of tokens that all see each other.
 struct text_encoder {
     text_encoder_configuration configuration;

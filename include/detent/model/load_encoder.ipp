@@ -44,7 +44,7 @@ DETENT_INLINE text_encoder load_text_encoder(std::filesystem::path const& direct
     model.word_embeddings = table(n.embeddings, c.vocabulary);
     model.position_embeddings = table(n.positions, c.position_offset + c.max_positions);
     if (c.token_types > 0) {
-        model.token_type_embeddings = table("embeddings.token_type_embeddings", c.token_types);
+        model.token_type_embeddings = table(token_types_name, c.token_types);
     }
     model.embedding_norm = parts.norm(model.prefix + n.embedding_norm, width);
     if (width != c.hidden) {
@@ -53,6 +53,7 @@ DETENT_INLINE text_encoder load_text_encoder(std::filesystem::path const& direct
     for (index_t i = 0; i < std::ssize(c.layers); ++i) {
         model.blocks.push_back(parts.make_block(i));
     }
+    finish_blocks(model.blocks, source, model.prefix + n.blocks);
     return model;
 }
 
@@ -87,6 +88,7 @@ DETENT_INLINE image_encoder load_image_encoder(std::filesystem::path const& dire
     for (index_t i = 0; i < std::ssize(c.layers); ++i) {
         model.blocks.push_back(parts.make_block(i));
     }
+    finish_blocks(model.blocks, source, model.prefix + n.blocks);
     if (std::string const between = "transformer.norm.weight"; c.type.empty() && checkpoint.contains(between)) {
         throw error(io::subject_of(checkpoint.path(), between),
                     "is there, but a norm between blocks and mlp_head is not supported");
