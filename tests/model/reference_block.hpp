@@ -69,7 +69,9 @@ private:
                     part /= std::sqrt(part.array().square().mean() + n.eps);
                 }
                 index_t const entry = n.weight.size() == x.cols() ? first : 0;
-                part.array() *= n.weight.segment(entry, width).transpose().array();
+                if (n.weight.size() > 0) {
+                    part.array() *= n.weight.segment(entry, width).transpose().array();
+                }
                 if (n.bias.size() > 0) {
                     part += n.bias.segment(entry, width).transpose();
                 }
