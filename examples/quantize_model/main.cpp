@@ -51,6 +51,13 @@ double seconds_since(clock_type::time_point start) {
     return std::chrono::duration<double>(clock_type::now() - start).count();
 }
 
+/// Says what is odd about the checkpoint of a model.
+void print_warnings(decoder const& model) {
+    for (auto const& warning : model.warnings) {
+        std::cerr << "warning: " << warning << '\n';
+    }
+}
+
 /// What the command line asks for.
 struct options {
     std::filesystem::path model = DETENT_EXAMPLES_DIR "/models/tiny-llama";
@@ -98,6 +105,7 @@ public:
         auto const start = clock_type::now();
         {
             decoder const model = load();
+            print_warnings(model);
             for (auto const& text : options_.specs) { // complains of impossible numbers of weak columns before any work
                 check_specification(spec::parse(text), model);
             }
@@ -247,6 +255,7 @@ void quantize_models(options const& o, executor_ref executor) {
 
 void generate_text(options const& o, executor_ref executor) {
     decoder const model = load_decoder(o.packed_model);
+    print_warnings(model);
     bool const bytes = model.configuration.vocabulary == 256;
     std::vector<nn::token_id> prompt = o.prompt_ids;
     if (prompt.empty()) {

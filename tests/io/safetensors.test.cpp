@@ -512,7 +512,8 @@ TEST_F(safetensors, sharded_checkpoint_without_tensors) {
 }
 
 TEST_F(safetensors, weights_in_pytorchs_format_are_refused_with_what_converts_them) {
-    for (auto const* name : {"pytorch_model-00002-of-00002.bin", "pytorch_model-00001-of-00002.bin", "training_args.bin"}) {
+    for (auto const* name :
+         {"pytorch_model-00002-of-00002.bin", "pytorch_model-00001-of-00002.bin", "training_args.bin"}) {
         std::ofstream(directory_ / name) << "PK";
     }
     std::string const message = failure_message([&] { checkpoint const model(directory_.path()); });

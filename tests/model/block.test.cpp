@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/block.hpp"
-
 #include <algorithm>
 #include <set>
 #include <string>
@@ -9,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/model/block.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/kv_cache.hpp"

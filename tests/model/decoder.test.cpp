@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/decoder.hpp"
-
 #include <algorithm>
 #include <span>
 #include <string>
@@ -11,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/model/block_flow.hpp"
-
+#include "detent/model/decoder.hpp"
 #include "random_decoder.hpp"
 
 namespace detent {

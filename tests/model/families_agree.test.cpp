@@ -97,7 +97,8 @@ protected:
     }
 
     bool has_fused_layers() const {
-        return std::ranges::any_of(tensors_of(model_).layers, [](auto const& layer) { return layer.of->stored.has_value(); });
+        return std::ranges::any_of(tensors_of(model_).layers,
+                                   [](auto const& layer) { return layer.of->stored.has_value(); });
     }
 
     matrix logits(decoder const& model) const { return model.forward(std::span(tokens_).first(2 * length), 2); }
@@ -148,8 +149,7 @@ TEST_P(saved_family_fixture, comes_back_with_other_float_numbers) {
 
 TEST_P(saved_family_fixture, comes_back_packed) {
     for_each_layer([](linear_layer& layer, layer_place) { round(layer); });
-    auto const loaded =
-        saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
     EXPECT_EQ(packed_layers(loaded).size(), packed_layers(changed_).size());
     EXPECT_FALSE(logits(changed_) == logits(model_));
     EXPECT_TRUE(logits(loaded) == logits(changed_));
@@ -162,8 +162,7 @@ TEST_P(saved_family_fixture, comes_back_with_some_layers_packed) {
             round(layer);
         }
     });
-    auto const loaded =
-        saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
     EXPECT_EQ(packed_layers(loaded).size(), packed_layers(changed_).size());
     EXPECT_TRUE(logits(loaded) == logits(changed_));
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/kv_cache.hpp"
-
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "detent/core/eigen.hpp"
 #include "detent/model/configuration.hpp"
+#include "detent/model/kv_cache.hpp"
 #include "detent/nn/tokens.hpp"
 
 namespace detent {

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/load.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -17,6 +15,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/solution.hpp"
+#include "detent/model/load.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
 #include "io/failure_message.hpp"
@@ -186,7 +185,8 @@ TEST_P(load, says_how_inputs_are_rounded) {
 TEST_P(load, nonsense_about_inputs_is_an_error) {
     std::string const name = prefix() + "layers.0.self_attn.k_proj";
     auto const refusal = [&](io::stored_input const& input, std::string const& method = "detent") {
-        write(0, [&](auto& writer) { io::add_input(writer, name, input); }, method);
+        write(
+            0, [&](auto& writer) { io::add_input(writer, name, input); }, method);
         return message();
     };
     auto const of = [](std::string const& grid, std::vector<float> scales, std::vector<float> zeros) {
@@ -195,8 +195,8 @@ TEST_P(load, nonsense_about_inputs_is_an_error) {
     EXPECT_EQ(refusal(of("int8sym", {0.5F}, {})), "");
     EXPECT_EQ(refusal(of("int8", {0.5F}, {255.0F})), "");
     for (std::string const grid : {"", "int9", "sym", "int8SYM"}) {
-        EXPECT_EQ(refusal(of(grid, {}, {})), about(name + ".input_grid") + "names the grid '" + grid +
-                                                 "', which is unknown");
+        EXPECT_EQ(refusal(of(grid, {}, {})),
+                  about(name + ".input_grid") + "names the grid '" + grid + "', which is unknown");
     }
     std::string const zero = about(name + ".input_zero");
     EXPECT_EQ(refusal(of("int8", {0.5F}, {})), zero + "is missing, but the grid 'int8' has a zero point");

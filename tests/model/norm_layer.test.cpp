@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/norm_layer.hpp"
-
 #include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "detent/core/eigen.hpp"
+#include "detent/model/norm_layer.hpp"
 #include "detent/nn/norm.hpp"
 
 namespace detent {
@@ -32,8 +31,12 @@ layer some_layer(nn::norm_kind kind, index_t width, index_t weights) {
 
 std::vector<layer> some_layers() {
     using enum nn::norm_kind;
-    return {some_layer(rms, 0, 12),          some_layer(nn::norm_kind::layer, 0, 12), some_layer(scale, 0, 12),
-            some_layer(rms, 4, 4),           some_layer(rms, 4, 12),                  some_layer(nn::norm_kind::layer, 4, 4),
+    return {some_layer(rms, 0, 12),
+            some_layer(nn::norm_kind::layer, 0, 12),
+            some_layer(scale, 0, 12),
+            some_layer(rms, 4, 4),
+            some_layer(rms, 4, 12),
+            some_layer(nn::norm_kind::layer, 4, 4),
             some_layer(nn::norm_kind::layer, 4, 12)};
 }
 
@@ -46,9 +49,8 @@ TEST(norm_layer, is_what_its_definition_says) {
             for (index_t i = 0; i < 12; ++i) {
                 auto const part = x.row(t).segment(i / width * width, width).array();
                 double const mean = n.type == nn::norm_kind::layer ? part.mean() : 0.0;
-                double const scale = n.type == nn::norm_kind::scale
-                                         ? 1.0
-                                         : 1 / std::sqrt((part - mean).square().mean() + n.eps);
+                double const scale =
+                    n.type == nn::norm_kind::scale ? 1.0 : 1 / std::sqrt((part - mean).square().mean() + n.eps);
                 index_t const weight = i % n.weight.size();
                 double const expected =
                     (x(t, i) - mean) * scale * n.weight(weight) + (n.bias.size() > 0 ? n.bias(weight) : 0.0);
@@ -69,7 +71,8 @@ TEST(norm_layer, gradients_are_those_of_finite_differences) {
         EXPECT_EQ(gradient.weight.size(), n.weight.size());
         EXPECT_EQ(gradient.bias.size(), n.bias.size());
         EXPECT_EQ(gradient.weight.cwiseAbs().sum() + gradient.bias.cwiseAbs().sum(), 0);
-        numbers const back = n.input_gradient(basic_matrix_view<double>(x), basic_matrix_view<double>(g), {}, &gradient);
+        numbers const back =
+            n.input_gradient(basic_matrix_view<double>(x), basic_matrix_view<double>(g), {}, &gradient);
         for (index_t i = 0; i < x.size(); ++i) {
             numbers above = x, below = x;
             above.data()[i] += step;

@@ -25,17 +25,21 @@ weak_plan llama_plan(char const* text) { return plan_of(test::llama_json(), text
 weak_plan opt_plan(char const* text) { return plan_of(test::opt_json(), text); }
 
 weak_plan llama(index_t q, index_t k, index_t v, index_t o, index_t gate, index_t up, index_t down) {
-    return {{{role::query}, q}, {{role::key}, k}, {{role::value}, v},  {{role::output}, o},
+    return {{{role::query}, q},   {{role::key}, k}, {{role::value}, v},  {{role::output}, o},
             {{role::gate}, gate}, {{role::up}, up}, {{role::down}, down}};
 }
 weak_plan opt(index_t q, index_t k, index_t v, index_t o, index_t up, index_t down) {
-    return {{{role::query}, q}, {{role::key}, k}, {{role::value}, v},
+    return {{{role::query}, q},  {{role::key}, k}, {{role::value}, v},
             {{role::output}, o}, {{role::up}, up}, {{role::down}, down}};
 }
 
 TEST(weak_plan, roles_have_the_names_of_specifications) {
-    for (auto const& [r, name] : {std::pair<role, std::string_view>{role::query, "q"}, {role::key, "k"},
-                                  {role::value, "v"}, {role::output, "o"}, {role::gate, "gate"}, {role::up, "up"},
+    for (auto const& [r, name] : {std::pair<role, std::string_view>{role::query, "q"},
+                                  {role::key, "k"},
+                                  {role::value, "v"},
+                                  {role::output, "o"},
+                                  {role::gate, "gate"},
+                                  {role::up, "up"},
                                   {role::down, "down"}}) {
         EXPECT_EQ(name_of(r), name);
         EXPECT_EQ(spec::parse("int3:owq=2:in=" + std::string(name)).weak.layers.front(), name);

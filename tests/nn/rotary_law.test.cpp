@@ -148,11 +148,11 @@ TEST(rotary_law, proportional_leaves_pairs_of_the_whole_head_alone) {
 TEST(rotary_law, frequencies_of_two_lengths_are_compared) {
     using enum nn::rotary_kind;
     nn::rotary_law const two_lists{.kind = nn::rotary_kind::longrope,
-                            .dimensions = 4,
-                            .factor = 2,
-                            .original_positions = 32,
-                            .short_factor = {1, 2},
-                            .long_factor = {3, 5}};
+                                   .dimensions = 4,
+                                   .factor = 2,
+                                   .original_positions = 32,
+                                   .short_factor = {1, 2},
+                                   .long_factor = {3, 5}};
     for (nn::rotary_law const& law :
          {nn::rotary_law{.dimensions = 4}, nn::rotary_law{.kind = linear, .dimensions = 4, .factor = 3},
           nn::rotary_law{.kind = dynamic, .dimensions = 4, .factor = 3, .max_positions = 32}, two_lists}) {

@@ -264,12 +264,17 @@ DETENT_INLINE void expect_no_pytorch_files(std::filesystem::path const& director
     }
     if (!found.empty()) {
         std::string const path = directory.string();
-        throw error((directory / *std::ranges::min_element(found)).string(),
-                    "is in PyTorch's own format, which is not read. Convert it to safetensors: python3 -c \"import glob, "
-                    "torch; from safetensors.torch import save_file; save_file({name: x.clone().contiguous() for file in "
-                    "sorted(glob.glob('" + path + "/pytorch_model*.bin')) for name, x in torch.load(file, "
-                    "map_location='cpu', weights_only=True).items()}, '" + path + "/model.safetensors', "
-                    "{'format': 'pt'})\"");
+        throw error(
+            (directory / *std::ranges::min_element(found)).string(),
+            "is in PyTorch's own format, which is not read. Convert it to safetensors: python3 -c \"import glob, "
+            "torch; from safetensors.torch import save_file; save_file({name: x.clone().contiguous() for file in "
+            "sorted(glob.glob('" +
+                path +
+                "/pytorch_model*.bin')) for name, x in torch.load(file, "
+                "map_location='cpu', weights_only=True).items()}, '" +
+                path +
+                "/model.safetensors', "
+                "{'format': 'pt'})\"");
     }
 }
 

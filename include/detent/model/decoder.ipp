@@ -34,8 +34,8 @@ DETENT_INLINE matrix decoder::embed(std::span<nn::token_id const> tokens, nn::to
     for (index_t t = 0; t < count; ++t) {
         index_t const id = tokens[static_cast<std::size_t>(t)];
         if (id < 0 || id >= c.vocabulary) {
-            throw error("token " + std::to_string(t), "has id " + std::to_string(id) + ", outside the vocabulary of " +
-                                                          std::to_string(c.vocabulary));
+            throw error("token " + std::to_string(t),
+                        "has id " + std::to_string(id) + ", outside the vocabulary of " + std::to_string(c.vocabulary));
         }
         x.row(t) = embeddings.weight_row(id);
     }

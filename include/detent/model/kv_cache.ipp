@@ -19,7 +19,8 @@ namespace detent::inline DETENT_ABI {
 DETENT_INLINE kv_cache::kv_cache(model_configuration const& configuration, index_t capacity, kv_format const& format)
     : capacity_(capacity) {
     for (auto const& layer : configuration.layers) {
-        layers_.emplace_back(format, configuration.heads.kv_heads, configuration.heads.head_dim, capacity, layer.window);
+        layers_.emplace_back(format, configuration.heads.kv_heads, configuration.heads.head_dim, capacity,
+                             layer.window);
     }
 }
 

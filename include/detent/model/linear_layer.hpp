@@ -16,9 +16,10 @@ namespace detent::inline DETENT_ABI {
 /// Where the rows of a layer are in a tensor of a checkpoint that holds those of several: runs of `run` rows, `stride`
 /// apart, from row `first` on.
 struct stored_rows {
-    std::string tensor = {}; ///< name of the weight's without `.weight`, or of a tensor of all experts; the bias is beside it
+    std::string tensor =
+        {}; ///< name of the weight's without `.weight`, or of a tensor of all experts; the bias is beside it
     std::string dot = "."; ///< before `weight` and `bias`; PyTorch's attention has a `_` there
-    index_t rows = 0;   ///< that the tensor has
+    index_t rows = 0;      ///< that the tensor has
     index_t first = 0;
     index_t run = 1;
     index_t stride = 1;

@@ -70,7 +70,8 @@ public:
 
     /// The numbers of a tensor of shape `expected`, in their order, as a matrix of `shape`: all of them, or those of
     /// number `part` of its first dimension. Throws like the other.
-    matrix tensor(std::string const& name, extents shape, std::vector<index_t> const& expected, index_t part = 0) const {
+    matrix tensor(std::string const& name, extents shape, std::vector<index_t> const& expected,
+                  index_t part = 0) const {
         used_.insert(name);
         auto const& whole = checkpoint_.at(name);
         if (whole.shape != expected) {
@@ -92,9 +93,9 @@ public:
     bool contains(std::string const& name) const { return checkpoint_.contains(name); }
 
     /// The layer of shape (out, in) whose name and place are known, and how its input is rounded: packed or float under
-    /// its own name, or else float in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint
-    /// has a bias that the configuration does not know, as only detent's layout may: leaving it out would change the
-    /// model.
+    /// its own name, or else float in a tensor that it shares with others. Throws like `tensor`, and when the
+    /// checkpoint has a bias that the configuration does not know, as only detent's layout may: leaving it out would
+    /// change the model.
     linear_layer linear(linear_layer layer, extents shape, bool biased) const {
         std::string const& name = layer.name;
         bool const own = !layer.stored || packed_.contains(name) || checkpoint_.contains(name + ".weight");
@@ -131,9 +132,9 @@ public:
         });
     }
 
-    /// @throws error about a tensor that should have been asked for, so that the model is another than the checkpoint's:
-    /// of a block, whose names begin with `blocks` and the block's number, below `count`, but for buffers; or a bias
-    /// beside a weight that was.
+    /// @throws error about a tensor that should have been asked for, so that the model is another than the
+    /// checkpoint's: of a block, whose names begin with `blocks` and the block's number, below `count`, but for
+    /// buffers; or a bias beside a weight that was.
     void expect_all_used(std::string const& blocks, index_t count) const {
         for (auto const& name : checkpoint_.names()) {
             if (used_.contains(name) || is_buffer(name)) {
@@ -147,8 +148,9 @@ public:
             if (last == "bias" && used_.contains(module + ".weight")) {
                 throw wrong("is there, but config.json has no such bias");
             }
-            std::string const number =
-                name.starts_with(blocks) ? name.substr(blocks.size(), name.find('.', blocks.size()) - blocks.size()) : "";
+            std::string const number = name.starts_with(blocks)
+                                           ? name.substr(blocks.size(), name.find('.', blocks.size()) - blocks.size())
+                                           : "";
             if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos) {
                 continue; // of no block
             }
@@ -171,8 +173,8 @@ private:
                ends(".attn.bias") || ends(".attention.bias") || ends(".position_ids");
     }
 
-    /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one expert
-    /// where there are several.
+    /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one
+    /// expert where there are several.
     matrix shared_weight(stored_rows const& at, extents shape, bool transposed) const {
         extents const one = transposed ? extents{shape.cols, at.rows} : extents{at.rows, shape.cols};
         auto expected = std::vector<index_t>{one.rows, one.cols};
@@ -192,7 +194,8 @@ private:
     }
 
     float_vector shared_bias(stored_rows const& at, extents shape) const {
-        auto const expected = at.experts > 0 ? std::vector<index_t>{at.experts, at.rows} : std::vector<index_t>{at.rows};
+        auto const expected =
+            at.experts > 0 ? std::vector<index_t>{at.experts, at.rows} : std::vector<index_t>{at.rows};
         matrix const stored = tensor(at.bias_name(), {1, at.rows}, expected, at.expert);
         float_vector bias(shape.rows);
         for (index_t i = 0; i < shape.rows; ++i) {
@@ -284,8 +287,9 @@ DETENT_INLINE void settle_head(decoder& model, io::checkpoint const& checkpoint)
     if (model.lm_head->weight == model.embeddings.weight && model.lm_head->bias.size() == 0) {
         model.lm_head.reset();
     } else {
-        model.warnings.push_back("config.json says that the embeddings are the output head too, but the checkpoint has '" +
-                                 model.lm_head->name + ".weight', which is used");
+        model.warnings.push_back(
+            "config.json says that the embeddings are the output head too, but the checkpoint has '" +
+            model.lm_head->name + ".weight', which is used");
     }
 }
 

@@ -38,7 +38,8 @@ struct float_tensor {
     float offset = 0;           ///< what loading added to the numbers of files
 };
 
-/// What a model has in files: all that saving needs to know of it, whatever kind of model it is. It refers to the model.
+/// What a model has in files: all that saving needs to know of it, whatever kind of model it is. It refers to the
+/// model.
 struct model_tensors {
     /// A linear layer, and what the layouts of other programs allow it.
     struct entry {
@@ -97,11 +98,11 @@ inline save_plan plan_save(decoder const& model, std::optional<io::packed_layout
 }
 
 /// Writes `config.json` and `model.safetensors` of a model to `directory`, which it creates. `source` is the directory
-/// that `model` was loaded from, with float weights: what the model has not changed, and what it does not use, is copied
-/// as it is. Layers that share a tensor stay in it as long as all of them are float; else each gets tensors of its own.
-/// `description` goes into the quantization settings, `configure` may change the other ones. The files appear whole or
-/// not at all. @throws error when one cannot be written, when `source` is the directory, is quantized itself or lacks a
-/// tensor of the model, and like `plan_save`.
+/// that `model` was loaded from, with float weights: what the model has not changed, and what it does not use, is
+/// copied as it is. Layers that share a tensor stay in it as long as all of them are float; else each gets tensors of
+/// its own. `description` goes into the quantization settings, `configure` may change the other ones. The files appear
+/// whole or not at all. @throws error when one cannot be written, when `source` is the directory, is quantized itself
+/// or lacks a tensor of the model, and like `plan_save`.
 save_plan save_model(model_tensors const& model, std::filesystem::path const& source,
                      std::filesystem::path const& directory, std::string const& description,
                      std::optional<io::packed_layout> wanted, function_ref<void(nlohmann::json&)> configure);

@@ -37,18 +37,18 @@ struct rotary_law {
     bool interleaved = false; ///< see `rotary`
     double factor = 0;        ///< yarn and longrope: max_positions / original_positions by default; else 1
     double attention_factor = 0;
-    index_t max_positions = 0;        ///< `max_position_embeddings`: dynamic, yarn and longrope
-    index_t original_positions = 0;   ///< `original_max_position_embeddings`: llama3, yarn and longrope
-    double low_freq_factor = 1;       ///< llama3
-    double high_freq_factor = 4;      ///< llama3
-    double beta_fast = 0;             ///< yarn: rotations in the original context above which a frequency stays; 32
-    double beta_slow = 0;             ///< yarn: rotations below which it is divided by the factor; 1
-    double mscale = 0;                ///< yarn
-    double mscale_all_dim = 0;        ///< yarn
-    bool truncate = true;             ///< yarn: the bounds between these become whole pairs
+    index_t max_positions = 0;      ///< `max_position_embeddings`: dynamic, yarn and longrope
+    index_t original_positions = 0; ///< `original_max_position_embeddings`: llama3, yarn and longrope
+    double low_freq_factor = 1;     ///< llama3
+    double high_freq_factor = 4;    ///< llama3
+    double beta_fast = 0;           ///< yarn: rotations in the original context above which a frequency stays; 32
+    double beta_slow = 0;           ///< yarn: rotations below which it is divided by the factor; 1
+    double mscale = 0;              ///< yarn
+    double mscale_all_dim = 0;      ///< yarn
+    bool truncate = true;           ///< yarn: the bounds between these become whole pairs
     std::vector<double> short_factor = {}; ///< longrope, one per pair
     std::vector<double> long_factor = {};  ///< longrope, one per pair: of sequences longer than `original_positions`
-    index_t rotated = 0;              ///< proportional: pairs that rotate, int(partial_rotary_factor * head_dim // 2)
+    index_t rotated = 0; ///< proportional: pairs that rotate, int(partial_rotary_factor * head_dim // 2)
 
     friend bool operator==(rotary_law const&, rotary_law const&) = default;
 };
@@ -185,9 +185,12 @@ inline rotary rotary_of(rotary_law const& law, index_t length) {
 /// Whether sequences of `a` and of `b` tokens have the same frequencies, so that keys of the one serve in the other.
 inline bool same_frequencies(rotary_law const& law, index_t a, index_t b) {
     switch (law.kind) {
-    case rotary_kind::dynamic: return std::max(a, law.max_positions) == std::max(b, law.max_positions);
-    case rotary_kind::longrope: return (a > law.original_positions) == (b > law.original_positions);
-    default: return true;
+    case rotary_kind::dynamic:
+        return std::max(a, law.max_positions) == std::max(b, law.max_positions);
+    case rotary_kind::longrope:
+        return (a > law.original_positions) == (b > law.original_positions);
+    default:
+        return true;
     }
 }
 
@@ -209,8 +212,7 @@ inline std::shared_ptr<rotation const> rotation_of(rotary_law const& law, index_
     if (found != all.end() && found->rotations->contains(start, length)) {
         return found->rotations;
     }
-    auto made = std::make_shared<rotation const>(
-        rotary_of(law, start + length).at(start, std::max(length, ahead)));
+    auto made = std::make_shared<rotation const>(rotary_of(law, start + length).at(start, std::max(length, ahead)));
     if (found != all.end()) {
         all.erase(found);
     } else if (all.size() == laws) {
