@@ -33,6 +33,7 @@ public:
         : floats_(std::move(floats)), weights_(std::move(weights)), group_(group), activations_(std::move(activations)),
           x_(std::move(x)), targets_(std::move(targets)), sequences_(sequences) {}
 
+    /// By how much the loss exceeds that of the first call; the difference of the two would lose digits.
     double operator()(block_parameters<double> const& p) {
         next_ = next_probability_ = 0;
         dense_block<double> b = transformed(p.transform);
@@ -43,9 +44,20 @@ public:
             }
         }
         matrix64 const y = run(b, x_, sequences_);
+        if (first_.size() == 0) {
+            first_ = y;
+        }
+        double more = 0;
+        for (auto const& target : targets_) {
+            more += ((y - first_).array() * (y + first_ - 2 * target).array()).mean();
+        }
+        return more;
+    }
+
+    double first_loss() const {
         double loss = 0;
         for (auto const& target : targets_) {
-            loss += (y - target).array().square().mean();
+            loss += (first_ - target).array().square().mean();
         }
         return loss;
     }
@@ -110,7 +122,7 @@ private:
                 }
                 for (index_t i = 0; i < n; ++i) {
                     if (first) {
-                        remember(r, numbers, part(i) / s + r.zero);
+                        remember(r, numbers, part(i) / s);
                     }
                     auto const k = static_cast<std::size_t>(i);
                     y(row, col + i) = r.clipped[k] ? s * r.rest[k] : part(i) + s * r.rest[k];
@@ -120,8 +132,12 @@ private:
         return y;
     }
 
-    static void remember(rounding& r, std::vector<double> const& numbers, double v) {
-        double const nearest = *std::ranges::min_element(numbers, {}, [&](double n) { return std::abs(n - v); });
+    /// Of the number `ratio` in units of the scale. Numbers are rounded in float, which may decide where one lies
+    /// between two.
+    static void remember(rounding& r, std::vector<double> const& numbers, double ratio) {
+        double const v = ratio + r.zero;
+        double const in_float = static_cast<float>(ratio) + static_cast<float>(r.zero);
+        double const nearest = *std::ranges::min_element(numbers, {}, [&](double n) { return std::abs(n - in_float); });
         auto const beyond = [&](double end, double before) {
             return std::abs(v - before) > 1.5 * std::abs(end - before);
         };
@@ -222,6 +238,7 @@ private:
     matrix64 x_;
     std::vector<matrix64> targets_;
     index_t sequences_;
+    matrix64 first_; // result of the first call
     std::vector<rounding> roundings_;
     std::size_t next_ = 0;
     std::vector<double> residuals_; // of probabilities
@@ -254,7 +271,7 @@ block_parameters<double> some_parameters(dense_block<double> const& b, index_t g
 }
 
 /// Compares the gradient of the loss with differences of the surrogate's, in about `entries` places of each part.
-void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind const& k, index_t entries) {
+void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind const& k, index_t entries, double step) {
     floats.heads.probability_bits = k.probability_bits;
     index_t const hidden = floats.query.weight.cols();
     index_t const group = k.group > 0 ? k.group : 1000;
@@ -278,8 +295,9 @@ void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind cons
     }
     block_parameters<double> gradient = p.zeros();
     double const loss = block.loss(p, x, views, {.sequences = sequences}, gradient);
-    ASSERT_NEAR(loss, surrogate(p), 1e-10 * loss);
-    auto const rule = test::difference_rule::of(floats, 1e-4);
+    surrogate(p);
+    ASSERT_NEAR(loss, surrogate.first_loss(), 1e-10 * loss);
+    auto const rule = test::difference_rule::of(floats, step);
     auto const compare = [&](std::vector<std::span<double>> const& found, std::vector<std::span<double>> const& at) {
         ASSERT_EQ(found.size(), at.size());
         for (std::size_t i = 0; i < at.size(); ++i) {
@@ -329,14 +347,16 @@ INSTANTIATE_TEST_SUITE_P(, learned, testing::ValuesIn(learned_cases()),
 
 TEST_P(learned, gradients_are_those_of_the_surrogate_with_frozen_residuals) {
     auto const& [kind, block] = GetParam();
-    expect_gradient_of_surrogate(block.make(), kind, 5);
+    expect_gradient_of_surrogate(block.make(), kind, 5, 1e-4);
 }
 
 class learned_family : public testing::TestWithParam<test::block_case> {};
 INSTANTIATE_TEST_SUITE_P(, learned_family, testing::ValuesIn(test::family_blocks()), test::case_name);
 
 TEST_P(learned_family, gradients_are_those_of_the_surrogate_with_frozen_residuals) {
-    expect_gradient_of_surrogate(GetParam().make(), {"int4_int6", int4, 0, int6}, 2);
+    // What attention makes of one token is on the grid of its values. To round it again can be a tie that is decided by
+    // the last bit, so activations are rounded in small blocks only.
+    expect_gradient_of_surrogate(GetParam().make(), {"int3", int3, 0, {}}, 2, 1e-3);
 }
 
 TEST(learned_block, rounds_all_layers_but_routers) {
