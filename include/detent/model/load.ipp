@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <optional>
@@ -265,13 +266,22 @@ DETENT_INLINE activation_quantizer probability_quantizer(int bits) {
     return {find_grid(grid_name::parse("int" + std::to_string(bits))), {1 / steps, 0}};
 }
 
-/// The prefixes of a decoder's tensors, alone and as the language model of a larger one.
-DETENT_INLINE std::vector<std::string> decoder_prefixes(std::vector<std::string> prefixes) {
-    for (std::size_t i = 0, alone = prefixes.size(); i < alone; ++i) {
-        prefixes.push_back("language_model." + prefixes[i]);
+/// The prefix of a decoder's tensors, alone or as the language model of a larger one: that of the first block's. Where
+/// there is none, the usual one, which the error about a missing tensor then names.
+DETENT_INLINE std::string find_decoder_prefix(io::checkpoint const& checkpoint, tensor_names const& n) {
+    std::vector<std::string> prefixes = n.prefixes;
+    for (auto const& alone : n.prefixes) {
+        prefixes.push_back("language_model." + alone);
     }
     prefixes.push_back("model.language_model.");
-    return prefixes;
+    auto const names = checkpoint.names();
+    for (auto const& prefix : prefixes) {
+        std::string const first = prefix + n.blocks + "0.";
+        if (std::ranges::any_of(names, [&](std::string const& name) { return name.starts_with(first); })) {
+            return prefix;
+        }
+    }
+    return prefixes.front();
 }
 
 /// Follows the checkpoint where it has an output head and the configuration says that the embeddings serve as one.
@@ -314,10 +324,7 @@ DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
     auto c = read_configuration(directory / "config.json");
     io::checkpoint const checkpoint(directory);
     checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
-    // The norm of the first block is never packed, so its weight has this name in every layout.
-    std::string const norm = c.norms.input || c.norms.sum ? c.names.attention_norm : c.names.attention_output_norm;
-    std::string const prefix = find_prefix(checkpoint, decoder_prefixes(c.names.prefixes),
-                                           c.names.blocks + "0." + norm + "." + c.names.norm_weight);
+    std::string const prefix = find_decoder_prefix(checkpoint, c.names);
     if (prefix.starts_with("language_model.") && !checkpoint.contains(c.names.head + ".weight")) {
         c.names.head = "language_model." + c.names.head;
     }

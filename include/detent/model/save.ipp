@@ -51,7 +51,9 @@ DETENT_INLINE void model_tensors::add(norm_layer const& norm, model_configuratio
     bool const scale = norm.type == nn::norm_kind::scale;
     auto const weight = norm.name + "." + (scale ? c.names.scale_weight : c.names.norm_weight);
     if (norm.weight.size() > 0) {
-        floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
+        if (norm.weight.size() > 0) {
+            floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
+        }
     }
     if (norm.bias.size() > 0) {
         floats.emplace(norm.name + "." + c.names.norm_bias, tensor_of(norm.bias));
@@ -263,14 +265,10 @@ DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& n
     if (tensor.offset != 0) {
         std::ranges::transform(stored, stored.begin(), [&](float x) { return x - tensor.offset; });
     }
-    std::optional<std::vector<std::uint8_t>> bytes;
-    if (type == io::dtype::f16) {
-        bytes = exact_bytes<half>(stored);
-    } else if (type == io::dtype::bf16) {
-        bytes = exact_bytes<bfloat16>(stored);
-    } else if (type == io::dtype::f64) {
-        bytes = exact_bytes<double>(stored);
-    }
+    auto bytes = type == io::dtype::f16    ? exact_bytes<half>(stored)
+                 : type == io::dtype::bf16 ? exact_bytes<bfloat16>(stored)
+                 : type == io::dtype::f64  ? exact_bytes<double>(stored)
+                                           : std::nullopt;
     if (!bytes) {
         type = io::dtype::f32;
         bytes = exact_bytes<float>(stored);
