@@ -17,4 +17,5 @@
 #include "detent/model/load.ipp"
 #include "detent/model/load_encoder.ipp"
 #include "detent/model/save.ipp"
+#include "detent/model/save_encoder.ipp"
 #include "detent/model/weak_plan.ipp"

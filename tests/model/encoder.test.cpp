@@ -11,7 +11,8 @@
 #include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
-#include "random_encoder.hpp"
+#include "model/random_encoder.hpp"
+#include "model/reference_encoder.hpp"
 
 namespace detent {
 namespace {

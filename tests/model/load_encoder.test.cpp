@@ -11,7 +11,7 @@
 #include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
-#include "random_encoder.hpp"
+#include "model/random_encoder.hpp"
 
 namespace detent {
 namespace {
