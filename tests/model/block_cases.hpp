@@ -30,7 +30,7 @@ struct difference_rule {
     double tolerance = 1e-6;
 
     static difference_rule of(dense_block<double> const& b, double step = 1e-3) {
-        return b.gate_form.limit > 0 && b.gate_form.limit < 2 ? difference_rule{1e-6, 1e-5}
+        return b.gate_form.limit > 0 && b.gate_form.limit < 2 ? difference_rule{1e-6, 1e-4}
                                                               : difference_rule{step, 1e-6};
     }
 };
