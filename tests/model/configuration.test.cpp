@@ -434,7 +434,8 @@ TEST(configuration, what_serves_other_purposes_is_passed_over) {
     EXPECT_NO_THROW(parse("llama", R"({"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16",
         "transformers_version": "4.31.0", "use_cache": true, "pretraining_tp": 2, "attention_dropout": 0.5,
         "initializer_range": 0.02, "do_sample": true, "temperature": 0.6, "top_p": 0.9, "max_length": 4096,
-        "_attn_implementation_autoset": true, "id2label": {"0": "a"}, "pad_token_id": 0, "bos_token_id": 1})"));
+        "_attn_implementation_autoset": true, "hidden_dropout_prob": 0, "model_max_length": 9, "n_special": 0,
+        "id2label": {"0": "a"}, "pad_token_id": 0, "bos_token_id": 1})"));
 }
 
 } // namespace detent
