@@ -248,6 +248,8 @@ TEST(encoder_configuration, errors_name_file_and_field) {
               "computes"},
              {"bert", R"({"model_type": "roberta", "pad_token_id": 511, "vocab_size": 1000})",
               "f, field 'pad_token_id': is 511, which leaves none of the 512 positions"},
+             {"bert", R"({"model_type": "roberta", "pad_token_id": -1})",
+              "f, field 'pad_token_id': is no token of the vocabulary, but positions are counted from it"},
              {"bert", R"({"model_type": "electra", "embedding_size": 0})",
               "f, field 'embedding_size': is 0; expected an integer from 1 to 16777216"},
              {"bert", R"({"model_type": "distilbert"})", "f, field 'dim': is missing"},

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -86,6 +87,9 @@ DETENT_INLINE void read_bert(configuration_fields const& fields, text_encoder_co
 DETENT_INLINE void read_roberta(configuration_fields const& fields, text_encoder_configuration& c) {
     read_bert(fields, c);
     auto const ids = fields.token_ids("pad_token_id", c.vocabulary);
+    if (fields.has("pad_token_id") && ids.empty()) {
+        throw fields.wrong("pad_token_id", "is no token of the vocabulary, but positions are counted from it");
+    }
     c.padding = ids.empty() ? 1 : ids.front();
     c.position_offset = *c.padding + 1;
     if (c.position_offset >= c.max_positions) {
