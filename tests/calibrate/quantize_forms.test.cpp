@@ -28,7 +28,7 @@ namespace detent {
 namespace {
 
 /// Two threads would only wait for each other with so little to do.
-template <Grid G> test::layer_quantizer<G> layer_quantizer(bool to_nearest, gptq<> options = {}) {
+template <Grid G> test::layer_quantizer<G> quantizer_of(bool to_nearest, gptq<> options = {}) {
     return {.to_nearest = to_nearest, .options = options, .executor = {}};
 }
 
@@ -57,7 +57,7 @@ protected:
 
         quantization operator()(matrix const& w, layer_inputs const& known, layer_place place) {
             seen.push_back({place, w, known});
-            quantization q = layer_quantizer<int_grid<2>>(true)(w, known); // much is lost
+            quantization q = quantizer_of<int_grid<2>>(true)(w, known); // much is lost
             q.input = input;
             return q;
         }
@@ -407,7 +407,7 @@ TEST_P(quantize_form, quantizes_the_head_when_asked) {
         // What the head makes by hand: its weight rounded to nearest, its input too.
         linear_layer const& float_head = tied ? model_.embeddings : *model_.lm_head;
         matrix const rounded =
-            dequantize(layer_quantizer<int_grid<2>>(true)(std::get<matrix>(float_head.weight), {}).weights);
+            dequantize(quantizer_of<int_grid<2>>(true)(std::get<matrix>(float_head.weight), {}).weights);
         expect_near(model.head().forward(last), read * rounded.transpose());
     }
     decoder model = model_;
@@ -456,7 +456,7 @@ TEST_F(quantize_experts, reports_those_that_saw_fewer_tokens_than_inputs) {
     for (bool const all : {false, true}) {
         decoder model = model_;
         short_text.all_experts = all;
-        auto const reports = quantize_decoder(model, layer_quantizer<int_grid<4>>(true), short_text);
+        auto const reports = quantize_decoder(model, quantizer_of<int_grid<4>>(true), short_text);
         ASSERT_EQ(reports.size(), 2U * (4 + 3 * 4));
         for (auto const& r : reports) {
             bool const expert = r.place.role >= linear_role::gate && r.place.expert < 3;
@@ -473,20 +473,20 @@ TEST_F(quantize_experts, reports_those_that_saw_fewer_tokens_than_inputs) {
 TEST_F(quantize_experts, need_evidence_where_their_solver_does) {
     decoder model = model_;
     std::string const message =
-        failure_message([&] { quantize_decoder(model, layer_quantizer<int_grid<4>>(false), text_); });
+        failure_message([&] { quantize_decoder(model, quantizer_of<int_grid<4>>(false), text_); });
     EXPECT_TRUE(message.starts_with("layer 'layers.0.experts.2.gate_proj'")) << message;
     EXPECT_TRUE(contains(message, "--all-experts")) << message;
 
     model = model_;
     auto all = text_;
     all.all_experts = true;
-    for (auto const& r : quantize_decoder(model, layer_quantizer<int_grid<4>>(false), all)) {
+    for (auto const& r : quantize_decoder(model, quantizer_of<int_grid<4>>(false), all)) {
         EXPECT_EQ(r.tokens, 20) << r.name;
         EXPECT_EQ(r.solve.fallback, "");
     }
 
     model = model_;
-    auto const reports = quantize_decoder(model, layer_quantizer<int_grid<4>>(false, {.or_rtn = true}), text_);
+    auto const reports = quantize_decoder(model, quantizer_of<int_grid<4>>(false, {.or_rtn = true}), text_);
     for (auto const& r : reports) {
         EXPECT_EQ(!r.solve.fallback.empty(), r.tokens == 0) << r.name << ' ' << r.solve.fallback;
     }
