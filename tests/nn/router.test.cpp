@@ -150,7 +150,7 @@ TEST(router, no_tokens) {
     auto const routes = nn::route(two_experts, none);
     EXPECT_TRUE(routes.experts.empty());
     EXPECT_EQ(nn::tokens_by_expert(routes, 4).size(), 4U);
-    EXPECT_EQ(nn::route_backward<float>({2}, none, routes, matrix(0, 2)), none);
+    EXPECT_EQ(nn::route_backward<float>(two_experts, none, routes, matrix(0, 2)), none);
 }
 
 #if defined(_OPENMP)
@@ -160,7 +160,7 @@ TEST(router, threads_do_not_change_a_bit) {
     auto const a = nn::route(two_experts, logits, one), b = nn::route(two_experts, logits, three);
     EXPECT_EQ(a.experts, b.experts);
     EXPECT_EQ(a.weights, b.weights);
-    EXPECT_EQ(nn::route_backward<float>({2}, logits, a, g, one), nn::route_backward<float>({2}, logits, a, g, three));
+    EXPECT_EQ(nn::route_backward<float>(two_experts, logits, a, g, one), nn::route_backward<float>(two_experts, logits, a, g, three));
 }
 #endif
 
