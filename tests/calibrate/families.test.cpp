@@ -22,8 +22,9 @@
 namespace detent {
 namespace {
 
-/// One kind of each paper: GPTQ, OWQ, OmniQuant with both of its parts, LLM-FP4.
-constexpr char const* specifications[] = {"int4:g32:gptq", "int3:owq=2", "int4:lwc:let:epochs=2", "fp4:a=fp4"};
+/// One kind of each paper: GPTQ, OWQ, OmniQuant with both of its parts, LLM-FP4; and one whose layers map their inputs.
+constexpr char const* specifications[] = {"int4:g32:gptq", "int3:owq=2", "int4:lwc:let:epochs=2", "fp4:a=fp4",
+                                          "int4:smooth:gptq"};
 
 class family_quantized : public testing::TestWithParam<test::family_fixture> {
 protected:

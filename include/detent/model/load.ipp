@@ -159,7 +159,10 @@ public:
                 throw wrong("is of block " + number + ", but config.json has " + std::to_string(count) + " blocks");
             }
             bool const rounds = last.starts_with("input_") && rounded_.contains(module);
-            if (!rounds && !packed_layers_.contains(module)) {
+            // A map of inputs has tensors of its own below the layer: <layer>.map.<step>.<what>.
+            bool const packed =
+                packed_layers_.contains(module) || packed_layers_.contains(module.substr(0, module.rfind(".map.")));
+            if (!rounds && !packed) {
                 throw wrong("is no part of the model that config.json describes");
             }
         }
