@@ -160,7 +160,8 @@ TEST(router, threads_do_not_change_a_bit) {
     auto const a = nn::route(two_experts, logits, one), b = nn::route(two_experts, logits, three);
     EXPECT_EQ(a.experts, b.experts);
     EXPECT_EQ(a.weights, b.weights);
-    EXPECT_EQ(nn::route_backward<float>(two_experts, logits, a, g, one), nn::route_backward<float>(two_experts, logits, a, g, three));
+    EXPECT_EQ(nn::route_backward<float>(two_experts, logits, a, g, one),
+              nn::route_backward<float>(two_experts, logits, a, g, three));
 }
 #endif
 
