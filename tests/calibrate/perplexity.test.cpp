@@ -80,9 +80,7 @@ TEST(cached_perplexity, needs_a_whole_window_and_stops_when_told) {
 }
 
 TEST(widest_activation, is_that_of_all_experts_of_a_token_too) {
-    model_configuration c;
-    c.hidden = 8;
-    c.intermediate = 20;
+    model_configuration c{.hidden = 8, .intermediate = 20};
     c.heads = {.heads = 3, .kv_heads = 1, .head_dim = 4};
     EXPECT_EQ(widest_activation(c), 20);
     c.heads.head_dim = 16;

@@ -57,12 +57,6 @@ struct states {
     matrix64 attention_input, q, k, v, context, middle, mlp_input, gate, up, product, out, logits;
 };
 
-nn::attention_form scaled() {
-    nn::attention_form form;
-    form.scale = scale;
-    return form;
-}
-
 states forward(matrix64 const& x, weights const& w, nn::rotation const& rope) {
     states s;
     s.attention_input = nn::rms_norm(x, w.rms, eps);
@@ -71,7 +65,7 @@ states forward(matrix64 const& x, weights const& w, nn::rotation const& rope) {
     s.v = nn::linear(s.attention_input, w.v);
     rope.apply(s.q, heads.head_dim, rows);
     rope.apply(s.k, heads.head_dim, rows);
-    s.context = nn::attention(s.q, s.k, s.v, heads, rows, scaled());
+    s.context = nn::attention(s.q, s.k, s.v, heads, rows, {.scale = scale});
     s.middle = x + nn::linear(s.context, w.o);
     s.mlp_input = nn::layer_norm(s.middle, w.layer, w.bias, eps);
     s.gate = nn::linear(s.mlp_input, w.gate);
@@ -108,7 +102,7 @@ TEST(backward, a_decoder_block_matches_finite_differences) {
         out + nn::layer_norm_backward(s.middle, w.layer, eps, mlp_input, &gradients.layer, &gradients.bias);
     nn::add_linear_weight_gradient(middle, s.context, gradients.o);
     auto attention = nn::attention_backward(s.q, s.k, s.v, nn::linear_input_gradient(middle, w.o), heads, rows,
-                                            scaled());
+                                            {.scale = scale});
     rope.apply_transposed(attention.q, heads.head_dim, rows);
     rope.apply_transposed(attention.k, heads.head_dim, rows);
     nn::add_linear_weight_gradient(attention.q, s.attention_input, gradients.q);

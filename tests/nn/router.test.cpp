@@ -109,21 +109,19 @@ TEST(router, gradients_match_finite_differences) {
     }
 }
 
-nn::router_form const two_experts;
-
 TEST(router, ties_and_extremes) {
     float const nan = std::numeric_limits<float>::quiet_NaN();
-    auto const ties = nn::route(two_experts, matrix{{1, 3, 3, 3}, {0, 0, 0, 0}});
+    auto const ties = nn::route({2}, matrix{{1, 3, 3, 3}, {0, 0, 0, 0}});
     EXPECT_EQ(ties.experts, (std::vector<std::int32_t>{1, 2, 0, 1}));
     EXPECT_EQ(ties.weights, matrix::Constant(2, 2, 0.5F));
-    auto const far = nn::route(two_experts, matrix{{-1e4F, -2e4F, -3e4F}, {1e4F, -1e4F, 0}});
+    auto const far = nn::route({2}, matrix{{-1e4F, -2e4F, -3e4F}, {1e4F, -1e4F, 0}});
     EXPECT_EQ(far.weights, (matrix{{1, 0}, {1, 0}}));
-    EXPECT_EQ(nn::route(two_experts, matrix{{nan, 1, 0}}).experts, (std::vector<std::int32_t>{1, 2}));
+    EXPECT_EQ(nn::route({2}, matrix{{nan, 1, 0}}).experts, (std::vector<std::int32_t>{1, 2}));
 }
 
 TEST(router, experts_meet_their_tokens) {
     matrix const logits = test::random_matrix(20, 4, 3), x = test::random_matrix(20, 6, 4);
-    auto const routes = nn::route(two_experts, logits);
+    auto const routes = nn::route({2}, logits);
     auto const groups = nn::tokens_by_expert(routes, 4);
     matrix sums = matrix::Zero(20, 6), expected = matrix::Zero(20, 6);
     std::size_t count = 0;
@@ -134,7 +132,11 @@ TEST(router, experts_meet_their_tokens) {
             EXPECT_EQ(routes.expert(token, choice), e);
         }
         matrix const made = nn::rows_of_tokens(x, tokens) * static_cast<float>(e + 1); // what the expert makes
-        nn::add_weighted_rows<float>(sums, made, tokens, routes);
+        float_vector const weights = nn::weights_of_tokens(routes, tokens);
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            auto const row = static_cast<index_t>(i);
+            sums.row(tokens[i].token) += weights(row) * made.row(row);
+        }
     }
     EXPECT_EQ(count, 40U);
     for (index_t t = 0; t < 20; ++t) {
@@ -147,21 +149,20 @@ TEST(router, experts_meet_their_tokens) {
 
 TEST(router, no_tokens) {
     matrix const none(0, 4);
-    auto const routes = nn::route(two_experts, none);
+    auto const routes = nn::route({2}, none);
     EXPECT_TRUE(routes.experts.empty());
     EXPECT_EQ(nn::tokens_by_expert(routes, 4).size(), 4U);
-    EXPECT_EQ(nn::route_backward<float>(two_experts, none, routes, matrix(0, 2)), none);
+    EXPECT_EQ(nn::route_backward<float>({2}, none, routes, matrix(0, 2)), none);
 }
 
 #if defined(_OPENMP)
 TEST(router, threads_do_not_change_a_bit) {
     matrix const logits = test::random_matrix(300, 8, 5), g = test::random_matrix(300, 2, 6);
     thread_team one(1), three(3);
-    auto const a = nn::route(two_experts, logits, one), b = nn::route(two_experts, logits, three);
+    auto const a = nn::route({2}, logits, one), b = nn::route({2}, logits, three);
     EXPECT_EQ(a.experts, b.experts);
     EXPECT_EQ(a.weights, b.weights);
-    EXPECT_EQ(nn::route_backward<float>(two_experts, logits, a, g, one),
-              nn::route_backward<float>(two_experts, logits, a, g, three));
+    EXPECT_EQ(nn::route_backward<float>({2}, logits, a, g, one), nn::route_backward<float>({2}, logits, a, g, three));
 }
 #endif
 

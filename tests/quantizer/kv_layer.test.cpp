@@ -16,17 +16,11 @@ namespace {
 
 using namespace detent;
 
-nn::attention_form scaled_by(float scale) {
-    nn::attention_form form;
-    form.scale = scale;
-    return form;
-}
-
 TEST(kv_layer, attends_as_attention_over_the_whole_sequence_does) {
     matrix const q = test::random_matrix(50, 4 * 12, 1);
     matrix const k = test::random_matrix(50, 2 * 12, 2);
     matrix const v = test::random_matrix(50, 2 * 12, 3);
-    matrix const expected = nn::attention(q, k, v, {4, 2, 12}, {}, scaled_by(0.3F));
+    matrix const expected = nn::attention(q, k, v, {4, 2, 12}, {}, {.scale = 0.3F});
     for (index_t const piece : {1, 7, 50}) {
         kv_layer cache({}, 2, 12);
         for (index_t t = 0; t < 50; t += piece) {
@@ -44,7 +38,7 @@ TEST(kv_layer, attends_to_what_is_stored) {
     quantized_cache<int_grid<4>, 16> cache(2, 16);
     cache.append(test::random_matrix(70, 32, 2), test::random_matrix(70, 32, 3));
     matrix const expected = nn::attention(q, cache.keys().decode(), cache.values().decode(), {2, 2, 16}, {.start = 67},
-                                          scaled_by(0.25F));
+                                          {.scale = 0.25F});
     EXPECT_LE((cache.attend(q, {.scale = 0.25F}) - expected).cwiseAbs().maxCoeff(), 1e-5F);
 }
 

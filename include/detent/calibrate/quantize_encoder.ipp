@@ -59,6 +59,7 @@ public:
     /// The hidden state `x` before the block becomes that after it.
     void add(hidden_batch& batch) {
         block_tape<float> tape;
+        tape.keeps = false;
         matrix_view const x(batch.x);
         enter_attention(block_, x, tape, executor_);
         add(0, tape.attention_input);

@@ -117,7 +117,7 @@ void multiply_dense(dense_view const& w, float const* x, index_t x_stride, index
 }
 
 /// y = after(x W^T) for `tokens` inputs: x (tokens, in), y (tokens, out), rows `x_stride` and `y_stride` floats apart.
-/// The same bits for any executor.
+/// Bits do not depend on the executor.
 template <std::same_as<float> Number>
 void multiply_dense(dense_view const& w, Number const* x, index_t x_stride, index_t tokens, Number* y, index_t y_stride,
                     epilogue const& after, executor_ref executor = {}) {

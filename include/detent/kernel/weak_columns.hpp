@@ -80,7 +80,7 @@ template <float_format Format> void to_floats(std::uint8_t const* from, index_t 
     }
 }
 
-/// The same for any format.
+/// Writes `n` numbers of a format known at run time as floats.
 inline void to_floats(float_format format, std::uint8_t const* from, index_t n, float* to) noexcept {
     switch (format) {
     case float_format::f16:
@@ -132,7 +132,7 @@ void add_weak(weak_view const& w, index_t first, index_t last, float const* x, f
     }
 }
 
-/// The same for any format.
+/// `add_weak` where the format is known at run time.
 inline void add_weak(weak_view const& w, index_t first, index_t last, float const* x, float* y) noexcept {
     switch (w.format) {
     case float_format::f16:

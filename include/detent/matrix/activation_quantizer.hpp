@@ -82,7 +82,7 @@ public:
     /// The codes of `x` (token, feature). @throws error when a number is not finite, or static scales or shifts are for
     /// another number of features.
     template <class Scalar = float> quantized_activations quantize(matrix_view x, executor_ref executor = {}) const;
-    /// The same in memory of a scratch, which lives as long as they do, as do the quantizer's table and static scales.
+    /// Codes in memory of a scratch, which lives as long as they do, as do the quantizer's table and static scales.
     /// Where `executor` has a workspace, and the way to fit scales needs no memory, a call like an earlier one
     /// allocates nothing. @throws error as the other.
     template <class Scalar = float>

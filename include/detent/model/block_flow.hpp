@@ -228,10 +228,7 @@ void enter_mlp(basic_block<Layer> const& b, std::type_identity_t<basic_matrix_vi
         for (std::size_t e = 0; e < sent.size(); ++e) {
             auto& mlp = tape.mlps[e];
             mlp.tokens = std::move(sent[e]);
-            mlp.share.resize(std::ssize(mlp.tokens));
-            for (std::size_t i = 0; i < mlp.tokens.size(); ++i) {
-                mlp.share(static_cast<index_t>(i)) = tape.routes.weights(mlp.tokens[i].token, mlp.tokens[i].choice);
-            }
+            mlp.share = nn::weights_of_tokens(tape.routes, mlp.tokens);
         }
     }
     if (b.shared_gate) {

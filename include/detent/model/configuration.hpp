@@ -54,33 +54,33 @@ struct expert_configuration {
 
 /// The sizes and switches of a model, under one name for every family.
 struct model_configuration {
-    std::string type; ///< `model_type` in config.json
+    std::string type = {}; ///< `model_type` in config.json
     index_t vocabulary = 0;
     index_t hidden = 0;          ///< features of a token between blocks
     index_t embedding_width = 0; ///< features of a row of the embeddings, where projections make `hidden` of them
     index_t intermediate = 0;    ///< features inside the feed-forward network
     index_t max_positions = 0;
     bool any_length = false; ///< whether sequences may be longer than `max_positions` (ALiBi, dynamic rotary positions)
-    nn::attention_heads heads;
-    std::vector<layer_configuration> layers;
+    nn::attention_heads heads = {};
+    std::vector<layer_configuration> layers = {};
 
     nn::norm_kind norm = nn::norm_kind::rms;
     float norm_eps = 1e-5F;
     bool norm_weights = true; ///< whether norms multiply by numbers of their own
     bool norm_bias = false;
     float norm_offset = 0;    ///< added to the weights that files have (Gemma: 1)
-    branch_norms norms;       ///< of both branches
+    branch_norms norms = {};  ///< of both branches
     bool parallel = false;    ///< both branches read the hidden state before the block
     bool shared_norm = false; ///< parallel branches read what one norm makes
     bool embedding_norm = false;
     bool final_norm = true;
-    std::optional<nn::norm_kind> query_key_norm;             ///< of queries and keys, before they are rotated
+    std::optional<nn::norm_kind> query_key_norm = {};        ///< of queries and keys, before they are rotated
     head_norm_weights head_norm = head_norm_weights::shared; ///< of that
 
-    nn::attention_form attention; ///< but for windows, which layers have
-    nn::gate_form gate;           ///< and the activation where there is no gate
-    bool gated = true;            ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
-    std::optional<expert_configuration> experts;
+    nn::attention_form attention = {}; ///< but for windows, which layers have
+    nn::gate_form gate = {};           ///< and the activation where there is no gate
+    bool gated = true;                 ///< down(act(gate(x)) * up(x)), not down(act(up(x)))
+    std::optional<expert_configuration> experts = {};
 
     bool learned_positions = false;
     index_t position_offset = 0; ///< rows of the table of positions before the first one's
@@ -95,8 +95,8 @@ struct model_configuration {
     bool output_bias = false; ///< of the projection after attention
     bool mlp_bias = false;
 
-    tensor_names names;
-    std::vector<index_t> end_of_text; ///< ids after which generation stops; may be empty
+    tensor_names names = {};
+    std::vector<index_t> end_of_text = {}; ///< ids after which generation stops; may be empty
 };
 
 /// Interprets the fields of a Hugging Face `config.json` of any family of `decoder_families()`. Missing optional fields

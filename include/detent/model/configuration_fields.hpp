@@ -42,13 +42,13 @@ public:
     /// fits an `index_t`.
     index_t size(std::string_view field, std::optional<index_t> missing = {}, index_t most = index_t{1} << 24) const;
 
-    /// The same, where 0 too means that there is nothing of the kind.
+    /// A number of things, or 0 for none; a missing field is `missing`.
     index_t size_or_none(std::string_view field, index_t missing = 0) const;
 
     /// A number above 0 that is a finite float.
     double positive(std::string_view field, double missing) const;
 
-    /// The same, or nothing.
+    /// A number above 0 that is a finite float, or nothing where the field is missing.
     std::optional<double> positive(std::string_view field) const;
 
     bool flag(std::string_view field, bool missing) const;

@@ -42,7 +42,7 @@ template <class Scalar> struct dense_linear {
 /// The float numbers of a block. In double, gradients can be compared with differences.
 template <class Scalar> using dense_block = basic_block<dense_linear<Scalar>>;
 
-/// The same block with layers that `layer(from, place)` makes of those of `b`, and norms that `norm(from)` makes.
+/// The block `b` with layers that `layer(from, place)` makes of its own, and norms that `norm(from)` makes.
 template <class To, class From, class MakeLayer, class MakeNorm>
 basic_block<To> converted_block(basic_block<From> const& b, MakeLayer const& layer, MakeNorm const& norm) {
     using role = linear_role;

@@ -153,7 +153,7 @@ template <class Scalar> struct equivalent_transform {
         }
     }
 
-    /// The same for the norms of the transformed block `made`, given the gradients with respect to them.
+    /// Adds to `sum` what the gradients `g` with respect to the norms of the transformed block `made` say.
     void backward(dense_block<Scalar> const& made, norm_gradients<Scalar> const& g, equivalent_transform& sum) const {
         norm_backward(attention, made.attention_norms.input, g.attention, sum.attention);
         norm_backward(mlp, made.mlp_norms.input, g.mlp, sum.mlp);

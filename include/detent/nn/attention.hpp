@@ -37,9 +37,10 @@ struct attention_form {
     double scale = 1;          ///< of the products
     index_t window = 0;        ///< the newest keys that a query sees, its own among them (causal only); 0 for all
     double soft_cap = 0;       ///< scores s become c tanh(s / c), before masks and slopes; 0 for none (Gemma 2)
-    std::vector<float> slopes; ///< ALiBi, one per query head: score += slope * (key position - query position); or none
-    std::vector<float>
-        sinks; ///< one per query head: a logit in the softmax's sum that meets no value; or none (gpt-oss)
+    /// ALiBi, one per query head: score += slope * (key position - query position); or none.
+    std::vector<float> slopes = {};
+    /// One per query head: a logit in the softmax's sum that meets no value; or none (gpt-oss).
+    std::vector<float> sinks = {};
 };
 
 /// Positions of consecutive keys, `end` excluded.

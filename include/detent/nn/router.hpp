@@ -34,7 +34,7 @@ struct router_form {
     router_score score = router_score::softmax;
     bool renormalized = true;      ///< scores of the chosen experts are divided by their sum
     double factor = 1;             ///< of the weights, after that
-    std::vector<float> correction; ///< one per expert: added to scores for the choice only; or none
+    std::vector<float> correction = {}; ///< one per expert: added to scores for the choice only; or none
 };
 
 /// Which experts each token meets and with what weights, in the order of falling scores. Equal scores are in the order
@@ -177,15 +177,14 @@ basic_matrix<scalar_of<X>> rows_of_tokens(Eigen::MatrixBase<X> const& x, std::ve
     return rows;
 }
 
-/// Adds `rows`, what one expert made of its tokens, to those tokens' rows of `sums`, (token, feature), each times its
-/// weight in `routes`. Experts one after the other, so that the order of a sum is fixed.
+/// The weights in `routes` of the tokens of one expert.
 template <class Scalar>
-void add_weighted_rows(basic_matrix_ref<Scalar> sums, basic_matrix<Scalar> const& rows,
-                       std::vector<routed_token> const& tokens, expert_routes<Scalar> const& routes) {
+basic_vector<Scalar> weights_of_tokens(expert_routes<Scalar> const& routes, std::vector<routed_token> const& tokens) {
+    basic_vector<Scalar> weights(static_cast<index_t>(tokens.size()));
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-        auto const [token, choice] = tokens[i];
-        sums.row(token) += routes.weights(token, choice) * rows.row(static_cast<index_t>(i));
+        weights(static_cast<index_t>(i)) = routes.weights(tokens[i].token, tokens[i].choice);
     }
+    return weights;
 }
 
 } // namespace detent::inline DETENT_ABI::nn

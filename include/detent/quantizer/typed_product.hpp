@@ -96,7 +96,7 @@ void multiply(std::initializer_list<typed_product<G, P>> products, matrix_view x
     });
 }
 
-/// The same for inputs that a product may take for what `format` says.
+/// Products of several matrices of one type with inputs that they may take for what `format` says.
 template <GridOrChoice G, Granularity P>
 void multiply(std::initializer_list<typed_product<G, P>> products, matrix_view x, executor_ref executor,
               input_format format) {
@@ -105,7 +105,8 @@ void multiply(std::initializer_list<typed_product<G, P>> products, matrix_view x
     });
 }
 
-/// The same for inputs that are mapped, then rounded as `input` says. @throws error when a number is not finite.
+/// Products of several matrices of one type with inputs that are mapped, then rounded as `input` says. @throws error
+/// when a number is not finite.
 template <GridOrChoice G, Granularity P>
 void multiply(std::initializer_list<typed_product<G, P>> products, activation_quantizer const& input, matrix_view x,
               executor_ref executor = {}) {
@@ -114,7 +115,7 @@ void multiply(std::initializer_list<typed_product<G, P>> products, activation_qu
     });
 }
 
-/// The same for codes of mapped activations.
+/// Products of several matrices of one type with codes of mapped activations.
 template <GridOrChoice G, Granularity P>
 void multiply(std::initializer_list<typed_product<G, P>> products, activation_view const& x,
               executor_ref executor = {}) {
