@@ -62,8 +62,11 @@ std::span<unit const* const> available() {
     return units;
 }
 
-unit const& chosen(std::uint32_t layout) {
-    static unit const& choice = []() -> unit const& {
+namespace {
+
+/// The fastest unit, or the one that DETENT_KERNELS names.
+unit const& choice() {
+    static unit const& found = []() -> unit const& {
         char const* const name = std::getenv("DETENT_KERNELS");
         if (name == nullptr) {
             return *available().front();
@@ -77,12 +80,30 @@ unit const& chosen(std::uint32_t layout) {
         }
         throw std::runtime_error(std::string("DETENT_KERNELS is \"") + name + "\"; this processor runs:" + names);
     }();
-    if (layout != choice.layout) {
-        throw std::runtime_error("detent::kernels was compiled from other headers of detent (layout " +
-                                 std::to_string(choice.layout) + ") than its caller (layout " + std::to_string(layout) +
-                                 "): use the headers that were installed with it");
+    return found;
+}
+
+/// Throws where detent::kernels says another number of its headers than its caller.
+void expect_same(std::uint32_t ours, std::uint32_t callers, char const* what) {
+    if (ours != callers) {
+        throw std::runtime_error("detent::kernels was compiled from other headers of detent (" + std::string(what) +
+                                 " " + std::to_string(ours) + ") than its caller (" + what + " " +
+                                 std::to_string(callers) + "): use the headers that were installed with it");
     }
-    return choice;
+}
+
+} // namespace
+
+unit const& chosen(std::uint32_t layout) {
+    unit const& u = choice();
+    expect_same(u.layout, layout, "layout");
+    return u;
+}
+
+dense_products const& chosen_products(std::uint32_t version) {
+    dense_products const& products = choice().dense;
+    expect_same(products.version, version, "dense products");
+    return products;
 }
 
 } // namespace detent::compiled

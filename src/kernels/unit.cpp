@@ -10,6 +10,7 @@
 #include "detent/kernel/compiled.hpp"
 #include "detent/kernel/multiply.hpp"
 #include "detent/kernel/transposed.hpp"
+#include "detent/simd/product.hpp"
 
 #define DETENT_TEXT_OF(name) #name
 #define DETENT_TEXT(name) DETENT_TEXT_OF(name)
@@ -69,10 +70,20 @@ void multiply_transposed(void const* w, float const* g, std::int64_t g_stride, s
                                 executor_ref(executor).with_memory(loop.workspace));
 }
 
+template <class T, class Sum>
+void add_product(std::int64_t m, std::int64_t n, std::int64_t k, T factor, T const* a, std::int64_t a_row_stride,
+                 std::int64_t a_col_stride, T const* b, std::int64_t b_row_stride, std::int64_t b_col_stride, Sum* c,
+                 std::int64_t c_stride, bool upper) {
+    simd::products<T, Sum>::add(m, n, k, factor, {a, a_row_stride, a_col_stride}, {b, b_row_stride, b_col_stride}, c,
+                                c_stride, upper ? simd::part::upper : simd::part::all);
+}
+
 } // namespace
 
 extern "C" {
 extern compiled::unit const DETENT_UNIT_SYMBOL;
-compiled::unit const DETENT_UNIT_SYMBOL{compiled::layout_of_headers(), DETENT_TEXT(DETENT_UNIT), multiply,
-                                        multiply_codes, multiply_transposed};
+compiled::unit const DETENT_UNIT_SYMBOL{
+    compiled::layout_of_headers(), DETENT_TEXT(DETENT_UNIT), multiply, multiply_codes, multiply_transposed,
+    {compiled::dense_products::newest, add_product<float, float>, add_product<double, double>,
+     add_product<float, double>}};
 }

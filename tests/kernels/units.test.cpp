@@ -13,6 +13,7 @@
 #include "detent/grid/int_grid.hpp"
 #include "detent/kernel/dispatch.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/quantizer/product.hpp"
 #include "kernels/of_headers.hpp"
 #include "matrix/random_activations.hpp"
@@ -122,6 +123,54 @@ TEST(units, threads_change_no_bit) {
     }
 }
 #endif
+
+/// C += factor A B by a unit, of A (m, k) and B (k, n) in rows or columns.
+template <class T, class Sum, class A, class B>
+void add_product(compiled::unit const& unit, T factor, A const& a, B const& b, basic_matrix<Sum>& c, bool upper) {
+    auto const row_stride = [](auto const& x) { return x.IsRowMajor ? x.outerStride() : 1; };
+    auto const col_stride = [](auto const& x) { return x.IsRowMajor ? 1 : x.outerStride(); };
+    unit.dense.of<T, Sum>()(a.rows(), b.cols(), a.cols(), factor, a.data(), row_stride(a), col_stride(a), b.data(),
+                            row_stride(b), col_stride(b), c.data(), c.cols(), upper);
+}
+
+TEST(units, multiply_dense_matrices) {
+    auto const check = [](auto number, auto sum, double tolerance) {
+        using T = decltype(number);
+        using Sum = decltype(sum);
+        basic_matrix<T> const a = random_matrix(37, 300, 1).template cast<T>();
+        basic_matrix<T> const b = random_matrix(37, 300, 2).template cast<T>(); // transposed
+        basic_matrix<Sum> const before = random_matrix(37, 37, 3).template cast<Sum>();
+        basic_matrix<double> const product = a.template cast<double>() * b.transpose().template cast<double>();
+        basic_matrix<double> const expected = before.template cast<double>() - product;
+        for (compiled::unit const* const unit : compiled::available()) {
+            basic_matrix<Sum> all = before, upper = before;
+            add_product<T, Sum>(*unit, -1, a, b.transpose(), all, false);
+            EXPECT_LE((all.template cast<double>() - expected).cwiseAbs().maxCoeff(), tolerance) << unit->name;
+            add_product<T, Sum>(*unit, -1, a, b.transpose(), upper, true);
+            auto const triangle = [](auto const& m) {
+                return basic_matrix<Sum>(m.template triangularView<Eigen::Upper>());
+            };
+            EXPECT_EQ(triangle(upper), triangle(all)) << unit->name;
+            EXPECT_EQ(upper(36, 0), before(36, 0)) << unit->name << " makes what nobody asked for";
+        }
+    };
+    check(0.0F, 0.0F, 1e-4);
+    check(0.0F, 0.0, 1e-4);
+    check(0.0, 0.0, 1e-12);
+}
+
+TEST(units, are_what_dense_products_of_models_use) {
+    matrix const a = random_matrix(45, 300, 1), b = random_matrix(300, 70, 2);
+    matrix c = matrix::Zero(45, 70), expected = c;
+    nn::add_product(c, a, b);
+    add_product<float, float>(compiled::chosen(), 1, a, b, expected, false);
+    EXPECT_EQ(c, expected);
+}
+
+TEST(dispatch, refuses_callers_of_other_dense_products) {
+    EXPECT_EQ(&compiled::chosen_products(), &compiled::chosen().dense);
+    EXPECT_THROW(compiled::chosen_products(compiled::dense_products::newest + 1), std::runtime_error);
+}
 
 TEST(dispatch, refuses_callers_of_other_headers) {
     std::uint32_t const layout = compiled::layout_of_headers();

@@ -10,6 +10,7 @@
 #include "detent/core/workspace.hpp"
 #include "detent/matrix/epilogue.hpp"
 #include "detent/matrix/packed_view.hpp"
+#include "detent/simd/compiled_product.hpp"
 
 // How units of the target detent::kernels, each compiled for another instruction set, and their callers meet. Nothing
 // here depends on compile flags, so it is outside of the inline namespace that does. The headers of both may be of
@@ -48,6 +49,7 @@ struct unit {
     std::int64_t (*multiply_codes)(void const* products, std::int64_t count, activation_codes const& x, loop executor);
     void (*multiply_transposed)(void const* w, float const* g, std::int64_t g_stride, std::int64_t tokens, float* y,
                                 std::int64_t y_stride, loop executor);
+    dense_products dense;
 };
 
 /// A number that is another for headers with which a caller and the target detent::kernels would not understand each

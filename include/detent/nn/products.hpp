@@ -8,6 +8,7 @@
 #include "detent/core/contract.hpp"
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
+#include "detent/simd/compiled_product.hpp"
 #include "detent/simd/product.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -45,6 +46,18 @@ public:
                 });
             });
         }
+    }
+};
+#elif defined(DETENT_KERNELS)
+/// The matrix products of models and solvers, C += factor A B: those of the target detent::kernels, for the instruction
+/// set of the processor.
+template <class T, class Sum = T> class products {
+public:
+    /// See `simd::products`.
+    static void add(index_t m, index_t n, index_t k, T factor, simd::strided<T> a, simd::strided<T> b, Sum* c,
+                    index_t c_stride, simd::part wanted = simd::part::all) {
+        compiled::chosen_products().of<T, Sum>()(m, n, k, factor, a.data, a.row_stride, a.col_stride, b.data,
+                                                 b.row_stride, b.col_stride, c, c_stride, wanted == simd::part::upper);
     }
 };
 #else
