@@ -44,21 +44,15 @@ matrix some_images(image_encoder const& model, index_t count) {
     });
 }
 
-class image_encoder_of : public testing::TestWithParam<test::encoder_checkpoint> {
+class image_encoder_of : public testing::TestWithParam<test::encoder_case> {
 protected:
-    image_encoder const model_ = load_image(GetParam());
+    test::encoder_checkpoint const checkpoint_ = GetParam().make();
+    image_encoder const model_ = load_image(checkpoint_);
 };
-INSTANTIATE_TEST_SUITE_P(, image_encoder_of,
-                         testing::Values(test::vit_checkpoint(), test::torch_checkpoint(), test::torch_checkpoint(true),
-                                         test::deit_checkpoint(), test::dinov2_checkpoint(false),
-                                         test::dinov2_checkpoint(true)),
-                         [](auto const& test) {
-                             return test.param.configuration.value("model_type", "torch") +
-                                    (test.param.norms_first ? "_norms_first" : "_norms_last");
-                         });
+INSTANTIATE_TEST_SUITE_P(, image_encoder_of, testing::ValuesIn(test::image_encoder_cases()), test::encoder_case_name);
 
 TEST_P(image_encoder_of, matches_the_scalar_reference) {
-    test::reference_encoder const reference(GetParam());
+    test::reference_encoder const reference(checkpoint_);
     matrix const images = some_images(model_, 3);
     matrix const hidden = model_.forward(images);
     ASSERT_EQ(shape_of(hidden), (extents{3 * model_.configuration.tokens(), 12}));
@@ -83,18 +77,18 @@ TEST_P(image_encoder_of, steps_of_a_block_compose_to_its_forward) {
     nn::token_rows const rows{.sequences = 2};
     matrix const x = model_.embed(some_images(model_, 2));
     for (block const& b : model_.blocks) {
-        bool const first = GetParam().norms_first;
+        bool const first = checkpoint_.norms_first;
         auto const& attention = b.attention_norms;
         auto const& mlp = b.mlp_norms;
         EXPECT_EQ(attention.input.has_value(), first);
         EXPECT_EQ(attention.sum.has_value(), !first);
-        EXPECT_EQ(attention.output.has_value(), GetParam().scaled);
+        EXPECT_EQ(attention.output.has_value(), checkpoint_.scaled);
         block_tape<float> tape;
         enter_attention(b, matrix_view(x), tape);
         EXPECT_EQ(tape.attention_input.read(), first ? attention.input->forward(x) : x);
         attend(b, rows, tape);
         matrix made = b.output.forward(tape.context.read());
-        matrix middle = x + (GetParam().scaled ? attention.output->forward(made) : made);
+        matrix middle = x + (checkpoint_.scaled ? attention.output->forward(made) : made);
         middle = first ? middle : attention.sum->forward(middle);
         leave_attention(b, matrix_view(x), tape);
         EXPECT_EQ(tape.middle, middle);
@@ -102,7 +96,7 @@ TEST_P(image_encoder_of, steps_of_a_block_compose_to_its_forward) {
         EXPECT_EQ(tape.mlp_input.read(), first ? mlp.input->forward(middle) : middle);
         run_hidden(b, 0, tape);
         made = b.mlps.front().down.forward(tape.mlps.front().hidden.read());
-        matrix const last = middle + (GetParam().scaled ? mlp.output->forward(made) : made);
+        matrix const last = middle + (checkpoint_.scaled ? mlp.output->forward(made) : made);
         matrix const after = leave_mlp(b, tape);
         EXPECT_EQ(after, first ? last : mlp.sum->forward(last));
         EXPECT_EQ(forward(b, x, rows), after);
@@ -128,9 +122,9 @@ TEST_P(image_encoder_of, groups_hold_every_layer_once_with_the_width_of_their_in
         }
     }
     using enum linear_role;
-    EXPECT_EQ(roles, (GetParam().gated ? std::vector{query, key, value, output, gate, up, down}
+    EXPECT_EQ(roles, (checkpoint_.gated ? std::vector{query, key, value, output, gate, up, down}
                                        : std::vector{query, key, value, output, up, down}));
-    EXPECT_EQ(b.mlps.front().down.shape(), (extents{12, GetParam().inner}));
+    EXPECT_EQ(b.mlps.front().down.shape(), (extents{12, checkpoint_.inner}));
 }
 
 TEST(image_encoder, normalizes_bytes_to_one_plane_for_each_channel) {
@@ -179,7 +173,7 @@ TEST(image_encoder, wrong_bytes_are_errors) {
               "images: cannot be normalized: the model has no mean and deviation of pixels");
 }
 
-class text_encoder_of : public testing::TestWithParam<test::encoder_checkpoint> {};
+class text_encoder_of : public testing::TestWithParam<test::encoder_case> {};
 
 test::encoder_checkpoint bert_with(std::string const& activation) {
     auto checkpoint = test::bert_checkpoint();
@@ -187,19 +181,20 @@ test::encoder_checkpoint bert_with(std::string const& activation) {
     return checkpoint;
 }
 
-INSTANTIATE_TEST_SUITE_P(, text_encoder_of,
-                         testing::Values(bert_with("gelu"), bert_with("gelu_new"), bert_with("relu"),
-                                         test::roberta_checkpoint(), test::electra_checkpoint(),
-                                         test::distilbert_checkpoint()),
-                         [](auto const& test) {
-                             auto const& c = test.param.configuration;
-                             return c.at("model_type").template get<std::string>() + "_" +
-                                    c.value("hidden_act", "gelu");
-                         });
+std::vector<test::encoder_case> texts() {
+    auto all = test::text_encoder_cases();
+    for (std::string const activation : {"gelu_new", "relu"}) {
+        all.push_back({"bert_" + activation, [activation] { return bert_with(activation); }});
+    }
+    return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(, text_encoder_of, testing::ValuesIn(texts()), test::encoder_case_name);
 
 TEST_P(text_encoder_of, matches_the_scalar_reference) {
-    auto const model = load_text(GetParam());
-    test::reference_encoder const reference(GetParam());
+    auto const checkpoint = GetParam().make();
+    auto const model = load_text(checkpoint);
+    test::reference_encoder const reference(checkpoint);
     index_t const length = 9;
     auto const tokens = some_ids(2 * length, 19); // among them 3, which pads RoBERTa's
     auto const types = some_ids(2 * length, std::max<index_t>(1, model.configuration.token_types));

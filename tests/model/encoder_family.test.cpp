@@ -42,11 +42,8 @@ std::string message(nlohmann::json const& json) {
 }
 
 TEST(encoder_family, no_field_is_passed_over_that_may_change_the_model) {
-    for (auto const& checkpoint :
-         {test::bert_checkpoint(), test::roberta_checkpoint(), test::electra_checkpoint(),
-          test::distilbert_checkpoint(), test::vit_checkpoint(), test::deit_checkpoint(),
-          test::dinov2_checkpoint(false), test::dinov2_checkpoint(true), test::torch_checkpoint()}) {
-        auto json = checkpoint.configuration;
+    for (auto const& encoder : test::encoder_cases()) {
+        auto json = encoder.make().configuration;
         EXPECT_EQ(message(json), "");
         json["attention_by_moonlight"] = false;
         EXPECT_EQ(message(json), ""); // it is off

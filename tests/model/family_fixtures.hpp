@@ -47,27 +47,33 @@ inline std::filesystem::path families_directory() {
 /// 4 windows of 64 tokens.
 inline std::vector<std::int32_t> family_tokens() { return io::read_tokens(families_directory() / "tokens.u16"); }
 
-/// The checkpoints with safetensors whose reference is of `kind` (decoder, text or image): those of this project and,
-/// where the shared directory is there, those that it has more.
-inline std::vector<family_fixture> family_fixtures(std::string const& kind) {
+/// The checkpoints with safetensors by the kind of their reference: those of this project and, where the shared
+/// directory is there, those that it has more.
+inline std::map<std::string, std::vector<family_fixture>> find_family_fixtures() {
     std::map<std::string, std::filesystem::path> found;
     for (auto const& families : {families_directory(), std::filesystem::path(DETENT_SHARED_DIR) / "families"}) {
         if (!std::filesystem::is_directory(families)) {
             continue;
         }
         for (auto const& entry : std::filesystem::directory_iterator(families)) {
-            bool const readable = std::filesystem::exists(entry.path() / "model.safetensors") ||
-                                  std::filesystem::exists(entry.path() / "model.safetensors.index.json");
-            if (readable && family_fixture{entry.path()}.reference().at("kind") == kind) {
+            if (std::filesystem::exists(entry.path() / "model.safetensors") ||
+                std::filesystem::exists(entry.path() / "model.safetensors.index.json")) {
                 found.emplace(entry.path().filename().string(), entry.path());
             }
         }
     }
-    std::vector<family_fixture> all;
+    std::map<std::string, std::vector<family_fixture>> all;
     for (auto const& [name, directory] : found) {
-        all.push_back({directory});
+        family_fixture const fixture{directory};
+        all[fixture.reference().at("kind")].push_back(fixture);
     }
     return all;
+}
+
+/// The checkpoints of a kind: decoder, text or image.
+inline std::vector<family_fixture> const& family_fixtures(std::string const& kind) {
+    static auto const all = find_family_fixtures();
+    return all.at(kind);
 }
 
 /// The name of a test of a fixture.

@@ -17,7 +17,7 @@ namespace detent {
 namespace {
 
 /// A directory with the checkpoint of an encoder, to be damaged.
-class load_encoder_of : public testing::TestWithParam<test::encoder_checkpoint> {
+class load_encoder_of : public testing::TestWithParam<test::encoder_case> {
 protected:
     /// The message of the error that loading gives.
     std::string message() const {
@@ -36,19 +36,13 @@ protected:
     }
 
     temporary_directory const directory_;
-    test::encoder_checkpoint checkpoint_ = GetParam();
+    test::encoder_checkpoint checkpoint_ = GetParam().make();
 };
-INSTANTIATE_TEST_SUITE_P(, load_encoder_of,
-                         testing::Values(test::bert_checkpoint(), test::roberta_checkpoint(),
-                                         test::electra_checkpoint(), test::distilbert_checkpoint(),
-                                         test::vit_checkpoint(), test::deit_checkpoint(),
-                                         test::dinov2_checkpoint(false), test::dinov2_checkpoint(true),
-                                         test::torch_checkpoint()),
-                         [](auto const& test) { return test.param.configuration.value("model_type", "torch"); });
+INSTANTIATE_TEST_SUITE_P(, load_encoder_of, testing::ValuesIn(test::encoder_cases()), test::encoder_case_name);
 
 TEST_P(load_encoder_of, every_tensor_but_the_pooler_must_be_there) {
     EXPECT_EQ(message(), "");
-    for (auto const& [name, kept] : GetParam().tensors) {
+    for (auto const& [name, kept] : GetParam().make().tensors) {
         if (name.find("pooler") == std::string::npos) {
             checkpoint_.tensors.erase(name);
             std::string const said = message();
@@ -62,7 +56,7 @@ TEST_P(load_encoder_of, every_tensor_but_the_pooler_must_be_there) {
 }
 
 TEST_P(load_encoder_of, misshapen_and_non_finite_tensors_are_errors) {
-    for (auto const& [name, kept] : GetParam().tensors) {
+    for (auto const& [name, kept] : GetParam().make().tensors) {
         if (name.find("pooler") == std::string::npos) {
             auto& t = checkpoint_.tensors[name];
             t.shape.insert(t.shape.begin(), 1);

@@ -265,8 +265,7 @@ inline expert_configuration small_experts(nn::router_form routing, index_t share
             .routing = std::move(routing)};
 }
 
-/// Small decoders of every form of block, and of every form of what is around the blocks.
-inline std::vector<decoder_form> decoder_forms() {
+inline std::vector<decoder_form> make_decoder_forms() {
     using config = model_configuration;
     std::vector<decoder_form> all;
     auto const llama = [&](char const* name, auto const& change) {
@@ -354,6 +353,12 @@ inline std::vector<decoder_form> decoder_forms() {
         experts(c, small_experts({}));
         c.gate = {.kind = nn::activation::quick_gelu, .limit = 0.7, .up_offset = 1};
     });
+    return all;
+}
+
+/// Small decoders of every form of block, and of every form of what is around the blocks.
+inline std::vector<decoder_form> const& decoder_forms() {
+    static auto const all = make_decoder_forms();
     return all;
 }
 

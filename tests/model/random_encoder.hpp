@@ -2,10 +2,13 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <ostream>
 #include <random>
@@ -13,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "detent/io/safetensors.hpp"
@@ -117,9 +121,17 @@ struct encoder_checkpoint {
     }
 };
 
-inline void PrintTo(encoder_checkpoint const& c, std::ostream* out) { *out << c.configuration; }
-
 /// A small BERT of two blocks, with tensors nobody needs.
+/// A checkpoint made when a test needs it.
+struct encoder_case {
+    std::string name;
+    std::function<encoder_checkpoint()> make;
+
+    friend std::ostream& operator<<(std::ostream& out, encoder_case const& c) { return out << c.name; }
+};
+
+inline std::string encoder_case_name(testing::TestParamInfo<encoder_case> const& test) { return test.param.name; }
+
 inline encoder_checkpoint bert_checkpoint() {
     encoder_checkpoint c{.configuration = {{"model_type", "bert"},
                                            {"vocab_size", 19},
@@ -296,6 +308,29 @@ inline encoder_checkpoint torch_checkpoint(bool norms_first = false) {
     c.add_norm("mlp_head.0");
     c.add_linear("mlp_head.1", 5, 12);
     return c;
+}
+
+inline std::vector<encoder_case> text_encoder_cases() {
+    return {{"bert", bert_checkpoint},
+            {"roberta", roberta_checkpoint},
+            {"electra", electra_checkpoint},
+            {"distilbert", distilbert_checkpoint}};
+}
+
+inline std::vector<encoder_case> image_encoder_cases() {
+    return {{"vit", vit_checkpoint},
+            {"torch", [] { return torch_checkpoint(); }},
+            {"torch_norms_first", [] { return torch_checkpoint(true); }},
+            {"deit", deit_checkpoint},
+            {"dinov2", [] { return dinov2_checkpoint(false); }},
+            {"dinov2_with_registers", [] { return dinov2_checkpoint(true); }}};
+}
+
+/// All of them.
+inline std::vector<encoder_case> encoder_cases() {
+    auto all = text_encoder_cases();
+    std::ranges::move(image_encoder_cases(), std::back_inserter(all));
+    return all;
 }
 
 } // namespace detent::test
