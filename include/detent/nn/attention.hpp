@@ -12,6 +12,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/nn/products.hpp"
 #include "detent/nn/tokens.hpp"
 
 namespace detent::inline DETENT_ABI::nn {
@@ -187,14 +188,15 @@ basic_matrix<scalar_of<Q>> attention(Eigen::MatrixBase<Q> const& queries, basic_
         auto out = context.block(sequence * length + first, head * hd, n, hd);    // (query, head_dim)
 
         block_exponentials<Scalar> e;
-        e.p.resize(n, seen.size());
-        e.p.noalias() = (static_cast<Scalar>(form.scale) * q_head) * k_head.transpose();
+        e.p.setZero(n, seen.size());
+        add_product(e.p, q_head, k_head.transpose(), static_cast<Scalar>(form.scale));
         exponentiate(form, head, position, seen, e);
+        out.setZero();
         if (layout.probability_bits > 0) {
             e.p.array().colwise() /= e.sums.array();
-            out.noalias() = rounded_probabilities(e.p, layout.probability_bits) * v_head;
+            add_product(out, rounded_probabilities(e.p, layout.probability_bits), v_head);
         } else {
-            out.noalias() = e.p * v_head;
+            add_product(out, e.p, v_head);
             out.array().colwise() /= e.sums.array(); // hd divisions a query instead of one for each key
         }
     };
@@ -227,8 +229,8 @@ Scalar attention_block_backward(attention_form const& form, index_t head, index_
                                 Out v_gradient) {
     auto const scale = static_cast<Scalar>(form.scale);
     block_exponentials<Scalar> e;
-    e.p.resize(q.rows(), k.rows());
-    e.p.noalias() = (scale * q) * k.transpose();
+    e.p.setZero(q.rows(), k.rows());
+    add_product(e.p, q, k.transpose(), scale);
     basic_matrix<Scalar> cap_slope; // (query, key), the derivative of the soft cap; empty where there is none
     if (form.soft_cap > 0) {
         cap_slope = Scalar(1) - (e.p.array() / static_cast<Scalar>(form.soft_cap)).tanh().square();
@@ -236,12 +238,12 @@ Scalar attention_block_backward(attention_form const& form, index_t head, index_
     exponentiate(form, head, first, keys, e);
     e.p.array().colwise() /= e.sums.array();
     if (bits > 0) {
-        v_gradient.noalias() += rounded_probabilities(e.p, bits).transpose() * g;
+        add_product(v_gradient, rounded_probabilities(e.p, bits).transpose(), g);
     } else {
-        v_gradient.noalias() += e.p.transpose() * g;
+        add_product(v_gradient, e.p.transpose(), g);
     }
-    basic_matrix<Scalar> d(q.rows(), k.rows()); // (query, key)
-    d.noalias() = g * v.transpose();
+    basic_matrix<Scalar> d = basic_matrix<Scalar>::Zero(q.rows(), k.rows()); // (query, key)
+    add_product(d, g, v.transpose());
     basic_vector<Scalar> const along = e.p.cwiseProduct(d).rowwise().sum();
     Scalar sink_gradient(0);
     if (e.sinks.size() > 0) {
@@ -251,8 +253,9 @@ Scalar attention_block_backward(attention_form const& form, index_t head, index_
     if (form.soft_cap > 0) {
         e.p.array() *= cap_slope.array();
     }
-    q_gradient.noalias() = e.p * k;
-    k_gradient.noalias() += e.p.transpose() * q;
+    q_gradient.setZero();
+    add_product(q_gradient, e.p, k);
+    add_product(k_gradient, e.p.transpose(), q);
     return sink_gradient;
 }
 

@@ -74,12 +74,14 @@ template <class X> simd::strided<scalar_of<X>> strided(Eigen::MatrixBase<X> cons
                          : simd::strided<scalar_of<X>>{x.derived().data(), 1, outer};
 }
 
-/// C += A B, of which C (m, n) lies in rows; A (m, k) and B (k, n) may be transposes.
+/// C += factor A B, of which C (m, n) lies in rows; A (m, k) and B (k, n) may be transposes.
 template <class A, class B>
-void add_product(basic_matrix_ref<scalar_of<A>> c, Eigen::MatrixBase<A> const& a, Eigen::MatrixBase<B> const& b) {
+void add_product(basic_matrix_ref<scalar_of<A>> c, Eigen::MatrixBase<A> const& a, Eigen::MatrixBase<B> const& b,
+                 scalar_of<A> factor = 1) {
     expect_valid(a.cols() == b.rows() && shape_of(c) == (extents{a.rows(), b.cols()}), "product",
                  "is of matrices that do not fit");
-    products<scalar_of<A>>::add(a.rows(), b.cols(), a.cols(), 1, strided(a), strided(b), c.data(), c.outerStride());
+    products<scalar_of<A>>::add(a.rows(), b.cols(), a.cols(), factor, strided(a), strided(b), c.data(),
+                                c.outerStride());
 }
 
 } // namespace detent::inline DETENT_ABI::nn
