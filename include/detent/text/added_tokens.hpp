@@ -52,6 +52,10 @@ public:
     /// longest is taken.
     std::vector<segment> split(std::string_view text, bool is_normalized) const;
 
+    /// The text of a token when ids become text: what is looked for in text, so that the decoder turns back what the
+    /// normalizer did.
+    std::string const& decoded(added_token const& token) const;
+
     /// The token with that id or content, or null.
     added_token const* find(std::int32_t id) const;
     added_token const* find(std::string_view content) const;
@@ -61,6 +65,7 @@ public:
 
 private:
     std::vector<added_token> list_;
+    std::vector<std::string> looked_for_; // of each, its content or normalized content
     vocabulary tokens_;
     std::unordered_map<std::int32_t, std::size_t> places_; // in the list, by id
     prefix_search plain_;

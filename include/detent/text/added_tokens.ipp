@@ -58,7 +58,7 @@ DETENT_INLINE added_tokens::added_tokens(std::vector<added_token> list, token_mo
         }
         tokens_.add(token.content, token.id, subject + ", added tokens");
         places_.emplace(token.id, list_.size());
-        std::string const looked_for = token.normalized ? normalize(token.content) : token.content;
+        std::string looked_for = token.normalized ? normalize(token.content) : token.content;
         if (!looked_for.empty()) {
             auto& entries = token.normalized ? after_normalizer : plain;
             entries.emplace_back(looked_for, static_cast<std::int32_t>(list_.size()));
@@ -68,6 +68,7 @@ DETENT_INLINE added_tokens::added_tokens(std::vector<added_token> list, token_mo
                                     subject);
         }
         list_.push_back(std::move(token));
+        looked_for_.push_back(std::move(looked_for));
     }
     plain_ = prefix_search(std::move(plain));
     normalized_ = prefix_search(std::move(after_normalizer));
@@ -76,6 +77,10 @@ DETENT_INLINE added_tokens::added_tokens(std::vector<added_token> list, token_mo
 DETENT_INLINE added_token const* added_tokens::find(std::int32_t id) const {
     auto const found = places_.find(id);
     return found == places_.end() ? nullptr : &list_[found->second];
+}
+
+DETENT_INLINE std::string const& added_tokens::decoded(added_token const& token) const {
+    return looked_for_[places_.at(token.id)];
 }
 
 DETENT_INLINE added_token const* added_tokens::find(std::string_view content) const {

@@ -50,6 +50,9 @@ public:
 
 private:
     static constexpr std::string_view word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+    // Outside of classes Oniguruma has a table for Latin-1, to which small digits and fractions are words too.
+    static constexpr std::string_view wider_word =
+        "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
     static constexpr std::string_view hexadecimal = "0-9a-fA-F";
 
     char take() {
@@ -84,13 +87,13 @@ private:
         if (c == 's' || c == 'S') {
             result_ += c == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
         } else if (c == 'w' || c == 'W') {
-            members(word, c, inside, c == 'W');
+            members(inside ? word : wider_word, c, inside, c == 'W');
         } else if (c == 'h' || c == 'H') {
             members(hexadecimal, c, inside, c == 'H');
         } else if (c == 'v') {
             result_ += "\\x0b";
         } else if ((c == 'b' || c == 'B') && !inside) {
-            std::string const w = in_class(word, false);
+            std::string const w = in_class(wider_word, false);
             bool const boundary = c == 'b';
             result_ += "(?:(?<=" + w + ")(?" + (boundary ? "!" : "=") + w + ")|(?<!" + w + ")(?" +
                        (boundary ? "=" : "!") + w + "))";
@@ -103,6 +106,11 @@ private:
         } else {
             result_ += '\\';
             result_ += c;
+            if (letter && follows("{")) { // \p{L}, \x{41}
+                auto const end = rest_.find('}');
+                result_ += rest_.substr(0, end);
+                rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end);
+            }
         }
     }
 

@@ -142,7 +142,8 @@ DETENT_INLINE std::string tokenizer::decode(std::span<std::int32_t const> ids, b
         if (added != nullptr && added->special && skip_special) {
             continue;
         }
-        if (auto found = token(id)) {
+        if (auto found =
+                added != nullptr ? std::optional(parts_.added_tokens.decoded(*added)) : parts_.model->token(id)) {
             tokens.push_back(std::move(*found));
         }
     }
