@@ -196,6 +196,8 @@ DETENT_INLINE pattern::pattern(std::string_view expression, pattern_syntax synta
     }
     bool const foreign = syntax == pattern_syntax::oniguruma;
     std::string const translated = foreign ? pcre2_of_oniguruma(expression, subject_) : std::string(expression);
+    // The interpreter may keep 512 MiB for its way back.
+    std::string const limited = (syntax == pattern_syntax::literal ? "" : "(*LIMIT_HEAP=524288)") + translated;
     std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> const context(
         pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
     pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
@@ -205,13 +207,14 @@ DETENT_INLINE pattern::pattern(std::string_view expression, pattern_syntax synta
                                       : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     int code = 0;
     PCRE2_SIZE place = 0;
-    pcre2_code* const compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                               options, &code, &place, context.get());
+    pcre2_code* const compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(limited.data()), limited.size(), options,
+                                               &code, &place, context.get());
     if (compiled == nullptr) {
         std::array<PCRE2_UCHAR, 256> message{};
         pcre2_get_error_message(code, message.data(), message.size());
-        throw error(subject_, "'" + io::printable(translated) + "' is not a regular expression: " +
-                                  reinterpret_cast<char const*>(message.data()) + ", at byte " + std::to_string(place));
+        throw error(subject_, "'" + io::printable(translated) +
+                                  "' is not a regular expression: " + reinterpret_cast<char const*>(message.data()) +
+                                  ", at byte " + std::to_string(place - (limited.size() - translated.size())));
     }
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); // without machine code pcre2_match interprets the expression
     code_ = std::shared_ptr<pcre2_code const>(compiled,

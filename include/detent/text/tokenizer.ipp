@@ -177,20 +177,33 @@ DETENT_INLINE std::string text_stream::news(std::string const& text) const {
     return text.substr(same);
 }
 
+// Where the last three characters or fewer of U+FFFD begin that end a text: a character of which bytes are missing is
+// one of them, or with tokens for single bytes up to three.
+inline std::size_t end_of_settled(std::string_view text) {
+    std::size_t const size = replacement_character.size();
+    std::size_t end = text.size();
+    while (end >= size && text.size() - end < 3 * size && text.substr(end - size, size) == replacement_character) {
+        end -= size;
+    }
+    return end;
+}
+
 DETENT_INLINE std::string text_stream::push(std::int32_t id) {
-    constexpr std::size_t longest_wait = 8;  // tokens; a character has four bytes
-    constexpr std::size_t longest_none = 64; // tokens without any text, such as special ones
+    constexpr std::size_t short_wait = 8; // more tokens than a character has bytes
+    constexpr std::size_t long_wait = 64; // then what came, if anything, is no text
     ids_.push_back(id);
-    std::string const text = tokenizer_.decode(ids_, skip_special_);
-    bool const waits =
-        text.size() >= replacement_character.size() &&
-        std::string_view(text).substr(text.size() - replacement_character.size()) == replacement_character;
-    if (waits && ids_.size() - returned_ < longest_wait) {
+    std::size_t const waiting = ids_.size() - returned_;
+    std::string text = tokenizer_.decode(ids_, skip_special_);
+    std::size_t const settled = waiting < long_wait ? end_of_settled(text) : text.size();
+    bool const incomplete = settled < text.size();
+    if (incomplete && waiting < short_wait) {
         return {};
     }
+    text.resize(settled);
     std::string result = news(text);
-    if (result.empty() && ids_.size() - returned_ < longest_none) {
-        return {};
+    if (waiting < long_wait && (incomplete || result.empty())) {
+        shown_ = result.empty() ? shown_ : text;
+        return result;
     }
     // The ids that gave this text stay before the next, which may look otherwise as the first of all.
     ids_.erase(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(returned_));
