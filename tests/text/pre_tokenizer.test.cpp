@@ -105,6 +105,7 @@ TEST(pre_tokenizer, refuses_what_it_does_not_know) {
 #if defined(DETENT_UNICODE)
     auto split = json_of(split_json("Sometimes"));
     EXPECT_TRUE(contains(problem_of<pre_tokenizer>(split), "is 'Sometimes', which detent does not know"));
+    split["behavior"] = "Isolated";
     split["pattern"] = {{"Regex", "("}};
     EXPECT_TRUE(contains(problem_of<pre_tokenizer>(split), "is not a regular expression"));
 #endif

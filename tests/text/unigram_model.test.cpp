@@ -35,7 +35,7 @@ double best_score(json const& vocab, std::string const& text) {
 TEST(unigram_model, finds_the_best_of_all_ways) {
     std::mt19937 random(1);
     for (int round = 0; round < 50; ++round) {
-        json model{{"type", "Unigram"}, {"vocab", {{"a", -3.5}, {"b", -2.5}}}};
+        json model{{"type", "Unigram"}, {"vocab", json_of(R"([["a", -3.5], ["b", -2.5]])")}};
         for (int i = 0; i < 8; ++i) {
             std::string token;
             for (std::size_t n = 2 + random() % 3; n > 0; --n) {
