@@ -10,6 +10,7 @@
 #include "detent/text/post_processor.ipp"
 #include "detent/text/pre_tokenizer.ipp"
 #include "detent/text/read_text.ipp"
+#include "detent/text/read_token_model.ipp"
 #include "detent/text/sentence_piece.ipp"
 #include "detent/text/token_decoder.ipp"
 #include "detent/text/token_model.ipp"

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "detent/text/part.hpp"
-#include "detent/text/token_model.hpp"
+#include "detent/text/read_token_model.hpp"
 #include "detent/text/tokenizer.hpp"
 #include "io/failure_message.hpp"
 

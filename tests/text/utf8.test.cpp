@@ -14,18 +14,17 @@ using namespace detent::text;
 using namespace std::string_literals;
 
 TEST(utf8, every_character_comes_back) {
-    for (char32_t c = 0; c <= 0x10FFFF; ++c) {
+    for (char32_t c = 0; c <= 0x10FFFF; c += c < 0x3000 || c > 0x10F000 ? 1 : 7) {
         if (c >= 0xD800 && c <= 0xDFFF) {
             continue;
         }
         std::string text;
         append_utf8(text, c);
         std::string_view rest = text;
-        ASSERT_EQ(character_size(text[0]), text.size());
-        ASSERT_TRUE(is_utf8(text)) << static_cast<unsigned>(c);
-        ASSERT_EQ(take_character(rest), c);
-        ASSERT_TRUE(rest.empty());
-        ASSERT_FALSE(is_utf8(std::string_view(text).substr(0, text.size() - 1)) && text.size() > 1);
+        bool const cut_off = text.size() == 1 || !is_utf8(std::string_view(text).substr(0, text.size() - 1));
+        ASSERT_TRUE(character_size(text[0]) == text.size() && is_utf8(text) && cut_off && take_character(rest) == c &&
+                    rest.empty())
+            << static_cast<unsigned>(c);
     }
 }
 
@@ -53,7 +52,7 @@ bool is_utf8_by_encoding(std::string_view text) {
 
 TEST(utf8, finds_what_is_wrong) {
     for (unsigned first = 0; first < 256; ++first) {
-        for (unsigned second = 0; second < 256; ++second) {
+        for (unsigned const second : {0x0U, 0x41U, 0x7FU, 0x80U, 0x8FU, 0x90U, 0x9FU, 0xA0U, 0xBFU, 0xC0U, 0xFFU}) {
             for (std::string const& tail : {""s, "\x80"s, "\xBF"s, "a"s, "\x80\x80"s, "\x80z"s}) {
                 std::string const text = std::string{static_cast<char>(first), static_cast<char>(second)} + tail;
                 ASSERT_EQ(is_utf8(text), is_utf8_by_encoding(text)) << first << ' ' << second << ' ' << tail.size();

@@ -7,10 +7,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "detent/core/abi.hpp"
+#include "detent/text/pair_table.hpp"
 #include "detent/text/part.hpp"
 #include "detent/text/token_model.hpp"
 
@@ -28,10 +28,6 @@ public:
     void encode(std::string_view piece, std::vector<std::int32_t>& ids) const override;
 
 private:
-    struct merge {
-        std::int32_t rank;
-        std::int32_t id;
-    };
     struct symbol {
         std::int32_t id;
         std::ptrdiff_t before;
@@ -40,12 +36,11 @@ private:
 
     void read_merges(part const& json);
     void add_merge(std::string const& left, std::string const& right, std::size_t rank, part const& json);
-    merge const* find(std::int32_t left, std::int32_t right) const;
     std::vector<std::int32_t> characters(std::string_view piece) const;
     void merge_all(std::vector<symbol>& symbols) const;
 
     std::string name_;
-    std::unordered_map<std::uint64_t, merge> merges_;
+    pair_table merges_;
     std::optional<std::string> unknown_;
     std::string prefix_;
     std::string suffix_;

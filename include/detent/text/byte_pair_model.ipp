@@ -10,7 +10,6 @@
 #include <queue>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -24,11 +23,6 @@
 #include "detent/text/vocabulary.hpp"
 
 namespace detent::inline DETENT_ABI::text {
-
-// Both ids are from 0 to 2^31 - 1.
-constexpr std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
-    return (static_cast<std::uint64_t>(left) << 32) | static_cast<std::uint64_t>(right);
-}
 
 DETENT_INLINE byte_pair_model::byte_pair_model(part const& json)
     : vocabulary_model(read_vocabulary(json)), name_(json.name()), prefix_(json.text("continuing_subword_prefix", "")),
@@ -85,13 +79,7 @@ DETENT_INLINE void byte_pair_model::add_merge(std::string const& left, std::stri
     if (right.size() < prefix_.size()) {
         throw json.wrong("merges", "entry " + std::to_string(rank) + " does not begin with the prefix of subwords");
     }
-    merges_[pair_key(left_id, right_id)] = {static_cast<std::int32_t>(rank),
-                                            known(left + right.substr(prefix_.size()))};
-}
-
-DETENT_INLINE byte_pair_model::merge const* byte_pair_model::find(std::int32_t left, std::int32_t right) const {
-    auto const found = merges_.find(pair_key(left, right));
-    return found == merges_.end() ? nullptr : &found->second;
+    merges_.set(left_id, right_id, {static_cast<std::int32_t>(rank), known(left + right.substr(prefix_.size()))});
 }
 
 // The tokens of single characters. An unknown one waits, because others may join it, and goes in before the next that
@@ -134,29 +122,38 @@ DETENT_INLINE std::vector<std::int32_t> byte_pair_model::characters(std::string_
 }
 
 DETENT_INLINE void byte_pair_model::merge_all(std::vector<symbol>& symbols) const {
-    // The pair at `place` is merged to `id`. The lowest rank is first, then what is further left.
-    using candidate = std::tuple<std::int32_t, std::ptrdiff_t, std::int32_t>;
-    std::priority_queue<candidate, std::vector<candidate>, std::greater<>> queue;
+    // A pair and what it becomes. The lowest rank is first, then what is further left: both are in one number.
+    struct candidate {
+        std::uint64_t order;
+        std::int32_t id;
+        bool operator>(candidate const& other) const { return order > other.order; }
+    };
+    std::vector<candidate> candidates;
     auto const at = [&](std::ptrdiff_t i) -> symbol& { return symbols[static_cast<std::size_t>(i)]; };
-    auto const offer = [&](std::ptrdiff_t left, std::ptrdiff_t right) {
+    auto const offer = [&](std::ptrdiff_t left, std::ptrdiff_t right, auto const& add) {
         if (left >= 0 && right >= 0) {
-            if (auto const* found = find(at(left).id, at(right).id)) {
-                queue.emplace(found->rank, left, found->id);
+            if (auto const* found = merges_.find(at(left).id, at(right).id)) {
+                add(candidate{(static_cast<std::uint64_t>(found->rank) << 32) | static_cast<std::uint64_t>(left),
+                              found->id});
             }
         }
     };
     for (std::ptrdiff_t i = 0; i + 1 < std::ssize(symbols); ++i) {
-        offer(i, i + 1);
+        offer(i, i + 1, [&](candidate const& c) { candidates.push_back(c); });
     }
+    std::priority_queue<candidate, std::vector<candidate>, std::greater<>> queue(std::greater<>(),
+                                                                                 std::move(candidates));
+    auto const push = [&](candidate const& c) { queue.push(c); };
     while (!queue.empty()) {
-        auto const [rank, place, id] = queue.top();
+        auto const [order, id] = queue.top();
+        auto const place = static_cast<std::ptrdiff_t>(order & 0xFFFFFFFF);
         queue.pop();
         symbol& left = at(place);
         if (left.id < 0 || left.after < 0) {
             continue;
         }
         symbol& right = at(left.after);
-        auto const* found = find(left.id, right.id);
+        auto const* found = merges_.find(left.id, right.id);
         if (found == nullptr || found->id != id) {
             continue; // one of the two has become another token since
         }
@@ -166,8 +163,8 @@ DETENT_INLINE void byte_pair_model::merge_all(std::vector<symbol>& symbols) cons
         if (left.after >= 0) {
             at(left.after).before = place;
         }
-        offer(left.before, place);
-        offer(place, left.after);
+        offer(left.before, place, push);
+        offer(place, left.after, push);
     }
 }
 
@@ -177,6 +174,9 @@ DETENT_INLINE void byte_pair_model::encode(std::string_view piece, std::vector<s
             ids.push_back(*whole);
             return;
         }
+    }
+    if (piece.size() > std::numeric_limits<std::uint32_t>::max()) {
+        throw error(name_, "a piece of text has more than 4294967295 bytes");
     }
     std::vector<symbol> symbols;
     for (std::int32_t const token : characters(piece)) {

@@ -58,10 +58,6 @@ private:
     vocabulary tokens_;
 };
 
-/// The model of tokenizer.json: BPE, WordPiece, Unigram or WordLevel; files from before models had a type are told by
-/// their fields. Throws `error` that names what is wrong, or refuses the type by its name.
-std::unique_ptr<token_model> read_token_model(part const& json);
-
 /// The field `vocab`, an object of ids by token.
 vocabulary read_vocabulary(part const& json);
 

@@ -18,6 +18,7 @@
 
 #include "detent/core/error.hpp"
 #include "detent/text/byte_characters.hpp"
+#include "detent/text/read_token_model.hpp"
 #include "detent/text/tokenizer.hpp"
 #include "detent/text/utf8.hpp"
 #include "detent/text/word_cache.hpp"
