@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -51,6 +52,17 @@ TEST(normalizer, of_bert) {
     EXPECT_EQ(
         normalized_by(R"({"type": "BertNormalizer", "clean_text": false, "handle_chinese_chars": false})", "\u4E2D\t"),
         "\u4E2D\t");
+}
+
+TEST(normalizer, texts_do_not_grow_without_end) {
+    NEEDS_UNICODE();
+    auto const doubled = json_of(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})");
+    nlohmann::json const often{{"type", "Sequence"}, {"normalizers", std::vector<nlohmann::json>(60, doubled)}};
+    EXPECT_TRUE(contains(failure_message([&] { normalized_by(often.dump(), "a"); }), "more than 64 times as long"));
+    nlohmann::json once = doubled;
+    once["content"] = std::string(100000, 'x');
+    EXPECT_TRUE(contains(failure_message([&] { normalized_by(once.dump(), std::string(2000, 'a')); }), "64 times"));
+    EXPECT_EQ(normalized_by(once.dump(), "a").size(), 100000U);
 }
 
 TEST(normalizer, refuses_what_it_does_not_know) {

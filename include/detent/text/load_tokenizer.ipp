@@ -126,7 +126,7 @@ inline nlohmann::json around_text(nlohmann::json const& vocabulary, std::string 
             throw error(file, "has no token '" + io::printable(token) + "', which is to be around texts");
         }
         result["single"].push_back({{"SpecialToken", {{"id", token}, {"type_id", 0}}}});
-        result["special_tokens"][token] = {{"id", token}, {"ids", {vocabulary[token]}}, {"tokens", {token}}};
+        result["special_tokens"][token] = {{"id", token}, {"ids", nlohmann::json::array({vocabulary[token]})}};
     };
     add(before);
     result["single"].push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});

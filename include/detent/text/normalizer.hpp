@@ -25,7 +25,8 @@ public:
     /// Whether it leaves all text as it is.
     bool empty() const { return steps_.empty(); }
 
-    /// The normalized text; `text` is valid UTF-8. May be called by several threads.
+    /// The normalized text; `text` is valid UTF-8. May be called by several threads. Throws `error` where a text
+    /// becomes longer than 64 times itself and a MiB.
     std::string operator()(std::string text) const;
 
 private:

@@ -96,8 +96,12 @@ inline std::string nmt_normalized(std::string_view text) {
 DETENT_INLINE normalizer::normalizer(part const& json) { add(json); }
 
 DETENT_INLINE std::string normalizer::operator()(std::string text) const {
+    std::size_t const longest = longest_replacement(text.size());
     for (auto const& apply : steps_) {
         text = apply(std::move(text));
+        if (text.size() > longest) {
+            throw error("text", "becomes more than 64 times as long when it is normalized");
+        }
     }
     return text;
 }

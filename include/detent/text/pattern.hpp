@@ -59,8 +59,12 @@ private:
     bool matched_ = false;
 };
 
-/// The text with `content` in place of every match.
+/// The text with `content` in place of every match. Throws `error` where it becomes longer than 64 times the text and
+/// a MiB, which no normalization needs and a chain of such steps would multiply.
 std::string replaced(std::string_view text, pattern const& what, std::string_view content);
+
+/// How long a text of `size` bytes may become when it is normalized.
+constexpr std::size_t longest_replacement(std::size_t size) { return 64 * size + (std::size_t{1} << 20); }
 
 } // namespace detent::inline DETENT_ABI::text
 

@@ -280,9 +280,13 @@ DETENT_INLINE bool pattern_matches::next() {
 }
 
 DETENT_INLINE std::string replaced(std::string_view text, pattern const& what, std::string_view content) {
+    std::size_t const longest = longest_replacement(text.size());
     std::string result;
     std::size_t done = 0;
     for (pattern_matches match(what, text); match.next();) {
+        if (result.size() > longest) {
+            throw error("text", "becomes more than 64 times as long when it is normalized");
+        }
         result += text.substr(done, match.begin() - done);
         result += content;
         done = match.end();

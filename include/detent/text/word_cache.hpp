@@ -16,7 +16,8 @@
 namespace detent::inline DETENT_ABI::text {
 
 /// The ids of words that were met before: a hash table with open addressing, whose texts and ids lie one after the
-/// other. It takes no more words when it has 2^18, and none of more than 64 bytes.
+/// other. It takes no more words when it has 2^18, and none of more than 64 bytes
+/// or ids.
 class word_cache {
 public:
     /// The ids of a word, valid until the next `add`.
@@ -31,7 +32,7 @@ public:
 
     /// Keeps the ids of a word that is not there and not empty.
     void add(std::string_view word, std::span<std::int32_t const> ids) {
-        if (word.size() > longest || words_ == most) {
+        if (word.size() > longest || ids.size() > most_ids || words_ == most) {
             return;
         }
         if (2 * (words_ + 1) > slots_.size()) {
@@ -46,7 +47,8 @@ public:
     }
 
 private:
-    static constexpr std::size_t longest = 64; // so few bytes cannot have more ids than fit
+    static constexpr std::size_t longest = 64;
+    static constexpr std::size_t most_ids = 64;
     static constexpr std::size_t most = std::size_t{1} << 18;
 
     struct slot {
