@@ -89,6 +89,12 @@ TEST(byte_pair_model, bytes_of_unknown_characters) {
     EXPECT_EQ(encoded(model, "a\u00E4a\u00E5"), (ids{0, 5, 6, 0, 1}));
 }
 
+TEST(byte_pair_model, merges_of_others_than_characters) {
+    json model = json_of(R"({"vocab": {"a": 0, "<u>": 1, "<0xC3>": 2, "<0xA4>": 3, "<0xC3><0xA4>": 4, "a<u>": 5},
+        "merges": [["<0xC3>", "<0xA4>"], ["a", "<u>"]], "byte_fallback": true, "unk_token": "<u>"})");
+    EXPECT_EQ(encoded(model, "\u00E4a\u00E5"), (ids{4, 5}));
+}
+
 TEST(byte_pair_model, prefix_and_suffix) {
     json const model = json_of(R"({"vocab": {"a": 0, "##b": 1, "##c</w>": 2, "ab": 3, "abc</w>": 4, "a</w>": 5},
         "merges": [["a", "##b"], ["ab", "##c</w>"]],

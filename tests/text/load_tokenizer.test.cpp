@@ -54,7 +54,8 @@ TEST_F(load_tokenizer_test, vocab_json_with_merges) {
     EXPECT_EQ(encoded("ab a<|endoftext|>"), (ids{2, 4, 5}));
     EXPECT_EQ(load_tokenizer(directory_ / "merges.txt").decode(ids{2, 4}), "ab a");
     write("tokenizer_config.json", R"({"add_prefix_space": true, "add_bos_token": true,
-                                       "bos_token": {"content": "<|endoftext|>"}, "tokenizer_class": "GPT2TokenizerFast"})");
+                                       "bos_token": {"content": "<|endoftext|>"},
+                                       "tokenizer_class": "GPT2TokenizerFast"})");
     EXPECT_EQ(encoded("a"), (ids{5, 4}));
     write("tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer"})");
     EXPECT_TRUE(contains(problem(), "'CLIPTokenizer', which detent reads only from a tokenizer.json"));

@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 #include <queue>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "detent/io/json.hpp"
 #include "detent/text/byte_pair_model.hpp"
 #include "detent/text/part.hpp"
+#include "detent/text/unicode.hpp"
 #include "detent/text/utf8.hpp"
 #include "detent/text/vocabulary.hpp"
 
@@ -79,6 +81,15 @@ DETENT_INLINE void byte_pair_model::add_merge(std::string const& left, std::stri
     if (right.size() < prefix_.size()) {
         throw json.wrong("merges", "entry " + std::to_string(rank) + " does not begin with the prefix of subwords");
     }
+    bool const of_bytes = byte_fallback_ && (left.rfind("<0x", 0) == 0 || right.rfind("<0x", 0) == 0);
+    if (of_bytes || left.empty() || right.empty() || left == unknown_ || right == unknown_ || !prefix_.empty() ||
+        !suffix_.empty()) {
+        all_joined_ = true;
+    } else if (auto const last = id(left.substr(last_character(left)))) {
+        if (auto const first = id(right.substr(0, character_size(right[0])))) {
+            joined_.set(*last, *first, {});
+        }
+    }
     merges_.set(left_id, right_id, {static_cast<std::int32_t>(rank), known(left + right.substr(prefix_.size()))});
 }
 
@@ -119,6 +130,25 @@ DETENT_INLINE std::vector<std::int32_t> byte_pair_model::characters(std::string_
         ids.push_back(*waiting);
     }
     return ids;
+}
+
+DETENT_INLINE void byte_pair_model::merge_run(std::span<std::int32_t const> run, std::vector<std::int32_t>& ids) const {
+    if (run.size() == 1) {
+        ids.push_back(run[0]);
+        return;
+    }
+    std::vector<symbol> symbols;
+    for (std::int32_t const token : run) {
+        std::ptrdiff_t const place = std::ssize(symbols);
+        symbols.push_back({token, place - 1, place + 1});
+    }
+    symbols.back().after = -1;
+    merge_all(symbols);
+    for (auto const& s : symbols) {
+        if (s.id >= 0) {
+            ids.push_back(s.id);
+        }
+    }
 }
 
 DETENT_INLINE void byte_pair_model::merge_all(std::vector<symbol>& symbols) const {
@@ -178,18 +208,12 @@ DETENT_INLINE void byte_pair_model::encode(std::string_view piece, std::vector<s
     if (piece.size() > std::numeric_limits<std::uint32_t>::max()) {
         throw error(name_, "a piece of text has more than 4294967295 bytes");
     }
-    std::vector<symbol> symbols;
-    for (std::int32_t const token : characters(piece)) {
-        std::ptrdiff_t const place = std::ssize(symbols);
-        symbols.push_back({token, place - 1, place + 1});
-    }
-    if (!symbols.empty()) {
-        symbols.back().after = -1;
-    }
-    merge_all(symbols);
-    for (auto const& s : symbols) {
-        if (s.id >= 0) {
-            ids.push_back(s.id);
+    auto const list = characters(piece);
+    std::size_t begin = 0;
+    for (std::size_t end = 1; end <= list.size(); ++end) {
+        if (end == list.size() || (!all_joined_ && joined_.find(list[end - 1], list[end]) == nullptr)) {
+            merge_run(std::span(list).subspan(begin, end - begin), ids);
+            begin = end;
         }
     }
 }

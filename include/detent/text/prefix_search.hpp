@@ -24,9 +24,10 @@ public:
 
     /// Takes texts, none of which is empty, with a number for each. Of two that are equal the first stays.
     explicit prefix_search(std::vector<entry> entries) : entries_(std::move(entries)) {
-        std::ranges::stable_sort(entries_, {}, &entry::first);
-        auto const equal = std::ranges::unique(entries_, {}, &entry::first);
-        entries_.erase(equal.begin(), equal.end());
+        auto const before = [](entry const& a, entry const& b) { return a.first < b.first; };
+        auto const same = [](entry const& a, entry const& b) { return a.first == b.first; };
+        std::stable_sort(entries_.begin(), entries_.end(), before);
+        entries_.erase(std::unique(entries_.begin(), entries_.end(), same), entries_.end());
         for (std::size_t i = 0; i < entries_.size(); ++i) {
             ++starts_[byte(entries_[i].first, 0) + 1];
         }
@@ -59,10 +60,8 @@ public:
                 return;
             }
             std::size_t const wanted = byte(text, size);
-            auto const next = [&](entry const& e) { return byte(e.first, size); };
-            auto const range = std::ranges::equal_range(first, last, wanted, {}, next);
-            first = range.begin();
-            last = range.end();
+            first = std::partition_point(first, last, [&](entry const& e) { return byte(e.first, size) < wanted; });
+            last = std::partition_point(first, last, [&](entry const& e) { return byte(e.first, size) == wanted; });
         }
     }
 
