@@ -150,6 +150,11 @@ TEST(text_stream, of_tokens_that_look_otherwise_as_the_first) {
     auto const t = tokenizer_of(json_of(R"({"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
         "model": {"type": "WordPiece", "vocab": {"[UNK]": 0, "a": 1, "##b": 2, ".": 3}}})"));
     EXPECT_EQ(streamed(t, {1, 2, 1, 3, 1, 2}), "ab a. ab");
+    ids const nothing(200, 99); // ids without a token
+    ids all{1};
+    all.insert(all.end(), nothing.begin(), nothing.end());
+    all.push_back(1);
+    EXPECT_EQ(streamed(t, all), "a a");
 }
 
 TEST(tokenizer, cases_of_novella) {

@@ -206,6 +206,10 @@ DETENT_INLINE std::string text_stream::push(std::int32_t id) {
         shown_ = result.empty() ? shown_ : text;
         return result;
     }
+    if (result.empty()) {
+        ids_.resize(returned_); // what has no text is forgotten
+        return result;
+    }
     // The ids that gave this text stay before the next, which may look otherwise as the first of all.
     ids_.erase(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(returned_));
     returned_ = ids_.size();
