@@ -23,16 +23,6 @@
 
 namespace detent::inline DETENT_ABI::io {
 
-/// The number of a type of metadata in files: the arrays are number 9, between the others.
-inline constexpr std::uint32_t gguf_array_id = 9;
-/// How many types of metadata there are beside arrays.
-inline constexpr std::size_t gguf_scalar_types = std::variant_size_v<gguf_value> / 2;
-
-/// The number in files of the type at `place` of those of `gguf_value` that are no arrays.
-constexpr std::uint32_t gguf_id_of(std::size_t place) {
-    return static_cast<std::uint32_t>(place < gguf_array_id ? place : place + 1);
-}
-
 /// Calls `f.template operator()<T>()` with the type of metadata of that number in files; answers whether there is one.
 template <class F, std::size_t... Place>
 bool with_gguf_type(std::uint32_t id, F const& f, std::index_sequence<Place...>) {

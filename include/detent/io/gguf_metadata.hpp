@@ -26,6 +26,16 @@ template <class... T> using one_or_many = std::variant<T..., std::vector<T>...>;
 using gguf_value = one_or_many<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t,
                                float, bool, std::string, std::uint64_t, std::int64_t, double>;
 
+/// The number of a type of metadata in files: the arrays are number 9, between the others.
+inline constexpr std::uint32_t gguf_array_id = 9;
+/// How many types of metadata there are beside arrays.
+inline constexpr std::size_t gguf_scalar_types = std::variant_size_v<gguf_value> / 2;
+
+/// The number in files of the type at `place` of those of `gguf_value` that are no arrays.
+constexpr std::uint32_t gguf_id_of(std::size_t place) {
+    return static_cast<std::uint32_t>(place < gguf_array_id ? place : place + 1);
+}
+
 /// What a GGUF file says of its model: values under keys, in order.
 class gguf_metadata {
 public:

@@ -17,6 +17,7 @@
 #include "detent/core/error.hpp"
 #include "detent/io/atomic_file.hpp"
 #include "detent/io/gguf_file.hpp"
+#include "detent/io/gguf_metadata.hpp"
 #include "detent/io/gguf_writer.hpp"
 
 namespace detent::inline DETENT_ABI::io {
