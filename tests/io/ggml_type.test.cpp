@@ -15,6 +15,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/io/ggml_type.hpp"
+#include "detent/io/packed_tensors.hpp"
 #include "golden/ggml_rows.hpp"
 #include "io/failure_message.hpp"
 #include "io/ggml_reference.hpp"

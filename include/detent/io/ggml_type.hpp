@@ -26,7 +26,7 @@ struct ggml_type {
 
     /// Of codes that are read: the matrix `shape` (out, in) of whole blocks at `blocks`, row after row, exactly. What
     /// blocks add to weights (Q4_1, Q5_1, Q2_K, Q4_K, Q5_K) becomes zero points, which give the weights but for
-    /// rounding of floats, and which are integers only in matrices that `write` has written; see `has_integer_zeros`.
+    /// rounding of floats, and which are integers only in matrices that `write` has written (`has_integer_zeros`).
     /// Scales of two levels are f32. Null for types that are not read as a packed matrix. @throws error naming the
     /// block where a scale is no finite number.
     packed_matrix (*read)(std::uint8_t const* blocks, extents shape) = nullptr;
@@ -57,11 +57,6 @@ ggml_type const* find_ggml_type(std::uint32_t id);
 
 /// The type of that name. @throws error when there is none.
 ggml_type const& ggml_type_named(std::string_view name);
-
-/// Whether all zero points are integers within the codes, as `tile_scale` promises to products of rounded inputs. Those
-/// of files that other programs made are not: their products are of floats, and such matrices in other layouts are what
-/// `dequantize` makes of them, quantized again.
-bool has_integer_zeros(packed_matrix const& w);
 
 /// Gives E4M3 scales that were read from NVFP4 blocks, in units of 1, the unit that files have in a tensor of its own.
 /// @throws error when the scales are others or there can be no such unit.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -125,12 +124,6 @@ DETENT_INLINE index_t ggml_type::bytes(std::span<index_t const> shape, std::stri
     }
     blocks.push_back(block_bytes);
     return byte_size(dtype::u8, blocks, subject);
-}
-
-DETENT_INLINE bool has_integer_zeros(packed_matrix const& w) {
-    auto const largest = static_cast<float>((1 << w.bits) - 1);
-    return std::ranges::all_of(w.scales.zeros,
-                               [&](float z) { return z >= 0 && z <= largest && z == std::nearbyint(z); });
 }
 
 DETENT_INLINE void set_scale_unit(packed_matrix& w, float unit) {
