@@ -8,4 +8,5 @@
 #include "detent/io/json.ipp"
 #include "detent/io/mapped_file.ipp"
 #include "detent/io/packed_tensors.ipp"
+#include "detent/io/row_order.ipp"
 #include "detent/io/safetensors.ipp"
