@@ -17,6 +17,7 @@
 #include "detent/io/ggml_blocks.hpp"
 #include "detent/io/ggml_formats.hpp"
 #include "detent/io/ggml_type.hpp"
+#include "detent/io/json.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 

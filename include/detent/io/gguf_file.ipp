@@ -20,6 +20,7 @@
 
 #include "detent/core/error.hpp"
 #include "detent/io/gguf_file.hpp"
+#include "detent/io/json.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 

@@ -19,6 +19,7 @@
 #include "detent/io/gguf_file.hpp"
 #include "detent/io/gguf_metadata.hpp"
 #include "detent/io/gguf_writer.hpp"
+#include "detent/io/json.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 
