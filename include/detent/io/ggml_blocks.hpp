@@ -26,8 +26,9 @@
 //
 // * `bits`, `block_codes`, `block_bytes`, `tile_cols` (consecutive weights that share a scale), `format` (of scales);
 // * `number(code)`: the number of a code, before the scale;
-// * `packing` and `codes_at` where codes lie as in `ggml_packing`, else `codes(block, code*)`, and `put_codes(code
-//   const*, block)` if it is written too; `flip`, if stored codes are the others with these bits turned;
+// * `packing` and `codes_at` where codes lie as in `ggml_packing`, `linear_codes_at` where they are in linear packing;
+//   else `codes(block, code*)`, and `put_codes(code const*, block)` if it is written too; `flip`, if stored codes are
+//   the others with these bits turned;
 // * `scale(block, i)`: the scale of tile i of a block; where `has_least`, also `least(block, i)`: what is added;
 // * `put_scale(block, i, scale, format)`, and where `has_least` `put_least(block, i, least)`, if it is written too.
 //
@@ -76,6 +77,11 @@ template <class Block> void codes_to_linear(std::uint8_t const* blocks, extents 
         if (shape.size() > 0) {
             repack<typename Block::packing, linear_packing<Block::bits>>(blocks + Block::codes_at, shape, linear);
         }
+    } else if constexpr (requires { Block::linear_codes_at; }) {
+        for (index_t b = 0; b < shape.size() / Block::block_codes; ++b) {
+            std::memcpy(linear + b * linear_bytes, blocks + b * Block::block_bytes + Block::linear_codes_at,
+                        linear_bytes);
+        }
     } else {
         code codes[array_size(Block::block_codes)];
         for (index_t b = 0; b < shape.size() / Block::block_codes; ++b) {
@@ -85,8 +91,11 @@ template <class Block> void codes_to_linear(std::uint8_t const* blocks, extents 
     }
     if constexpr (requires { Block::flip; }) {
         static_assert(Block::bits == 8);
-        for (index_t i = 0; i < shape.size(); ++i) {
-            linear[i] ^= Block::flip;
+        for (index_t i = 0; i < shape.size(); i += 8) { // blocks are multiples
+            std::uint64_t eight;
+            std::memcpy(&eight, linear + i, 8);
+            eight ^= std::uint64_t{0x0101010101010101} * Block::flip;
+            std::memcpy(linear + i, &eight, 8);
         }
     }
 }
@@ -97,6 +106,11 @@ template <class Block> void codes_from_linear(std::uint8_t const* linear, extent
     if constexpr (requires { typename Block::packing; }) {
         if (shape.size() > 0) {
             repack<linear_packing<Block::bits>, typename Block::packing>(linear, shape, blocks + Block::codes_at);
+        }
+    } else if constexpr (requires { Block::linear_codes_at; }) {
+        for (index_t b = 0; b < shape.size() / Block::block_codes; ++b) {
+            std::memcpy(blocks + b * Block::block_bytes + Block::linear_codes_at, linear + b * linear_bytes,
+                        linear_bytes);
         }
     } else {
         code codes[array_size(Block::block_codes)];
@@ -309,15 +323,16 @@ template <class Block> void write_blocks(packed_matrix const& w, index_t first, 
         }
     }
     codes_from_linear<Block>(codes, shape, blocks);
-    for (index_t i = 0; i < shape.size() / Block::tile_cols; ++i) {
-        std::uint8_t* const block = blocks + i / tiles_of_block<Block> * Block::block_bytes;
-        index_t const tile = i % tiles_of_block<Block>;
-        index_t const weight = i * Block::tile_cols;
-        tile_scale const s =
-            w.scales.at((first + weight / shape.cols) / w.tile.rows, weight % shape.cols / w.tile.cols);
-        Block::put_scale(block, tile, s.scale, w.scales.format);
-        if constexpr (Block::has_least) {
-            Block::put_least(block, tile, least_of(w, s));
+    index_t const tiles = shape.cols / Block::tile_cols; // of a row
+    for (index_t row = 0; row < shape.rows; ++row) {
+        for (index_t i = 0; i < tiles; ++i) {
+            std::uint8_t* const block = blocks + (row * tiles + i) / tiles_of_block<Block> * Block::block_bytes;
+            index_t const tile = i % tiles_of_block<Block>;
+            tile_scale const s = w.scales.at((first + row) / w.tile.rows, i * Block::tile_cols / w.tile.cols);
+            Block::put_scale(block, tile, s.scale, w.scales.format);
+            if constexpr (Block::has_least) {
+                Block::put_least(block, tile, least_of(w, s));
+            }
         }
     }
 }

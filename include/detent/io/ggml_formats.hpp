@@ -93,8 +93,12 @@ struct nvfp4 {
     static constexpr bool has_least = false;
     static constexpr float number(code c) { return e2m1::decode(c); }
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            out[i] = block[4 + i / 16 * 8 + i % 8] >> (i % 16 / 8 * 4) & 15;
+        for (index_t tile = 0; tile < 4; ++tile) {
+            for (index_t j = 0; j < 8; ++j) {
+                std::uint8_t const two = block[4 + 8 * tile + j];
+                out[16 * tile + j] = two & 15;
+                out[16 * tile + j + 8] = two >> 4;
+            }
         }
     }
     static void put_codes(code const* codes, std::uint8_t* block) {
@@ -162,11 +166,8 @@ struct q2_0 {
     static constexpr index_t tile_cols = 64;
     static constexpr scale_kind format = scale_kind::f16;
     static constexpr bool has_least = false;
+    static constexpr index_t linear_codes_at = 2;
     static constexpr float number(code c) { return static_cast<float>(c - 1); }
-    static void codes(std::uint8_t const* block, code* out) { linear_packing<2>::unpack(block + 2, block_codes, out); }
-    static void put_codes(code const* codes, std::uint8_t* block) {
-        linear_packing<2>::pack(codes, block_codes, block + 2);
-    }
     static float scale(std::uint8_t const* block, index_t) { return half_at(block); }
     static void put_scale(std::uint8_t* block, index_t, float scale, scale_format) { put_half(scale, block); }
 };
@@ -185,9 +186,18 @@ template <int Bits, index_t Bytes, index_t TileCols, int Lowest, bool HasLeast =
     static constexpr float number(code c) { return static_cast<float>(c + Lowest); }
 };
 
-/// The code of 2 bits of weight i of 256, as all these blocks store such.
-constexpr int two_bits(std::uint8_t const* bytes, index_t i) {
-    return bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+/// Calls `f(run, i)` for all codes of 256, code i of each run of 32 consecutive ones, whose bits lie alike.
+template <class F> constexpr void for_each_of_runs(F const& f) {
+    for (index_t run = 0; run < 8; ++run) {
+        for (index_t i = 0; i < 32; ++i) {
+            f(run, i);
+        }
+    }
+}
+
+/// The 2 bits of code i of a run, as all these blocks store such.
+constexpr int two_bits(std::uint8_t const* bytes, index_t run, index_t i) {
+    return bytes[run / 4 * 32 + i] >> (run % 4 * 2) & 3;
 }
 
 /// 16 bytes with a scale below and a least number above, the codes, their f16 factors.
@@ -205,9 +215,9 @@ struct q2_k : super_block<2, 84, 16, 0, true> {
 /// The highest bits of codes in 32 bytes, the others in 64, scales in 12, an f16 factor.
 struct q3_k : super_block<3, 110, 16, -4> {
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            out[i] = static_cast<code>(two_bits(block + 32, i) | (block[i % 32] >> (i / 32) & 1) << 2);
-        }
+        for_each_of_runs([&](index_t run, index_t i) {
+            out[32 * run + i] = static_cast<code>(two_bits(block + 32, run, i) | (block[i] >> run & 1) << 2);
+        });
     }
     static float scale(std::uint8_t const* block, index_t i) {
         std::uint8_t const* const s = block + 96;
@@ -230,35 +240,34 @@ template <int Bits, index_t Bytes> struct q45_k : super_block<Bits, Bytes, 32, 0
         int const factor = i < 4 ? s[i + 4] & 63 : s[i + 4] >> 4 | s[i] >> 6 << 4;
         return -half_at(block + 2) * static_cast<float>(factor);
     }
-    /// The lower 4 bits of the code of weight i: two tiles share 32 bytes.
-    static int nibble(std::uint8_t const* bytes, index_t i) {
-        return bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
+    /// The lower 4 bits of code i of a run: two runs share 32 bytes.
+    static int nibble(std::uint8_t const* bytes, index_t run, index_t i) {
+        return bytes[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
     }
 };
 
 struct q4_k : q45_k<4, 144> {
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            out[i] = static_cast<code>(nibble(block + 16, i));
-        }
+        for_each_of_runs(
+            [&](index_t run, index_t i) { out[32 * run + i] = static_cast<code>(nibble(block + 16, run, i)); });
     }
 };
 
 struct q5_k : q45_k<5, 176> {
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            out[i] = static_cast<code>(nibble(block + 48, i) | (block[16 + i % 32] >> (i / 32) & 1) << 4);
-        }
+        for_each_of_runs([&](index_t run, index_t i) {
+            out[32 * run + i] = static_cast<code>(nibble(block + 48, run, i) | (block[16 + i] >> run & 1) << 4);
+        });
     }
 };
 
 /// The lower 4 bits of codes in 128 bytes, the higher 2 in 64, signed scales in 16, an f16 factor.
 struct q6_k : super_block<6, 210, 16, -32> {
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            int const low = block[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15;
-            out[i] = static_cast<code>(low | two_bits(block + 128, i) << 4);
-        }
+        for_each_of_runs([&](index_t run, index_t i) {
+            int const low = block[run / 4 * 64 + run % 2 * 32 + i] >> (run % 4 / 2 * 4) & 15;
+            out[32 * run + i] = static_cast<code>(low | two_bits(block + 128, run, i) << 4);
+        });
     }
     static float scale(std::uint8_t const* block, index_t i) {
         return half_at(block + 208) * static_cast<float>(std::bit_cast<std::int8_t>(block[192 + i]));
@@ -269,8 +278,12 @@ struct q6_k : super_block<6, 210, 16, -32> {
 struct iq4_xs : super_block<4, 136, 32, 0> {
     static constexpr float number(code c) { return nonlinear_numbers[c]; }
     static void codes(std::uint8_t const* block, code* out) {
-        for (index_t i = 0; i < block_codes; ++i) {
-            out[i] = block[8 + i / 32 * 16 + i % 16] >> (i % 32 / 16 * 4) & 15;
+        for (index_t tile = 0; tile < 8; ++tile) {
+            for (index_t j = 0; j < 16; ++j) {
+                std::uint8_t const two = block[8 + 16 * tile + j];
+                out[32 * tile + j] = two & 15;
+                out[32 * tile + j + 16] = two >> 4;
+            }
         }
     }
     static float scale(std::uint8_t const* block, index_t i) {
