@@ -61,6 +61,7 @@ if(DETENT_MODEL)
     if(NOT TARGET OpenMP::OpenMP_CXX)
         find_package(OpenMP COMPONENTS CXX QUIET)
     endif()
+    include(${CMAKE_CURRENT_LIST_DIR}/detentText.cmake)
 endif()
 
 # The three below are for this project's own programs; the directories that need them call these.

@@ -28,5 +28,5 @@ endif()
 configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(detentConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/detentConfig.cmake ${PROJECT_BINARY_DIR}/detentConfigVersion.cmake
-    cmake/detentXsimd.cmake DESTINATION ${package_dir})
+    cmake/detentXsimd.cmake cmake/detentText.cmake DESTINATION ${package_dir})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -24,6 +24,7 @@ RANKS = {
     "evidence": (4, "what is known about a layer's inputs"),
     "kernel": (4, "products with packed codes"),
     "io": (4, "files to nouns and back"),
+    "text": (5, "tokenizers: text to token ids and back"),
     "transform": (5, "keeps the float function, changes the problem"),
     "solver": (6, "which code each weight gets"),
     "quantizer": (7, "grid, granularity, range, solver and activations composed; the run-time catalogue"),
@@ -33,13 +34,15 @@ RANKS = {
 
 # What chooses codes knows nothing of products and files, whatever the ranks say.
 WALLS = {room: {"kernel", "io"} for room in ("transform", "solver")}
+# Tokenizers know nothing of models: they need files and errors.
+WALLS["text"] = set(RANKS) - {"core", "io", "text"}
 
 # Rooms that have no place in the umbrella header.
-NOT_IN_UMBRELLA = {"io", "model", "calibrate"}
+NOT_IN_UMBRELLA = {"io", "text", "model", "calibrate"}
 
 # Rooms that say nothing about Eigen; the second set may not even get it from a header they include, because two
 # translation units built for different instruction sets must not share Eigen's weak symbols.
-NO_EIGEN = {"grid", "granularity", "pack", "simd", "kernel", "io"}
+NO_EIGEN = {"grid", "granularity", "pack", "simd", "kernel", "io", "text"}
 NO_EIGEN_AT_ALL = NO_EIGEN - {"io"}
 EIGEN_DOOR = "core/eigen.hpp"
 
@@ -52,6 +55,8 @@ ONLY_IN = [
     ("pages of memory", r"<sys/mman\.h>|\bmadvise\b", {"core", "io"}),
     ("threads", r"\bstd::j?thread\b|\bstd::async\b|<thread>|<future>|^\s*#\s*pragma\s+omp\b|_Pragma\(\"omp|"
                 r"\bomp_\w+\(|<omp\.h>", {"core"}),
+    ("libraries of tokenizers", r"<pcre2\.h>|<utf8proc\.h>|<sentencepiece_\w+\.h>|\b(pcre2|utf8proc)_\w+\(|"
+                                r"\bsentencepiece::", {"text"}),
 ]
 
 # The name of the inline namespace contains every macro that headers test, but for those that change no function which

@@ -6,7 +6,7 @@ set -eu
 
 missing=""
 for package in g++ cmake ninja-build python3 libeigen3-dev libxsimd-dev nlohmann-json3-dev libcli11-dev libgtest-dev \
-    libbenchmark-dev; do
+    libbenchmark-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev; do
     case $package in
         g++) program=c++ ;;
         ninja-build) program=ninja ;;
@@ -22,7 +22,7 @@ done
 
 continue_without() {
     echo "setup: $1; not installed:$missing" >&2
-    echo "setup: going on without: CMake fetches the libraries it does not find" >&2
+    echo "setup: going on without: CMake fetches the libraries it does not find, but for those of tokenizers" >&2
     exit 0
 }
 

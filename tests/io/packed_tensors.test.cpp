@@ -590,6 +590,23 @@ TEST(packed_reader, nonsense_in_its_own_layout_is_refused) {
     EXPECT_TRUE(contains(message, "'layer.")) << message;
 }
 
+TEST(add_packed, zero_points_that_are_no_integers_are_floats) {
+    packed_matrix w = random_packed(int_grid<4>{}, {5, 37}, {1, 10});
+    EXPECT_TRUE(io::has_integer_zeros(w));
+    tensors const integers = tensors_of(io::add_packed, w);
+    EXPECT_EQ(integers.at("layer.zeros").type, dtype::u8);
+    for (float const zero : {2.5F, -1.0F, 16.0F, 1e9F}) {
+        w.scales.zeros[3] = zero;
+        EXPECT_FALSE(io::has_integer_zeros(w));
+        EXPECT_TRUE(written_and_read(io::add_packed, {w}).front() == w) << zero;
+        EXPECT_EQ(io::gptq_obstacle(w), "its zero points are integers");
+    }
+    tensors all = tensors_of(io::add_packed, w);
+    EXPECT_EQ(all.at("layer.zeros").type, dtype::f32);
+    expect_refused(all, w.shape(), "zeros", "not finite",
+                   [](tensors& t) { t["layer.zeros"].set(0, std::numeric_limits<float>::infinity()); });
+}
+
 TEST(add_packed, maps_of_every_kind_are_read_back) {
     std::vector<packed_matrix> matrices;
     for (std::string const kind : test::kinds_of_maps) {

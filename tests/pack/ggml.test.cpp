@@ -2,16 +2,13 @@
 
 #include <bit>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <functional>
-#include <map>
-#include <sstream>
 
 #include <gtest/gtest.h>
 
 #include "detent/core/half.hpp"
 #include "detent/pack/ggml.hpp"
+#include "golden/ggml_rows.hpp"
 #include "pack/packings.hpp"
 
 namespace {
@@ -85,33 +82,6 @@ TEST(ggml_packing, what_is_between_the_codes_of_blocks_stays) {
     EXPECT_EQ(again, codes);
 }
 
-/// A row of 512 numbers as ggml stores it, and the numbers that ggml reads from it.
-struct golden_row {
-    std::vector<std::uint8_t> bytes;
-    std::vector<float> numbers;
-};
-
-std::map<std::string, golden_row> read_golden(std::filesystem::path const& path) {
-    std::map<std::string, golden_row> rows;
-    std::ifstream file(path);
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line);
-        std::string name;
-        std::string hex;
-        int id = 0;
-        std::size_t size = 0;
-        words >> name >> id >> size >> hex;
-        golden_row& row = rows[name];
-        for (std::size_t i = 0; i < size; ++i) {
-            row.bytes.push_back(static_cast<std::uint8_t>(std::stoi(hex.substr(2 * i, 2), nullptr, 16)));
-        }
-        for (float x = 0; words >> x;) {
-            row.numbers.push_back(x);
-        }
-    }
-    return rows;
-}
-
 float half_at(std::uint8_t const* bytes) {
     half h;
     std::memcpy(&h, bytes, 2);
@@ -121,7 +91,7 @@ float half_at(std::uint8_t const* bytes) {
 /// The codes of a row that ggml made are those of the numbers that it reads: number i of a block is `decode(block,
 /// code, i)`. Packing them over any other codes gives the same bytes.
 template <int Bits, index_t Place, index_t Stride>
-void expect_golden(golden_row const& row, std::function<float(std::uint8_t const*, int, index_t)> const& decode) {
+void expect_golden(test::golden_row const& row, std::function<float(std::uint8_t const*, int, index_t)> const& decode) {
     using packing = ggml_packing<Bits, Stride>;
     constexpr extents shape{1, 512};
     ASSERT_EQ(std::ssize(row.numbers), 512);
@@ -143,11 +113,8 @@ void expect_golden(golden_row const& row, std::function<float(std::uint8_t const
 }
 
 TEST(ggml_packing, golden_blocks_of_ggml) {
-    std::filesystem::path const path = DETENT_SHARED_DIR "/spec/golden/gguf_blocks.txt";
-    if (!std::filesystem::exists(path)) {
-        GTEST_SKIP() << "there is no " << path;
-    }
-    auto const golden = read_golden(path);
+    auto const& golden = test::golden_rows();
+    ASSERT_EQ(golden.size(), 18U);
     using block = std::uint8_t const*;
     expect_golden<4, 2, 18>(golden.at("q4_0"),
                             [](block b, int q, index_t) { return half_at(b) * static_cast<float>(q - 8); });

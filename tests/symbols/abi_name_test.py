@@ -10,7 +10,8 @@ import sys
 COMPILER, *INCLUDES = sys.argv[1:]
 
 FLAGS = ["", "-DNDEBUG", "-fno-exceptions", "-D_OPENMP=201511", "-DDETENT_KERNELS", "-DEIGEN_USE_BLAS",
-         "-DEIGEN_USE_LAPACKE", "-ffinite-math-only", "-DEIGEN_MAX_ALIGN_BYTES=128", "-DEIGEN_DONT_ALIGN"]
+         "-DEIGEN_USE_LAPACKE", "-ffinite-math-only", "-DEIGEN_MAX_ALIGN_BYTES=128", "-DEIGEN_DONT_ALIGN", "-DDETENT_UNICODE",
+         "-DDETENT_SENTENCEPIECE"]
 if platform.machine() in ("x86_64", "AMD64"):
     FLAGS += ["-m" + part for part in ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "bmi", "bmi2", "avx", "f16c", "fma",
                                        "avx2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi",
@@ -31,7 +32,7 @@ def name(flags, before=""):
 names = {}
 for flags in FLAGS:
     found = name(flags)
-    assert re.fullmatch(r"v\d+_\d+_[0-9a-f]{5}_[0-9a-f]{3}", found), found
+    assert re.fullmatch(r"v\d+_\d+_[0-9a-f]{5}_[0-9a-f]{4}", found), found
     assert found not in names, f"{found} of both `{names[found]}` and `{flags}`"
     names[found] = flags
 for one, other in SAME:

@@ -111,6 +111,13 @@ class CheckRooms(unittest.TestCase):
         for line in ("#include <fstream>", "auto* f = std::fopen(p, m);", "mmap(0, n, p, f, d, 0);"):
             self.rejects(header("model/a.hpp", line), "include/detent/model/a.hpp:5: files only in io")
 
+    def test_text(self):
+        self.accepts(header("text/a.hpp", '#include "detent/io/json.hpp"\n#include <pcre2.h>\nint c = pcre2_match(0);'))
+        self.rejects(header("text/a.hpp", '#include "detent/matrix/packed_view.hpp"'),
+                     "include/detent/text/a.hpp:5: text may not include matrix: there is a wall between them")
+        for line in ("#include <utf8proc.h>", "int n = pcre2_match(c);", "sentencepiece::SentencePieceProcessor p;"):
+            self.rejects(header("model/a.hpp", line), "include/detent/model/a.hpp:5: libraries of tokenizers only in text")
+
     def test_threads(self):
         for line in ("std::thread t;", "#pragma omp parallel for", "int n = omp_get_max_threads();"):
             self.rejects(header("kernel/a.hpp", line), "include/detent/kernel/a.hpp:5: threads only in core")

@@ -171,6 +171,18 @@
 #define DETENT_ABI_W 0
 #endif
 
+// The libraries that tokenizers need and CMake found: PCRE2 and utf8proc, and SentencePiece.
+#if defined(DETENT_UNICODE)
+#define DETENT_ABI_X 1
+#else
+#define DETENT_ABI_X 0
+#endif
+#if defined(DETENT_SENTENCEPIECE)
+#define DETENT_ABI_Y 1
+#else
+#define DETENT_ABI_Y 0
+#endif
+
 // The last digit: where Eigen's matrices begin. This is what Eigen will say, which may not be included yet.
 #if defined(EIGEN_DONT_ALIGN)
 #define DETENT_ABI_ALIGNMENT 0
@@ -218,7 +230,8 @@
                      DETENT_ABI_HEX(DETENT_ABI_M, DETENT_ABI_N, DETENT_ABI_O, DETENT_ABI_P))
 #define DETENT_ABI_OPTIONS                                                                                             \
     DETENT_ABI_PASTE(DETENT_ABI_HEX(DETENT_ABI_CHECKS, DETENT_ABI_R, DETENT_ABI_S, DETENT_ABI_T),                      \
-                     DETENT_ABI_HEX(DETENT_ABI_U, DETENT_ABI_V, DETENT_ABI_W, 0), DETENT_ABI_ALIGNMENT, , )
+                     DETENT_ABI_HEX(DETENT_ABI_U, DETENT_ABI_V, DETENT_ABI_W, 0),                                      \
+                     DETENT_ABI_HEX(DETENT_ABI_X, DETENT_ABI_Y, 0, 0), DETENT_ABI_ALIGNMENT, )
 #define DETENT_ABI DETENT_ABI_PASTE(DETENT_ABI_VERSION, _, DETENT_ABI_INSTRUCTIONS, _, DETENT_ABI_OPTIONS)
 
 // Functions declared in a header and defined in the file of the same name that ends in .ipp are inline, or with the

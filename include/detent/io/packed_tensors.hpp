@@ -73,6 +73,11 @@ std::vector<std::uint8_t> linear_bytes(int bits, extents shape, std::vector<code
 /// Codes of `shape` from linear packing.
 std::vector<code> linear_codes(int bits, extents shape, std::span<std::uint8_t const> bytes);
 
+/// Whether all zero points are integers within the codes, as products of rounded inputs take them to be. Those of
+/// matrices that were read from files of ggml may be any numbers, which only products of floats and detent's own layout
+/// take.
+bool has_integer_zeros(packed_matrix const& w);
+
 /// Why neither GPTQ's nor OWQ's layout can hold the grid or the tiles of `w`; empty when they can.
 std::string integer_obstacle(packed_matrix const& w);
 

@@ -110,9 +110,18 @@ DETENT_INLINE std::vector<code> linear_codes(int bits, extents shape, std::span<
     return codes;
 }
 
+DETENT_INLINE bool has_integer_zeros(packed_matrix const& w) {
+    auto const largest = static_cast<float>((1 << w.bits) - 1);
+    return std::ranges::all_of(w.scales.zeros,
+                               [&](float z) { return z >= 0 && z <= largest && z == std::nearbyint(z); });
+}
+
 DETENT_INLINE std::string integer_obstacle(packed_matrix const& w) {
     if (int const offset = integer_offset(w.table); offset < 0 || (offset > 0 && !w.scales.zeros.empty())) {
         return "its grids are integers";
+    }
+    if (!has_integer_zeros(w)) {
+        return "its zero points are integers";
     }
     if (w.tile.rows != 1) {
         return "each of its rows has its own scales";
@@ -229,7 +238,9 @@ DETENT_INLINE void add_packed(safetensors_writer& file, std::string const& name,
     file.add(name + ".table", dtype::f32, {std::ssize(w.table)}, bytes_of(w.table));
     file.add(name + ".tile", dtype::i32, {2},
              bytes_of(std::vector{static_cast<std::int32_t>(w.tile.rows), static_cast<std::int32_t>(w.tile.cols)}));
-    if (!w.scales.zeros.empty()) {
+    if (!has_integer_zeros(w)) {
+        file.add(name + ".zeros", dtype::f32, {tiles.rows, tiles.cols}, bytes_of(w.scales.zeros));
+    } else if (!w.scales.zeros.empty()) {
         std::vector<std::uint8_t> const zeros(w.scales.zeros.begin(), w.scales.zeros.end());
         file.add(name + ".zeros", dtype::u8, {tiles.rows, tiles.cols}, bytes_of(zeros));
     }
@@ -577,7 +588,9 @@ DETENT_INLINE packed_matrix packed_reader::read_detent(std::string const& name, 
     } else {
         w.scales.scales = floats(name + ".scales", {tiles.rows, tiles.cols});
     }
-    if (has_zeros) {
+    if (has_zeros && file_.at(name + ".zeros").type == dtype::f32) {
+        w.scales.zeros = floats(name + ".zeros", {tiles.rows, tiles.cols});
+    } else if (has_zeros) {
         auto const zeros = integers<std::uint8_t>(name + ".zeros", {tiles.rows, tiles.cols});
         w.scales.zeros.assign(zeros.begin(), zeros.end());
     }

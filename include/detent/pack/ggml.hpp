@@ -98,11 +98,7 @@ private:
                 simd::join_halves(from, from, two_blocks);
                 std::memcpy(to, two_blocks, block_bytes);
             } else if constexpr (Bits == 5) {
-                code codes[array_size(block_codes)];
-                for (index_t k = 0; k < block_codes; ++k) {
-                    codes[k] = get(from, {1, block_codes}, 0, k);
-                }
-                linear_packing<5>::pack(codes, block_codes, to);
+                fives_to_linear(from, to);
             } else {
                 std::memcpy(to, from, block_bytes);
             }
@@ -131,6 +127,17 @@ private:
                 std::memcpy(to, from, block_bytes);
             }
         }
+    }
+
+    static void fives_to_linear(std::uint8_t const* from, std::uint8_t* to) {
+        code codes[array_size(block_codes)];
+        std::uint32_t highest = 0;
+        std::memcpy(&highest, from, 4);
+        for (index_t k = 0; k < 16; ++k) {
+            codes[k] = static_cast<code>((from[4 + k] & 15) | (highest >> k & 1) << 4);
+            codes[k + 16] = static_cast<code>(from[4 + k] >> 4 | (highest >> (k + 16) & 1) << 4);
+        }
+        linear_packing<5>::pack(codes, block_codes, to);
     }
 
     static void fives_from_linear(std::uint8_t const* from, std::uint8_t* to) {
