@@ -63,6 +63,33 @@ TEST(atomic_file, several_at_once_and_moved) {
     EXPECT_EQ(directory.entries(), 2);
 }
 
+TEST(atomic_file, leaves_nothing_when_the_program_is_killed) {
+    temporary_directory const directory;
+    {
+        atomic_file const probe(directory / "a");
+        if (directory.entries() > 0) {
+            GTEST_SKIP() << "no files without names here";
+        }
+    }
+    for (bool const replaces : {false, true}) {
+        if (replaces) {
+            write_text(directory / "a", "old");
+        }
+        EXPECT_EXIT(
+            {
+                atomic_file file(directory / "a");
+                file.write("text");
+                file.close();
+                std::raise(SIGKILL);
+            },
+            ::testing::KilledBySignal(SIGKILL), "");
+        EXPECT_EQ(directory.entries(), replaces ? 1 : 0);
+    }
+    write_text(directory / "a", "new");
+    EXPECT_EQ(read_text(directory / "a"), "new");
+    EXPECT_EQ(directory.entries(), 1);
+}
+
 TEST(atomic_file, has_ordinary_permissions) {
     temporary_directory const directory;
     auto const mask = ::umask(022);
