@@ -17,6 +17,7 @@
 #include "detent/model/load.ipp"
 #include "detent/model/load_encoder.ipp"
 #include "detent/model/model_text.ipp"
+#include "detent/model/outline.ipp"
 #include "detent/model/save.ipp"
 #include "detent/model/save_encoder.ipp"
 #include "detent/model/weak_plan.ipp"

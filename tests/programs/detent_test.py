@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Runs quantize_model as a person would: quantize_model_test.py PROGRAM EXAMPLES_DIRECTORY."""
+"""Runs the program detent as a person would: detent_test.py PROGRAM EXAMPLES_DIRECTORY."""
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import struct
@@ -16,7 +17,11 @@ import xml.etree.ElementTree
 PROGRAM = pathlib.Path(sys.argv[1]).resolve()
 EXAMPLES = pathlib.Path(sys.argv[2]).resolve()
 FAMILIES = EXAMPLES.parent / "tests" / "families"
-FEW = ["--window", "64", "--calibration-windows", "4", "--evaluation-windows", "8"]
+LLAMA = EXAMPLES / "models" / "tiny-llama"
+OPT = EXAMPLES / "models" / "tiny-opt"
+CALIBRATION = ["--text", EXAMPLES / "text" / "novels_calibration.txt"]
+TEXTS = [*CALIBRATION, "--evaluation", EXAMPLES / "text" / "novels_evaluation.txt"]
+FEW = [*TEXTS, "--window", "64", "--calibration-windows", "4", "--evaluation-windows", "8"]
 
 
 def read_safetensors(path):
@@ -30,7 +35,7 @@ def write_safetensors(path, header, data):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-class QuantizeModel(unittest.TestCase):
+class Program(unittest.TestCase):
     def setUp(self):
         self.directory = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.directory)
@@ -38,6 +43,9 @@ class QuantizeModel(unittest.TestCase):
     def run_program(self, *arguments):
         return subprocess.run([PROGRAM, *map(str, arguments)], cwd=self.directory, capture_output=True, text=True,
                               errors="replace", timeout=280)
+
+    def quantize(self, *arguments, model=LLAMA):
+        return self.run_program("quantize", model, *arguments)
 
     def copy_model(self, name="tiny-llama"):
         target = self.directory / "model"
@@ -47,16 +55,20 @@ class QuantizeModel(unittest.TestCase):
     def fails(self, *arguments, says):
         """The program fails with one clear line and writes nothing."""
         before = sorted(p.relative_to(self.directory) for p in self.directory.rglob("*"))
-        result = self.run_program(*arguments, "--output", self.directory / "out")
+        result = self.run_program(*arguments)
         self.assertNotEqual(result.returncode, 0, result.stdout)
         for part in says:
             self.assertIn(part, result.stderr)
+        self.assertNotIn("saved", result.stdout)
         after = sorted(p.relative_to(self.directory) for p in self.directory.rglob("*"))
         self.assertEqual(before, after)
 
+    def quantize_fails(self, *arguments, says, model=LLAMA):
+        self.fails("quantize", model, *arguments, "--output", self.directory / "out", says=says)
+
     def test_runs_every_solver(self):
         specs = ["int3:gptq", "int3:gptaq", "int3:qronos:act", "int3:obq"]
-        result = self.run_program(*FEW, "--compare", *specs, "--output", self.directory / "out")
+        result = self.quantize(*FEW, "--compare", *specs, "--output", self.directory / "out")
         self.assertEqual(result.returncode, 0, result.stderr)
         for spec in specs:
             self.assertRegex(result.stdout, rf"(?m)^{spec} .*")
@@ -65,7 +77,7 @@ class QuantizeModel(unittest.TestCase):
 
     def test_learns_and_goes_on_from_what_was_learned(self):
         specs = ["int3:g64:lwc:epochs=2:gptq", "int4:a=int4:omniquant:epochs=2"]
-        runs = [self.run_program(*FEW, "--compare", *specs, "--learned", "learned", "--output", out)
+        runs = [self.quantize(*FEW, "--compare", *specs, "--learned", "learned", "--output", out)
                 for out in ["first", "second"]]
         for run in runs:
             self.assertEqual(run.returncode, 0, run.stderr)
@@ -78,16 +90,16 @@ class QuantizeModel(unittest.TestCase):
         report = json.loads((self.directory / "first" / "report.json").read_text())
         for r in report["results"]:  # of the packed model that was saved
             self.assertLess(r["perplexity"], 3 * report["float_perplexity"])
-        other = self.run_program(EXAMPLES / "models" / "tiny-opt", *FEW, "--compare", specs[0], "--learned", "learned")
+        other = self.quantize(*FEW, "--compare", specs[0], "--learned", "learned", model=OPT)
         self.assertNotEqual(other.returncode, 0)
         self.assertIn("learned from another model", other.stderr)
 
     def test_weak_columns(self):
         specs = ["int3:owq=2", "int3:owq@3.3:qronos"]
-        unsaved = self.run_program(*FEW, "--compare", *specs)
+        unsaved = self.quantize(*FEW, "--compare", *specs)
         self.assertEqual(unsaved.returncode, 0, unsaved.stderr)
         self.assertEqual(list(self.directory.iterdir()), [])
-        saved = self.run_program(*FEW, "--compare", *specs, "--output", "out")
+        saved = self.quantize(*FEW, "--compare", *specs, "--output", "out")
         self.assertEqual(saved.returncode, 0, saved.stderr)
         report = json.loads((self.directory / "out" / "report.json").read_text())
         self.assertEqual([r["spec"] for r in report["results"]], specs)
@@ -117,18 +129,16 @@ class QuantizeModel(unittest.TestCase):
         self.assertEqual(text.returncode, 0, text.stderr)
 
     def test_weak_columns_where_named(self):
-        result = self.run_program(EXAMPLES / "models" / "tiny-opt", *FEW, "--spec", "int4:g64:owq=4:in=q+down",
-                                  "--output", "out")
+        result = self.quantize(*FEW, "--spec", "int4:g64:owq=4:in=q+down", "--output", "out", model=OPT)
         self.assertEqual(result.returncode, 0, result.stderr)
         (quantized,) = json.loads((self.directory / "out" / "report.json").read_text())["results"]
         for layer in quantized["layers"]:
             weak = layer["name"].endswith(("q_proj", "fc2"))
             self.assertEqual(layer["weak_columns"], 4 if weak else 0, layer["name"])
-        self.fails(EXAMPLES / "models" / "tiny-opt", *FEW, "--spec", "int4:owq=4:in=gate",
-                   says=["specification", "'gate'"])
+        self.quantize_fails(*FEW, "--spec", "int4:owq=4:in=gate", says=["specification", "'gate'"], model=OPT)
 
     def test_quantizes_saves_reports_and_generates(self):
-        result = self.run_program(*FEW)
+        result = self.quantize(*FEW)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("GPTQ's v2 layout", result.stdout)
         out = self.directory / "tiny-llama-int4-g128-gptq"
@@ -161,8 +171,9 @@ class QuantizeModel(unittest.TestCase):
                 continue
             with self.subTest(fixture.parent.name):
                 out = self.directory / fixture.parent.name
-                result = self.run_program(fixture.parent, "--calibration", tokens, "--evaluation", tokens, "--window",
-                                          64, "--spec", "int4:g32:gptq", "--all-experts", "--output", out)
+                result = self.quantize("--calibration", tokens, "--evaluation", tokens, "--window",
+                                          64, "--spec", "int4:g32:gptq", "--all-experts", "--output", out,
+                                       model=fixture.parent)
                 self.assertEqual(result.returncode, 0, result.stderr)
                 report = json.loads((out / "report.json").read_text())
                 self.assertAlmostEqual(report["float_perplexity"] / reference["perplexity"], 1, delta=1e-4)
@@ -173,11 +184,11 @@ class QuantizeModel(unittest.TestCase):
                 self.assertEqual(text.returncode, 0, text.stderr)
 
     def test_says_how_many_tokens_experts_saw(self):
-        few = [FAMILIES / "mixtral-bf16", "--calibration", FAMILIES / "tokens.u16", "--evaluation",
+        few = ["--calibration", FAMILIES / "tokens.u16", "--evaluation",
                FAMILIES / "tokens.u16", "--window", 64, "--calibration-windows", 1, "--spec", "int4:g32:rtn"]
         for flags in [[], ["--all-experts"]]:
             out = self.directory / ("all" if flags else "sent")
-            result = self.run_program(*few, *flags, "--output", out)
+            result = self.quantize(*few, *flags, "--output", out, model=FAMILIES / "mixtral-bf16")
             self.assertEqual(result.returncode, 0, result.stderr)
             (quantized,) = json.loads((out / "report.json").read_text())["results"]
             experts = [layer for layer in quantized["layers"] if ".experts." in layer["name"]]
@@ -188,18 +199,8 @@ class QuantizeModel(unittest.TestCase):
             for layer in experts:
                 self.assertEqual(layer["few_tokens"], not flags and layer["tokens"] < layer["in"])
 
-    def test_flags_and_specification_mean_the_same(self):
-        flags = self.run_program(EXAMPLES / "models" / "tiny-opt", "--grid", "int3", "--group", "64", "--act-order",
-                                 "--range", "mse", *FEW, "--output", "flags")
-        spec = self.run_program(EXAMPLES / "models" / "tiny-opt", "--spec", "int3:g64:mse:gptq:act", *FEW, "--output",
-                                "spec")
-        self.assertEqual(flags.returncode, 0, flags.stderr)
-        self.assertEqual(spec.returncode, 0, spec.stderr)
-        self.assertEqual((self.directory / "flags" / "model.safetensors").read_bytes(),
-                         (self.directory / "spec" / "model.safetensors").read_bytes())
-
     def test_compares_without_saving(self):
-        result = self.run_program("--compare", "int4:rtn,e2m1:g32:gptq", "ternary:g8:gptq", *FEW)
+        result = self.quantize("--compare", "int4:rtn,e2m1:g32:gptq", "ternary:g8:gptq", *FEW)
         self.assertEqual(result.returncode, 0, result.stderr)
         for spec in ["float", "int4:rtn", "e2m1:g32:gptq", "ternary:g8:gptq"]:
             self.assertIn("\n" + spec + " ", "\n" + result.stdout)
@@ -208,7 +209,7 @@ class QuantizeModel(unittest.TestCase):
     def test_caches_keys_and_values_as_codes(self):
         perplexities = {}
         for kv in ["float", "int8", "int4"]:
-            result = self.run_program(*FEW, "--spec", "int8:rtn", "--kv", kv, "--output", kv)
+            result = self.quantize(*FEW, "--spec", "int8:rtn", "--kv", kv, "--output", kv)
             self.assertEqual(result.returncode, 0, result.stderr)
             perplexities[kv] = json.loads((self.directory / kv / "report.json").read_text())["float_perplexity"]
         self.assertNotEqual(perplexities["int8"], perplexities["float"])
@@ -220,23 +221,25 @@ class QuantizeModel(unittest.TestCase):
         self.assertEqual(text.returncode, 0, text.stderr)
         self.assertTrue(text.stdout.startswith("The ship"))
         self.assertEqual(len(text.stdout.encode(errors="replace")), 8 + 20 + 1)
-        self.fails(*FEW, "--kv", "int4:g", says=["cache format 'int4:g'"])
+        self.quantize_fails(*FEW, "--kv", "int4:g", says=["cache format 'int4:g'"])
 
     def test_threads_do_not_change_a_bit(self):
         for threads in ("1", "2"):
-            result = self.run_program(*FEW, "--threads", threads, "--output", threads)
+            result = self.quantize(*FEW, "--threads", threads, "--output", threads)
             self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual((self.directory / "1" / "model.safetensors").read_bytes(),
                          (self.directory / "2" / "model.safetensors").read_bytes())
 
-    def test_interrupt_leaves_nothing(self):
-        process = subprocess.Popen([PROGRAM, "--output", "out"], cwd=self.directory, stderr=subprocess.PIPE, text=True)
-        time.sleep(2)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 130, errors)
-        self.assertIn("cancelled", errors)
-        self.assertEqual(list(self.directory.iterdir()), [])
+    def test_signals_leave_nothing(self):
+        for ending in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+            process = subprocess.Popen([PROGRAM, "quantize", LLAMA, *TEXTS, "--output", "out"], cwd=self.directory,
+                                       stderr=subprocess.PIPE, text=True)
+            time.sleep(2)
+            process.send_signal(ending)
+            _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 128 + ending, errors)
+            self.assertIn("cancelled", errors)
+            self.assertEqual(list(self.directory.iterdir()), [])
 
     def test_lists_the_words_of_specifications(self):
         words = self.run_program("words")
@@ -244,7 +247,7 @@ class QuantizeModel(unittest.TestCase):
         self.assertRegex(words.stdout, r"(?m)^  int4 +integers")
         page = self.run_program("words", "--markdown")
         self.assertEqual(page.stdout, (EXAMPLES.parent / "docs" / "specification.md").read_text())
-        self.assertIn("quantize_model words", self.run_program("--help").stdout)
+        self.assertIn("detent words", self.run_program("--help").stdout)
         self.assertEqual(list(self.directory.iterdir()), [])
 
     def test_wrong_specifications(self):
@@ -252,20 +255,20 @@ class QuantizeModel(unittest.TestCase):
                            ("int4:g0", "g0"), ("", "empty"), ("int4:damp=x", "damp=x"), ("int3:owq@2.5", "fewer bits"),
                            ("int3:owq=0", "owq=0"), ("int3:owq=2:in=fc1", "in=fc1"), ("int4:in=q", "needs owq")]:
             with self.subTest(spec):
-                self.fails("--spec", spec, says=["specification", part])
+                self.quantize_fails(*FEW, "--spec", spec, says=["specification", part])
 
     def test_truncated_file(self):
         model = self.copy_model()
         data = (model / "model.safetensors").read_bytes()
         (model / "model.safetensors").write_bytes(data[: len(data) // 2])
-        self.fails(model, *FEW, says=["model.safetensors"])
+        self.quantize_fails(*FEW, model=model, says=["model.safetensors"])
 
     def test_header_that_lies(self):
         model = self.copy_model()
         header, data = read_safetensors(model / "model.safetensors")
         header["lm_head.weight"]["data_offsets"][1] += 2
         write_safetensors(model / "model.safetensors", header, data)
-        self.fails(model, *FEW, says=["model.safetensors", "lm_head.weight"])
+        self.quantize_fails(*FEW, model=model, says=["model.safetensors", "lm_head.weight"])
 
     def test_weight_that_is_not_a_number(self):
         model = self.copy_model()
@@ -274,7 +277,7 @@ class QuantizeModel(unittest.TestCase):
         begin = header[name]["data_offsets"][0]
         data[begin : begin + 2] = b"\x00\x7e"
         write_safetensors(model / "model.safetensors", header, data)
-        self.fails(model, *FEW, says=[name, "NaN"])
+        self.quantize_fails(*FEW, model=model, says=[name, "NaN"])
 
     def test_shape_that_does_not_fit(self):
         model = self.copy_model()
@@ -282,22 +285,146 @@ class QuantizeModel(unittest.TestCase):
         name = "model.layers.2.self_attn.k_proj.weight"
         header[name]["shape"].reverse()
         write_safetensors(model / "model.safetensors", header, data)
-        self.fails(model, *FEW, says=[name, "shape"])
+        self.quantize_fails(*FEW, model=model, says=[name, "shape"])
 
     def test_missing_tensor_and_configuration(self):
         model = self.copy_model("tiny-opt")
         configuration = json.loads((model / "config.json").read_text())
         configuration["num_hidden_layers"] = 5
         (model / "config.json").write_text(json.dumps(configuration))
-        self.fails(model, *FEW, says=["layers.4", "missing"])
+        self.quantize_fails(*FEW, model=model, says=["layers.4", "missing"])
         configuration["num_attention_heads"] = 7
         (model / "config.json").write_text(json.dumps(configuration))
-        self.fails(model, *FEW, says=["config.json", "num_attention_heads"])
+        self.quantize_fails(*FEW, model=model, says=["config.json", "num_attention_heads"])
 
     def test_text_too_short(self):
         (self.directory / "short.txt").write_text("short")
-        self.fails(*FEW, "--calibration", self.directory / "short.txt", says=["calibration text"])
-        self.fails(*FEW, "--evaluation", self.directory / "short.txt", says=["evaluation text"])
+        short = ["--window", "64", "--text", self.directory / "short.txt"]
+        self.quantize_fails(*short, says=["calibration text"])
+        self.quantize_fails(*CALIBRATION, "--window", "64", "--evaluation", self.directory / "short.txt",
+                            says=["evaluation text"])
+
+    def test_judges_before_any_work(self):
+        """What cannot be saved is told before the model is even evaluated."""
+        out = self.directory / "out"
+        few = ["quantize", LLAMA, *FEW]
+        self.fails(*few, "--spec", "int5:rtn", "--layout", "gptq", "--output", out, says=["GPTQ's layout", "not 5"])
+        self.fails(*few, "--spec", "e2m1:g32", "--for", "transformers", "--layout", "gptq", says=["--for"])
+        self.fails(*few, "--compare", "int4:rtn", "int4:owq=2", "--layout", "gptq", "--output", out,
+                   says=["no weak columns"])
+        (self.directory / "file").write_text("")
+        self.fails(*few, "--output", self.directory / "file", says=["--output", "is a file"])
+        model = self.copy_model()
+        self.fails("quantize", model, *FEW, "--output", model, says=["--output", "where the model comes from"])
+        self.fails(*few, "--compare", "int4:rtn", "--grid", "int3", says=["--grid"])
+
+    def test_saves_no_perplexity_where_there_is_no_text(self):
+        result = self.quantize(*CALIBRATION, "--window", 64, "--calibration-windows", 10000, "--spec", "int4:rtn",
+                               "--output", "out")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stderr, r"note: the calibration text has \d+ windows of 64 tokens, not 10000")
+        report = json.loads((self.directory / "out" / "report.json").read_text())
+        self.assertIsNone(report["float_perplexity"])
+        self.assertIsNone(report["results"][0]["perplexity"])
+
+    def test_says_when_tokens_are_few(self):
+        result = self.quantize(*FEW, "--spec", "int4:rtn", "--output", "out")
+        self.assertIn("256 calibration tokens are fewer than the 768 inputs of 'model.layers.0.mlp.down_proj'",
+                      result.stderr)
+
+    def test_evaluates(self):
+        text = EXAMPLES / "text" / "novels_evaluation.txt"
+        result = self.run_program("evaluate", LLAMA, OPT, "--text", text, "--window", 64, "--windows", 8)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        quantized = self.quantize(*FEW, "--spec", "int8:rtn", "--output", "out")
+        report = json.loads((self.directory / "out" / "report.json").read_text())
+        self.assertRegex(result.stdout, rf"tiny-llama +{report['float_perplexity']:.5f} +504 +float ")
+        again = self.run_program("evaluate", "out", "--text", text, "--window", 64, "--windows", 8)
+        self.assertRegex(again.stdout, rf"(?m)^out +{report['results'][0]['perplexity']:.5f} .* 8\.")
+        few = self.run_program("evaluate", LLAMA, "--text", text, "--windows", 100000)
+        self.assertRegex(few.stderr, r"the evaluation text has \d+ windows of 512 tokens, not 100000")
+
+    def test_texts_of_several_kinds(self):
+        text = (EXAMPLES / "text" / "novels_evaluation.txt").read_bytes()[:4096]
+        (self.directory / "a.txt").write_bytes(text)
+        (self.directory / "b.txt").write_bytes(text[:1000])
+        half = text[1000:].decode()
+        (self.directory / "c.jsonl").write_text(json.dumps({"text": half[:50]}) + "\n\n" + json.dumps(
+            {"text": half[50:]}) + "\n")
+        (self.directory / "d.u16").write_bytes(b"".join(struct.pack("<H", byte) for byte in text))
+        rows = set()
+        for files in [["a.txt"], ["b.txt", "c.jsonl"], ["d.u16"]]:
+            result = self.run_program("evaluate", LLAMA, "--text", *files, "--window", 64)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows.add(result.stdout.split("tiny-llama")[1].split()[0])
+        self.assertEqual(len(rows), 1)
+        (self.directory / "e.u16").write_bytes(struct.pack("<HH", 5, 256))
+        self.fails("evaluate", LLAMA, "--text", "a.txt", "e.u16", says=["e.u16", "token 1 is 256"])
+
+    def test_text_needs_a_tokenizer(self):
+        text = EXAMPLES / "text" / "novels_evaluation.txt"
+        model = FAMILIES / "mixtral-bf16"
+        for arguments in [["evaluate", model, "--text", text], ["quantize", model, "--text", text]]:
+            self.fails(*arguments, says=["novels_evaluation.txt", "no tokenizer"])
+        self.fails("generate", model, "--prompt", "a", says=["prompt", "no tokenizer"])
+
+    def test_generates(self):
+        result = self.run_program("generate", LLAMA, "--prompt", "", "--tokens", 5)
+        self.assertEqual(result.returncode, 0, result.stderr)  # from the token that begins a text
+        model = self.copy_model()
+        configuration = json.loads((model / "config.json").read_text())
+        del configuration["bos_token_id"]
+        configuration["eos_token_id"] = -1
+        (model / "config.json").write_text(json.dumps(configuration))
+        self.fails("generate", model, "--prompt", "", says=["prompt", "no token that begins a text"])
+        self.fails("generate", model, "--prompt-ids", "3,256", says=["--prompt-ids", "token 1 is 256"])
+        self.fails("generate", model, says=["--prompt"])
+        result = self.run_program("generate", model, "--prompt", "The ship", "--tokens", 5)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        result = self.quantize(*FEW, "--spec", "int4:rtn", "--output", "out", model=model)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_plans_without_weights(self):
+        (self.directory / "config.json").write_text(json.dumps(
+            {"model_type": "llama", "vocab_size": 128256, "hidden_size": 8192, "num_hidden_layers": 80,
+             "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 28672,
+             "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "torch_dtype": "bfloat16"}))
+        start = time.time()
+        result = self.run_program("plan", "config.json", "--spec", "int4:g128:gptq,int3:owq=2")
+        self.assertLess(time.time() - start, 5)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("70553.7 million weights", result.stdout)
+        self.assertRegex(result.stdout, r"(?m)^float +16 +141\.11 GB$")
+        self.assertRegex(result.stdout, r"(?m)^int4:g128:gptq +4\.156 +39\.76 GB$")
+        self.assertRegex(result.stdout, r"int3:owq=2 +gptq +no: .*no weak columns")
+        self.assertIn(" of memory, ", result.stdout)
+        self.fails("plan", "config.json", "--spec", "int9", says=["int9"])
+
+    def test_plan_is_what_becomes_of_it(self):
+        result = self.run_program("plan", LLAMA, "--spec", "int3:g64:sym,int3:owq=2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        made = self.quantize(*FEW, "--compare", "int3:g64:sym,int3:owq=2")
+        for spec in ["int3:g64:sym", "int3:owq=2"]:
+            _, bits, size = re.search(rf"(?m)^({spec}) +(\S+) +(\S+) MB$", result.stdout).groups()
+            self.assertRegex(made.stdout, rf"(?m)^{spec} +\S+ +{bits} +{size} ")
+
+    def test_inspects(self):
+        result = self.run_program("inspect", LLAMA)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"(?m)^model.layers.\*.mlp.down_proj.weight +F16 +256 x 768 +4 ")
+        self.assertIn("16.000 bits per weight", result.stdout)
+        self.quantize(*FEW, "--spec", "int4:g128:rtn", "--output", "out")
+        for path in ["out", "out/model.safetensors"]:
+            result = self.run_program("inspect", path)
+            self.assertRegex(result.stdout, r"(?m)^model.layers.\*.mlp.down_proj.qweight +I32 +96 x 256 +4 ")
+        self.fails("inspect", EXAMPLES / "text" / "novels_evaluation.txt", says=["novels_evaluation.txt"])
+
+    def test_help_is_plain(self):
+        for command in ["quantize", "evaluate", "generate", "convert", "plan", "inspect", "words"]:
+            help_text = self.run_program(command, "--help")
+            self.assertEqual(help_text.returncode, 0)
+            self.assertNotRegex(help_text.stdout, r"->|ENUM|0x|\{\}")
+        self.assertNotEqual(self.run_program().returncode, 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "commands.hpp"
+#include "layouts.hpp"
+#include "measure.hpp"
+
+using namespace detent;
+
+namespace {
+
+struct convert_options {
+    std::filesystem::path model;
+    std::filesystem::path output;
+    std::string layout;
+    std::string client;
+};
+
+void convert(convert_options const& o) {
+    check_destination(o.model, o.output);
+    decoder const model = load_model(o.model);
+    print_warnings(model);
+    auto const chosen = choose_layout(model, o.layout, o.client);
+    save_and_reload(model, o.model, o.output, "", chosen);
+}
+
+} // namespace
+
+void add_convert(CLI::App& program) {
+    auto* const command =
+        program.add_subcommand("convert", "Write a quantized model in another layout, code for code.");
+    auto const o = std::make_shared<convert_options>();
+    command->add_option("MODEL", o->model, "directory or file of a model")
+        ->required()
+        ->check(CLI::ExistingPath)
+        ->type_name("");
+    command->add_option("--output", o->output, "directory to write")->required()->type_name("DIR");
+    auto* const layout = command->add_option("--layout", o->layout, "of the files")
+                             ->check(CLI::IsMember(layout_names()))
+                             ->type_name("LAYOUT");
+    command->add_option("--for", o->client, "program that shall open it, which chooses the layout")
+        ->check(CLI::IsMember(client_names()))
+        ->excludes(layout)
+        ->type_name("CLIENT");
+    command->callback([o] { convert(*o); });
+}
