@@ -62,7 +62,7 @@ inline detent::index_t window_of(detent::index_t wanted, detent::model_configura
     return wanted > 0 ? wanted : std::min<detent::index_t>(512, c.max_positions);
 }
 
-/// Text of the model in `directory`, by its own tokenizer unless another is named.
+/// Text of `model`, by its own tokenizer unless another is named.
 inline detent::model_text text_of(std::filesystem::path const& model, std::filesystem::path const& tokenizer,
                                   detent::model_configuration const& c) {
     return {tokenizer.empty() ? model : tokenizer, c};

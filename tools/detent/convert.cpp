@@ -24,7 +24,7 @@ void convert(convert_options const& o) {
     check_destination(o.model, o.output);
     decoder const model = load_model(o.model);
     print_warnings(model);
-    auto const chosen = choose_layout(model, o.layout, o.client);
+    auto const chosen = choose_layout(model, nullptr, o.layout, o.client);
     save_and_reload(model, o.model, o.output, "", chosen);
 }
 

@@ -38,7 +38,7 @@ void evaluate(evaluate_options const& o) {
         auto const start = clock_type::now();
         decoder const model = load_model(path);
         print_warnings(model);
-        auto tokens = text_of(path, o.tokenizer, model.configuration).read(o.texts);
+        auto tokens = text_of(files_of(path), o.tokenizer, model.configuration).read(o.texts);
         index_t const window = window_of(o.window, model.configuration);
         take_windows(tokens, window, o.windows);
         auto const report = bar.callback(path.string());

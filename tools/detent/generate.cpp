@@ -34,7 +34,7 @@ void generate_text(generate_options const& o) {
     kv_format const cache = find_kv_format(o.cache.value_or("float"));
     decoder const model = load_model(o.model);
     print_warnings(model);
-    auto const text = text_of(o.model, o.tokenizer, model.configuration);
+    auto const text = text_of(files_of(o.model), o.tokenizer, model.configuration);
     auto const prompt = o.prompt ? text.prompt(*o.prompt) : o.prompt_ids;
     text.expect_in_vocabulary(prompt, "--prompt-ids");
     token_writer writer(text);

@@ -10,6 +10,7 @@
 
 #include "detent/core/error.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/quantizer/spec.hpp"
 
 /// A layout that models are saved in. All that the program knows of one is its entry in `layouts()`.
 struct layout {
@@ -17,15 +18,13 @@ struct layout {
     std::string_view title;   ///< in sentences
     std::string_view readers; ///< the programs that open it, and what they ask of it
 
-    /// What it cannot hold, of a quantized model or of the outline of one; nothing where it can hold all.
-    std::optional<detent::error> (*obstacle)(detent::decoder const& model);
+    /// What it cannot hold of a model; nothing where it can hold all. With a specification the model is only the
+    /// outline of what that will make.
+    std::optional<detent::error> (*obstacle)(detent::decoder const& model, detent::spec const* s);
 
-    /// Writes a model that was loaded from `source` to `directory`; `description` is kept beside it.
+    /// Writes a model that was loaded from `source` to `directory`, which it makes; `description` is kept beside it.
     void (*save)(detent::decoder const& model, std::filesystem::path const& source,
                  std::filesystem::path const& directory, std::string const& description);
-
-    /// The model there.
-    detent::decoder (*load)(std::filesystem::path const& directory);
 };
 
 /// All layouts; of those that can hold a model the first is the default.
@@ -55,17 +54,22 @@ struct layout_choice {
 
 /// The layout called `name`; without a name the first that `client` opens and that can hold the model; without either
 /// the first of all that can hold it. Throws `detent::error` that says what the layout, or each of a client's, cannot
-/// hold. With `required` false it answers none instead where nobody names one.
-layout_choice choose_layout(detent::decoder const& model, std::string const& name, std::string const& client,
-                            bool required = true);
+/// hold.
+layout_choice choose_layout(detent::decoder const& model, detent::spec const* s, std::string const& name,
+                            std::string const& client);
 
-/// Throws `detent::error` unless a model from `source` can be saved in the directory `output`.
+/// Throws `detent::error` unless a model from `source` can be saved in the directory
+/// `output`.
 void check_destination(std::filesystem::path const& source, std::filesystem::path const& output);
 
 /// Saves a model, says so and who opens it, and answers the model that is in the file.
 detent::decoder save_and_reload(detent::decoder const& model, std::filesystem::path const& source,
                                 std::filesystem::path const& directory, std::string const& description,
                                 layout_choice const& chosen);
+
+/// Where the tokenizer of a model is: the file of GGUF that is all of a directory, else the
+/// path itself.
+std::filesystem::path files_of(std::filesystem::path const& path);
 
 /// The model in a directory or file of any layout.
 detent::decoder load_model(std::filesystem::path const& path);

@@ -61,7 +61,7 @@ void quantize_job::plan(model_configuration const& c) {
     for (auto const& text : options_.specs) {
         task t{.spec = spec::parse(text), .layout = {}, .destination = {}};
         auto const model = planned(c, t.spec, original);
-        t.layout = choose_layout(model, options_.layout, options_.client, saves);
+        t.layout = saves ? choose_layout(model, &t.spec, options_.layout, options_.client) : layout_choice{};
         if (saves) {
             t.destination = options_.output.empty()
                                 ? std::filesystem::path(report_.model + "-" + file_name(text))

@@ -25,7 +25,7 @@ namespace detent::inline DETENT_ABI::io {
 
 /// Opens a file without a name in `directory`; -1 where there is no such thing.
 inline int open_unnamed(std::filesystem::path const& directory) {
-#if defined(O_TMPFILE)
+#if defined(__linux__)
     if (::access("/proc/self/fd", X_OK) == 0) { // through which it gets its name
         return ::open(directory.empty() ? "." : directory.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
     }

@@ -23,7 +23,8 @@ namespace detent::inline DETENT_ABI {
 /// needed, so one object serves one thread at a time.
 class model_text {
 public:
-    /// Of the model with configuration `c`, whose tokenizer is in the directory or file `source`, or nowhere.
+    /// Of the model with configuration `c`, whose tokenizer is in the directory or file `source`, which may be one of
+    /// GGUF, or nowhere.
     model_text(std::filesystem::path source, model_configuration const& c);
 
     /// Whether the model has text at all, and not only token ids.
@@ -47,6 +48,7 @@ public:
 private:
     friend class token_writer;
 
+    bool is_gguf() const { return source_.extension() == ".gguf"; }
     text::tokenizer const& tokenizer() const;
     std::vector<nn::token_id> encode(std::string_view text, std::string const& name) const;
 

@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "detent/core/error.hpp"
+#include "detent/io/gguf_file.hpp"
 #include "detent/io/tokens.hpp"
 #include "detent/model/model_text.hpp"
+#include "detent/model/read_gguf_tokenizer.hpp"
 #include "detent/text/load_tokenizer.hpp"
 #include "detent/text/read_text.hpp"
 
@@ -21,8 +23,11 @@ namespace detent::inline DETENT_ABI {
 
 DETENT_INLINE model_text::model_text(std::filesystem::path source, model_configuration const& c)
     : source_(std::move(source)), vocabulary_(c.vocabulary), begin_(c.begin_of_text) {
-    bool const directory = std::filesystem::is_directory(source_);
-    tokenized_ = !source_.empty() && (!directory || text::has_tokenizer(source_));
+    if (is_gguf()) {
+        tokenized_ = has_gguf_tokenizer(io::gguf_file(source_).metadata());
+    } else {
+        tokenized_ = !source_.empty() && (!std::filesystem::is_directory(source_) || text::has_tokenizer(source_));
+    }
     bytes_ = !tokenized_ && vocabulary_ == 256;
     if (!c.end_of_text.empty()) {
         end_ = c.end_of_text.front();
@@ -31,7 +36,8 @@ DETENT_INLINE model_text::model_text(std::filesystem::path source, model_configu
 
 DETENT_INLINE text::tokenizer const& model_text::tokenizer() const {
     if (!tokenizer_) {
-        tokenizer_ = std::make_unique<text::tokenizer const>(text::load_tokenizer(source_));
+        tokenizer_ = std::make_unique<text::tokenizer const>(
+            is_gguf() ? read_gguf_tokenizer(io::gguf_file(source_).metadata()) : text::load_tokenizer(source_));
     }
     return *tokenizer_;
 }
