@@ -42,7 +42,7 @@ using clock_type = std::chrono::steady_clock;
 using namespace detent;
 
 std::string name_of(io::packed_layout layout) {
-    return layout == io::packed_layout::gptq_v2 ? "GPTQ's v2 layout"
+    return layout == io::packed_layout::gptq ? "GPTQ's layout"
            : layout == io::packed_layout::owq   ? "OWQ's layout"
                                                 : "detent's layout";
 }
@@ -310,7 +310,7 @@ int main(int argc, char** argv) {
     app.add_option("--evaluation", o.evaluation, "text (bytes) or token ids (.u16, .u32)")->check(CLI::ExistingFile);
     app.add_option("--output", o.output, "directory to write; default: the model's name and the specification");
     std::map<std::string, io::packed_layout> const layouts{
-        {"gptq", io::packed_layout::gptq_v2}, {"owq", io::packed_layout::owq}, {"detent", io::packed_layout::detent}};
+        {"gptq", io::packed_layout::gptq}, {"owq", io::packed_layout::owq}, {"detent", io::packed_layout::detent}};
     app.add_option("--layout", o.layout, "of the file: gptq, owq or detent; default: gptq where that can hold it")
         ->transform(CLI::CheckedTransformer(layouts));
     auto* const spec_option =

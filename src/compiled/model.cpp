@@ -16,6 +16,8 @@
 #include "detent/model/linear_layer.ipp"
 #include "detent/model/load.ipp"
 #include "detent/model/load_encoder.ipp"
+#include "detent/model/model_tensors.ipp"
+#include "detent/model/plan_layout.ipp"
 #include "detent/model/save.ipp"
 #include "detent/model/save_encoder.ipp"
 #include "detent/model/weak_plan.ipp"

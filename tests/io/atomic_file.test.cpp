@@ -2,6 +2,7 @@
 
 #include "detent/io/atomic_file.hpp"
 
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
@@ -12,6 +13,8 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
@@ -95,6 +98,38 @@ TEST(atomic_file, failed_commit_removes_the_temporary) {
                          path.string() + ": cannot be replaced"));
     EXPECT_TRUE(std::filesystem::is_directory(path));
     EXPECT_EQ(directory.entries(), 1);
+}
+
+TEST(atomic_file, removes_what_killed_processes_left) {
+    temporary_directory const directory;
+    auto const age = [](std::filesystem::path const& path) {
+        std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5));
+    };
+    ::pid_t const child = ::fork();
+    if (child == 0) { // dies with a temporary file open
+        atomic_file file(directory / "a");
+        file.write("lost");
+        ::kill(::getpid(), SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(directory.entries(), 1);
+    auto const left = std::filesystem::directory_iterator(directory.path())->path();
+    EXPECT_TRUE(left.filename().string().ends_with(".tmp"));
+    write_text(directory / "b", "x");
+    EXPECT_TRUE(std::filesystem::exists(left)) << "it may be in use: it is new";
+    age(left);
+    atomic_file mine(directory / "c"); // of this process, in use however old it is
+    mine.write("text");
+    EXPECT_FALSE(std::filesystem::exists(left));
+    for (auto const& entry : std::filesystem::directory_iterator(directory.path())) {
+        age(entry.path());
+    }
+    mine.close();
+    write_text(directory / "d", "x");
+    mine.commit();
+    EXPECT_EQ(read_text(directory / "c"), "text");
+    EXPECT_EQ(directory.entries(), 3);
 }
 
 // A limit on file sizes stands for a full disk: write() stores a part, then fails.
