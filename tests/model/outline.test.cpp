@@ -93,7 +93,7 @@ TEST(outline_decoder, tells_what_layouts_cannot_hold) {
         auto const found = layout_obstacle(tensors_of(outline_decoder(c, spec::parse(text))), layout);
         return found ? std::string(found->what()) : std::string();
     };
-    constexpr auto gptq = io::packed_layout::gptq_v2, owq = io::packed_layout::owq;
+    constexpr auto gptq = io::packed_layout::gptq, owq = io::packed_layout::owq;
     EXPECT_EQ(obstacle("int4:g32:gptq:act", gptq), "");
     EXPECT_EQ(obstacle("int3:owq=2", owq), "");
     EXPECT_TRUE(contains(obstacle("int5:g32", gptq), "not 5"));

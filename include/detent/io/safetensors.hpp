@@ -148,8 +148,8 @@ private:
 };
 
 /// A model's tensors: one safetensors file, or a directory with `model.safetensors`, or a directory with
-/// `model.safetensors.index.json` and the files (shards) it names. The single file wins if both are there, as in
-/// other readers.
+/// `model.safetensors.index.json` and the files (shards) it names. If both are there the index counts, unless a file
+/// that it names is missing.
 class checkpoint {
 public:
     /// Throws `error` naming the file and the tensor and field that are wrong.
@@ -170,7 +170,12 @@ public:
     /// The files the tensors are in, each once; a single one unless the checkpoint is sharded.
     std::vector<safetensors_file> const& files() const { return files_; }
 
+    /// What is odd about the files: those that are there, but not read.
+    std::vector<std::string> const& warnings() const { return warnings_; }
+
 private:
+    bool has_shards(std::filesystem::path const& index_path) const;
+
     void open_file(std::filesystem::path const& path);
 
     void open_shards(std::filesystem::path const& index_path);
@@ -178,6 +183,7 @@ private:
     std::filesystem::path path_;
     std::vector<safetensors_file> files_;
     std::map<std::string, tensor_view const*, std::less<>> tensors_; // into files_, whose tensors never move
+    std::vector<std::string> warnings_;
 };
 
 /// Collects tensors and writes them as safetensors. The same tensors give the same bytes, in whatever order they were
@@ -195,12 +201,12 @@ public:
     /// it. On failure throws `error` naming the file and leaves it as it was.
     void save(std::filesystem::path const& path, std::map<std::string, std::string> metadata = {}) const;
 
-    /// Writes `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json` into an existing directory,
-    /// tensors in order of name. A shard has at most `max_bytes_per_shard` bytes of data, unless a single tensor has
-    /// more. Files appear only after all of them are written. Throws `error` naming the file; also when the directory
-    /// already has a `model.safetensors`, which readers would take instead.
-    void save_sharded(std::filesystem::path const& directory, index_t max_bytes_per_shard,
-                      std::map<std::string, std::string> const& metadata = {}) const;
+    /// Writes `model.safetensors` into an existing directory or, where a shard of at most `max_bytes_per_shard` bytes of
+    /// data cannot hold all, `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json`, tensors in
+    /// order of name. A single tensor may have more bytes. Files appear only after all of them are written; then those
+    /// of a checkpoint that was there before are removed. Throws `error` naming the file.
+    void save_checkpoint(std::filesystem::path const& directory, index_t max_bytes_per_shard,
+                         std::map<std::string, std::string> const& metadata = {}) const;
 
 private:
     struct stored_tensor {
@@ -210,6 +216,8 @@ private:
     using entry = std::pair<std::string const, stored_tensor>;
 
     void insert(std::string const& name, stored_tensor tensor);
+
+    std::vector<std::vector<entry const*>> shards_of(index_t max_bytes) const;
 
     static bool is_utf8(std::string const& text);
 
