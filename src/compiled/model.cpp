@@ -6,6 +6,7 @@
 #include "detent/model/configuration.ipp"
 #include "detent/model/configuration_fields.ipp"
 #include "detent/model/decoder.ipp"
+#include "detent/model/dequantize_decoder.ipp"
 #include "detent/model/encoder.ipp"
 #include "detent/model/encoder_configuration.ipp"
 #include "detent/model/encoder_family.ipp"

@@ -395,8 +395,8 @@ class Program(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("70553.7 million weights", result.stdout)
         self.assertRegex(result.stdout, r"(?m)^float +16 +141\.11 GB$")
-        self.assertRegex(result.stdout, r"(?m)^int4:g128:gptq +4\.156 +39\.76 GB$")
-        self.assertRegex(result.stdout, r"int3:owq=2 +gptq +no: .*no weak columns")
+        self.assertRegex(result.stdout, r"(?m)^int4:g128:gptq +4\.156 +39\.77 GB$")
+        self.assertRegex(result.stdout, r"int3:owq=2 +gptq +no +.*no weak columns")
         self.assertIn(" of memory, ", result.stdout)
         self.fails("plan", "config.json", "--spec", "int9", says=["int9"])
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "commands.hpp"
+#include "detent/model/dequantize_decoder.hpp"
 #include "layouts.hpp"
 #include "measure.hpp"
 
@@ -18,14 +19,18 @@ struct convert_options {
     std::filesystem::path output;
     std::string layout;
     std::string client;
+    bool dequantize = false;
 };
 
 void convert(convert_options const& o) {
     check_destination(o.model, o.output);
-    decoder const model = load_model(o.model);
+    decoder model = load_model(o.model);
     print_warnings(model);
+    if (o.dequantize && dequantize_decoder(model) == 0) {
+        throw error(o.model.string(), "is not quantized");
+    }
     auto const chosen = choose_layout(model, nullptr, o.layout, o.client);
-    save_and_reload(model, o.model, o.output, "", chosen);
+    save_and_reload(model, o.model, o.output, "converted", chosen);
 }
 
 } // namespace
@@ -46,5 +51,6 @@ void add_convert(CLI::App& program) {
         ->check(CLI::IsMember(client_names()))
         ->excludes(layout)
         ->type_name("CLIENT");
+    command->add_flag("--dequantize", o->dequantize, "write the numbers that codes stand for, as a float model");
     command->callback([o] { convert(*o); });
 }

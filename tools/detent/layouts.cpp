@@ -4,7 +4,6 @@
 #include <array>
 #include <iostream>
 #include <system_error>
-#include <vector>
 
 #include "detent/io/packed_tensors.hpp"
 #include "detent/model/load.hpp"
@@ -15,109 +14,145 @@
 #include "layouts.hpp"
 
 using namespace detent;
-using io::packed_layout;
+using io::client;
 
 namespace {
 
 constexpr char const* gguf_name = "model.gguf";
 
-template <packed_layout Layout> std::optional<error> obstacle_of(decoder const& model, spec const*) {
-    if constexpr (Layout == packed_layout::detent) {
-        inputs_to_store(tensors_of(model)); // whether they can be stored
-        return {};
-    } else {
-        return layout_obstacle(tensors_of(model), Layout);
+/// What is tried for a program, in this order, and a specification that it opens.
+struct client_choice {
+    std::string_view specification;
+    std::array<std::string_view, 3> layouts;
+};
+
+/// In the order of `io::client`.
+constexpr std::array<client_choice, io::client_names.size()> choices{{
+    {"int4:g32:gptq", {"gguf"}},
+    {"int4:g128:gptq", {"compressed-tensors", "awq", "gptq"}},
+    {"int4:g128:gptq", {"gptq", "compressed-tensors", "awq"}},
+    {"int4:g64:gptq", {"awq", "gptq", "compressed-tensors"}},
+    {"int4:g128:gptq", {"gptq", "compressed-tensors", "awq"}},
+}};
+
+/// What is tried where nobody asks for a layout.
+constexpr std::array<std::string_view, 3> usual_layouts{"gptq", "compressed-tensors", "detent"};
+
+layout find_layout(std::string_view name) {
+    auto const all = layouts();
+    auto const found = std::ranges::find(all, name, &layout::name);
+    return found != all.end() ? *found : throw error("--layout", "there is none '" + std::string(name) + "'");
+}
+
+client client_named(std::string const& name) {
+    auto const found = io::find_client(name);
+    return found ? *found : throw error("--for", "there is no program '" + name + "'");
+}
+
+} // namespace
+
+std::string layout::name() const { return of != nullptr ? std::string(of->name) : "gguf"; }
+std::string layout::title() const { return of != nullptr ? std::string(of->title) + " layout" : "GGUF"; }
+
+std::optional<error> layout::obstacle(decoder const& model, spec const* s) const {
+    if (of == nullptr) {
+        std::string const why = s != nullptr ? gguf_obstacle(model.configuration, *s) : gguf_obstacle(model);
+        return why.empty() ? std::nullopt : std::optional(error("GGUF", why));
     }
+    auto const tensors = tensors_of(model);
+    inputs_to_store(tensors); // whether they can be stored
+    return of->id == io::packed_layout::detent ? std::nullopt : layout_obstacle(tensors, of->id);
 }
 
-template <packed_layout Layout>
-void save(decoder const& model, std::filesystem::path const& source, std::filesystem::path const& directory,
-          std::string const& description) {
-    save_decoder(model, source, directory, description, Layout);
+std::string layout::client_obstacle(client who, decoder const& model) const {
+    if (of == nullptr) {
+        return who == client::llama_cpp
+                   ? ""
+                   : std::string(io::client_names[static_cast<std::size_t>(who)]) + " does not read GGUF";
+    }
+    auto const tensors = tensors_of(model);
+    auto const inputs = inputs_to_store(tensors);
+    for (auto const& [name, packed] : packed_layers(tensors)) {
+        auto const input = inputs.find(name);
+        auto const form = io::form_of(of->id, *packed, input == inputs.end() ? nullptr : &input->second);
+        if (auto why = io::client_obstacle(who, form); !why.empty()) {
+            return why;
+        }
+    }
+    return {};
 }
 
-std::optional<error> gguf_obstacle_of(decoder const& model, spec const* s) {
-    std::string const why = s != nullptr ? gguf_obstacle(model.configuration, *s) : gguf_obstacle(model);
-    return why.empty() ? std::nullopt : std::optional(error("GGUF", why));
+std::string layout::clients(decoder const& model) const {
+    std::string names;
+    for (std::size_t i = 0; i < io::client_names.size(); ++i) {
+        if (client_obstacle(static_cast<client>(i), model).empty()) {
+            names += (names.empty() ? "" : ", ") + std::string(io::client_names[i]);
+        }
+    }
+    return names.empty() ? "detent" : names;
 }
 
-void save_gguf_in(decoder const& model, std::filesystem::path const& source, std::filesystem::path const& directory,
-                  std::string const& description) {
+void layout::save(decoder const& model, std::filesystem::path const& source, std::filesystem::path const& directory,
+                  std::string const& description) const {
+    if (of != nullptr) {
+        save_decoder(model, source, directory, description, of->id);
+        return;
+    }
     std::filesystem::create_directories(directory);
     for (auto const& warning : save_gguf(model, source, directory / gguf_name, description)) {
         std::cerr << "note: " << warning << '\n';
     }
 }
 
-constexpr std::array all_layouts{
-    layout{"gptq", "GPTQ's v2 layout", "GPTQModel, transformers with it; vLLM where symmetric with 4 or 8 bits",
-           obstacle_of<packed_layout::gptq_v2>, save<packed_layout::gptq_v2>},
-    layout{"detent", "detent's layout", "detent only", obstacle_of<packed_layout::detent>, save<packed_layout::detent>},
-    layout{"owq", "OWQ's layout", "OWQ's own code, which reads its names of tensors", obstacle_of<packed_layout::owq>,
-           save<packed_layout::owq>},
-    layout{"gguf", "GGUF", "llama.cpp and all that uses it", gguf_obstacle_of, save_gguf_in},
-};
+std::vector<layout> layouts() {
+    std::vector<layout> all;
+    for (auto const* of : io::layouts()) {
+        if (of->add != nullptr) {
+            all.push_back({of});
+        }
+    }
+    all.push_back({nullptr});
+    return all;
+}
 
-constexpr std::array<std::string_view, 1> for_transformers{"gptq"};
-constexpr std::array<std::string_view, 1> for_llama_cpp{"gguf"};
-
-constexpr std::array all_clients{
-    client{"llama.cpp", "int4:g32:gptq", for_llama_cpp},
-    client{"transformers", "int4:g128:gptq", for_transformers},
-};
-
-template <class Table> std::vector<std::string> names_of(Table const& table) {
+std::vector<std::string> layout_names() {
     std::vector<std::string> names;
-    for (auto const& entry : table) {
-        names.emplace_back(entry.name);
+    for (auto const& l : layouts()) {
+        names.push_back(l.name());
     }
     return names;
 }
 
-layout const& find_layout(std::string_view name) {
-    auto const found = std::ranges::find(all_layouts, name, &layout::name);
-    return found != all_layouts.end() ? *found : throw error("--layout", "there is none '" + std::string(name) + "'");
+std::vector<std::string> client_names() { return {io::client_names.begin(), io::client_names.end()}; }
+
+std::string specification_for(std::string const& name) {
+    return std::string(choices[static_cast<std::size_t>(client_named(name))].specification);
 }
 
-} // namespace
-
-std::span<layout const> layouts() { return all_layouts; }
-std::span<client const> clients() { return all_clients; }
-std::vector<std::string> layout_names() { return names_of(all_layouts); }
-std::vector<std::string> client_names() { return names_of(all_clients); }
-
-client const& find_client(std::string_view name) {
-    auto const found = std::ranges::find(all_clients, name, &client::name);
-    return found != all_clients.end() ? *found : throw error("--for", "there is none '" + std::string(name) + "'");
-}
-
-layout_choice choose_layout(decoder const& model, spec const* s, std::string const& name, std::string const& client) {
+layout_choice choose_layout(decoder const& model, spec const* s, std::string const& name,
+                            std::string const& for_client) {
     if (!name.empty()) {
-        layout const& wanted = find_layout(name);
+        auto const wanted = find_layout(name);
         if (auto const obstacle = wanted.obstacle(model, s)) {
             throw *obstacle;
         }
-        return {&wanted, {}};
+        return {wanted, {}};
     }
-    std::vector<layout const*> candidates;
-    if (client.empty()) {
-        for (auto const& l : all_layouts) {
-            candidates.push_back(&l);
-        }
-    } else {
-        for (auto const layout_name : find_client(client).layouts) {
-            candidates.push_back(&find_layout(layout_name));
-        }
-    }
+    auto const who = for_client.empty() ? std::nullopt : std::optional(client_named(for_client));
     std::string why;
-    for (auto const* candidate : candidates) {
-        auto const obstacle = candidate->obstacle(model, s);
-        if (!obstacle) {
-            return {candidate, why};
+    for (auto const candidate : who ? choices[static_cast<std::size_t>(*who)].layouts : usual_layouts) {
+        if (candidate.empty()) {
+            continue;
         }
-        why += (why.empty() ? "" : "; ") + std::string(obstacle->what());
+        auto const tried = find_layout(candidate);
+        auto const obstacle = tried.obstacle(model, s);
+        std::string const here = obstacle ? obstacle->what() : who ? tried.client_obstacle(*who, model) : "";
+        if (here.empty()) {
+            return {tried, why};
+        }
+        why += (why.empty() ? "" : "; ") + here;
     }
-    throw error(client.empty() ? "model" : client, "no layout can hold what is asked for: " + why);
+    throw error(who ? for_client : "model", "no layout for what is asked for: " + why);
 }
 
 void check_destination(std::filesystem::path const& source, std::filesystem::path const& output) {
@@ -133,10 +168,10 @@ void check_destination(std::filesystem::path const& source, std::filesystem::pat
 decoder save_and_reload(decoder const& model, std::filesystem::path const& source,
                         std::filesystem::path const& directory, std::string const& description,
                         layout_choice const& chosen) {
-    layout const& l = *chosen.of;
+    layout const& l = chosen.of;
     l.save(model, source, directory, description);
-    std::cout << "saved " << directory.string() << " in " << l.title
-              << (chosen.why.empty() ? "" : " (" + chosen.why + ")") << "; opened by " << l.readers << '\n';
+    std::cout << "saved " << (l.of != nullptr ? directory : directory / gguf_name).string() << " in " << l.title()
+              << (chosen.why.empty() ? "" : " (" + chosen.why + ")") << "; opened by " << l.clients(model) << '\n';
     return load_model(directory);
 }
 

@@ -4,6 +4,8 @@
 
 #include <exception>
 #include <iostream>
+#include <memory>
+#include <string>
 
 #include <CLI/CLI.hpp>
 #if defined(__GLIBC__)
@@ -15,6 +17,23 @@
 #include "detent/core/version.hpp"
 #include "terminal.hpp"
 
+namespace {
+
+/// Help that says what a value is, and not how it is checked, but for the words to choose from.
+class plain_help : public CLI::Formatter {
+public:
+    std::string make_option_opts(CLI::Option const* option) const override {
+        std::string type = option->get_type_name();
+        if (auto const check = type.find(':'); check != std::string::npos) {
+            bool const choice = type.compare(check, 2, ":{") == 0;
+            type = choice ? type.substr(check + 1) : type.substr(0, check);
+        }
+        return (type.empty() ? "" : " " + type) + (option->get_required() ? " (required)" : "");
+    }
+};
+
+} // namespace
+
 int main(int argc, char** argv) {
     // Activations come and go by the megabyte: keep their pages instead of returning them to the system each time.
 #if defined(__GLIBC__)
@@ -24,6 +43,7 @@ int main(int argc, char** argv) {
     CLI::App program{"Quantizes language models after training, and evaluates, runs, converts and inspects them."};
     program.name("detent");
     program.set_version_flag("--version", "detent " + version_text());
+    program.formatter(std::make_shared<plain_help>());
     program.require_subcommand(1);
     program.footer("`detent COMMAND --help` explains a command, `detent words` the words of specifications such as "
                    "int4:g128:gptq.");

@@ -73,13 +73,13 @@ double memory(decoder const& model, model_numbers const& numbers, double tokens)
 }
 
 void print_layouts(std::vector<decoder> const& models, std::vector<std::string> const& specs) {
-    table lines({"", "layout", "", "opened by"});
+    table lines({"weights", "layout", "fits", "opened by"});
     for (std::size_t i = 0; i < models.size(); ++i) {
         auto const s = spec::parse(specs[i]);
         for (auto const& l : layouts()) {
             auto const obstacle = l.obstacle(models[i], &s);
-            lines.add({specs[i], std::string(l.name), obstacle ? "no: " + std::string(obstacle->what()) : "yes",
-                       obstacle ? "" : std::string(l.readers)});
+            lines.add(
+                {specs[i], l.name(), obstacle ? "no" : "yes", obstacle ? obstacle->what() : l.clients(models[i])});
         }
     }
     lines.print_left();

@@ -18,7 +18,7 @@ void quantize(quantize_options o) {
             o.specs = {"int4:rtn", "int4:g128:gptq", "int3:rtn", "int3:g128:gptq", "e2m1:g32:gptq"};
         }
     } else if (o.specs.empty()) {
-        o.specs.emplace_back(o.client.empty() ? "int4:g128:gptq" : find_client(o.client).specification);
+        o.specs.emplace_back(o.client.empty() ? "int4:g128:gptq" : specification_for(o.client));
     }
     auto executor = make_executor(o.threads);
     quantize_job job(o, executor);
@@ -35,7 +35,7 @@ void quantize(quantize_options o) {
 }
 
 void add_what(CLI::App& command, quantize_options& o) {
-    command.add_option("MODEL", o.model, "directory of a float model, as on Hugging Face")
+    command.add_option("MODEL", o.model, "directory of a model, as on Hugging Face")
         ->required()
         ->check(CLI::ExistingDirectory);
     auto* const one = command.add_option("--spec", o.specs, "quantizer, such as int4:g128:gptq (the default)")
@@ -56,6 +56,8 @@ void add_what(CLI::App& command, quantize_options& o) {
     add_texts(command, "--text,--calibration", o.calibration, "text to calibrate with")->required();
     add_texts(command, "--evaluation", o.evaluation, "text to measure perplexity on, float and packed");
     add_tokenizer(command, o.tokenizer);
+    command.add_flag("--dequantize", o.dequantize,
+                     "of a quantized model, quantize the weights that its codes stand for");
     command.add_option("--output", o.output, "directory to write; default: the model's name and the specification")
         ->type_name("DIR");
     auto* const layout = command.add_option("--layout", o.layout, "of the files; default: the first that can hold it")

@@ -7,6 +7,8 @@
 #include <variant>
 
 #include "detent/calibrate/perplexity.hpp"
+#include "detent/io/quantization_settings.hpp"
+#include "detent/model/dequantize_decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
@@ -56,6 +58,9 @@ quantize_job::quantize_job(quantize_options const& o, executor_ref executor)
 }
 
 void quantize_job::plan(model_configuration const& c) {
+    if (!options_.dequantize && !io::quantization_settings::of(options_.model).empty()) {
+        throw error(options_.model.string(), "is quantized already; --dequantize quantizes what its codes stand for");
+    }
     io::checkpoint const original(options_.model);
     bool const saves = !options_.compare || !options_.output.empty();
     for (auto const& text : options_.specs) {
@@ -105,6 +110,7 @@ void quantize_job::read_texts(model_configuration const& c) {
 
 decoder quantize_job::load() const {
     decoder model = load_decoder(options_.model);
+    dequantize_decoder(model);
     if (options_.outliers > 1) {
         plant_outliers(model, options_.outliers);
     }

@@ -27,6 +27,7 @@ struct quantize_options {
     std::string client; // for which it is chosen; empty: none
     std::vector<std::string> specs;
     bool compare = false;
+    bool dequantize = false;  // a quantized model is made one of floats first
     bool at_once = false;     // calibrate all layers of a block at once
     bool all_experts = false; // calibrate every expert with all tokens
     detent::index_t window = 0;

@@ -6,6 +6,8 @@
 #include <string>
 #include <system_error>
 
+#include <nlohmann/json.hpp>
+
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/io/json.hpp"

@@ -68,7 +68,7 @@ DETENT_INLINE packed_matrix outline_like(packed_matrix sample, spec const& s, ex
     w.scales.tiles = {ceil_div(shape.rows, w.tile.rows), ceil_div(shape.cols, w.tile.cols)};
     w.scales.scales.clear();
     w.scales.zeros.resize(w.scales.zeros.empty() ? 0 : 1);
-    std::fill(w.scales.zeros.begin(), w.scales.zeros.end(), 0.0F);
+    std::fill(w.scales.zeros.begin(), w.scales.zeros.end(), 1.0F);
     w.map = outline_map(s, w.tile, shape.cols);
     std::vector<std::int32_t> columns(static_cast<std::size_t>(s.weak.columns));
     std::iota(columns.begin(), columns.end(), 0);
