@@ -328,7 +328,7 @@ class Program(unittest.TestCase):
         self.assertIsNone(report["results"][0]["perplexity"])
 
     def test_says_when_tokens_are_few(self):
-        result = self.quantize(*FEW, "--spec", "int4:rtn", "--output", "out")
+        result = self.quantize(*FEW, "--spec", "int4:gptq", "--output", "out")
         self.assertIn("256 calibration tokens are fewer than the 768 inputs of 'model.layers.0.mlp.down_proj'",
                       result.stderr)
 

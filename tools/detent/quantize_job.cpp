@@ -72,9 +72,6 @@ void quantize_job::plan(model_configuration const& c) {
                                 ? std::filesystem::path(report_.model + "-" + file_name(text))
                                 : (options_.compare ? options_.output / file_name(text) : options_.output);
         }
-        if (&text == &options_.specs.front()) {
-            warn_of_few_tokens(model, options_.calibration_windows * window_);
-        }
         tasks_.push_back(std::move(t));
     }
 }
@@ -101,6 +98,11 @@ void quantize_job::read_texts(model_configuration const& c) {
     if (found < options_.calibration_windows) {
         std::cerr << "note: the calibration text has " << found << " windows of " << window_ << " tokens, not "
                   << options_.calibration_windows << "\n";
+    }
+    bool const solved = std::ranges::any_of(
+        tasks_, [](task const& t) { return t.spec.solver != spec::solver_kind::rtn || t.spec.weak.wanted; });
+    if (solved) {
+        warn_of_few_tokens(planned(c, tasks_.front().spec), std::min(found, options_.calibration_windows) * window_);
     }
     evaluation_ = text.read(options_.evaluation);
     if (!options_.evaluation.empty()) {
