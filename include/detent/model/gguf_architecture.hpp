@@ -52,6 +52,7 @@ struct gguf_architecture {
     bool divides = false;       ///< reads a tensor of divisors of rotary frequencies
     bool divides_long = false;  ///< reads two of them, for short and long contexts
     bool scales_rotary = false; ///< reads `rope.scaling`
+    bool whole_pairs = true;    ///< YaRN's bounds are whole pairs (llama.cpp makes them so in any case)
     bool always_tied = false;   ///< has no output head
     index_t largest = 0;        ///< layers of the model whose scale of scores is that of an equal share of the features
     std::string_view mlp_norm = "ffn_norm";       ///< the norm of what feed-forward networks read

@@ -32,9 +32,9 @@ inline std::vector<gguf_setting> gguf_settings_with(std::vector<gguf_setting> so
     return some;
 }
 
-/// The width of experts that are not as wide as the networks of other layers.
-inline gguf_setting gguf_expert_width() {
-    return {"expert_feed_forward_length", "moe_intermediate_size",
+/// The width of experts, which is that of the networks of other layers where no `field` says it.
+inline gguf_setting gguf_expert_width(std::string_view field) {
+    return {"expert_feed_forward_length", field,
             [](model_configuration const& c) { return gguf_count(c.experts->intermediate); }};
 }
 
@@ -83,7 +83,7 @@ DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
          .type = "qwen3_moe",
          .implied = R"({"norm_topk_prob": true})",
          .attention_bias = "attention_bias",
-         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width()}),
+         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width("moe_intermediate_size")}),
          .scales_rotary = true},
         {.name = "gemma",
          .type = "gemma",
@@ -137,9 +137,10 @@ DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
         {.name = "gpt-oss",
          .type = "gpt_oss",
          .attention_bias = "attention_bias",
-         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width()}),
+         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width("")}),
          .windows = windows::every_second,
          .scales_rotary = true,
+         .whole_pairs = false,
          .mlp_norm = "post_attention_norm"},
     };
     return table;

@@ -203,7 +203,7 @@ inline nlohmann::json gguf_rotary(io::gguf_metadata const& metadata, gguf_conten
 
 /// Adds what depends on the layer: windows and the laws of rotary positions.
 inline void add_gguf_layers(nlohmann::json& json, io::gguf_metadata const& metadata, gguf_architecture const& a,
-                            nlohmann::json const& rope) {
+                            nlohmann::json rope) {
     std::string const before = std::string(a.name) + ".", window = before + "attention.sliding_window";
     bool const windows = a.windows != gguf_windows::none && metadata.contains(window);
     if (windows) {
@@ -213,6 +213,9 @@ inline void add_gguf_layers(nlohmann::json& json, io::gguf_metadata const& metad
             types.push_back(has_gguf_window(a, i) ? "sliding_attention" : "full_attention");
         }
         json["layer_types"] = std::move(types);
+    }
+    if (rope.value("rope_type", "") == "yarn" && !a.whole_pairs) {
+        rope["truncate"] = false;
     }
     if (a.windows == gguf_windows::five_of_six) {
         std::string const narrow = before + "rope.freq_base_swa";
