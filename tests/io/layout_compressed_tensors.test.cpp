@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "detent/io/float_codes.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
