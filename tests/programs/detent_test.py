@@ -419,6 +419,38 @@ class Program(unittest.TestCase):
             self.assertRegex(result.stdout, r"(?m)^model.layers.\*.mlp.down_proj.qweight +I32 +96 x 256 +4 ")
         self.fails("inspect", EXAMPLES / "text" / "novels_evaluation.txt", says=["novels_evaluation.txt"])
 
+    def test_converts_code_for_code(self):
+        self.quantize(*FEW, "--spec", "int4:g32:gptq", "--output", "gptq")
+        report = json.loads((self.directory / "gptq" / "report.json").read_text())
+        perplexity = report["results"][0]["perplexity"]
+        for source, layout in [("gptq", "gguf"), ("gptq", "compressed-tensors"), ("compressed-tensors", "detent")]:
+            result = self.run_program("convert", source, "--layout", layout, "--output", layout)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        for name in ["gguf", "gguf/model.gguf", "compressed-tensors", "detent"]:
+            result = self.run_program("evaluate", name, "--text", EXAMPLES / "text" / "novels_evaluation.txt", "--window", 64, "--windows", 8)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            measured = float(result.stdout.splitlines()[1].split()[1])
+            self.assertAlmostEqual(measured / perplexity, 1, delta=1e-4)
+        again = self.run_program("convert", "detent", "--layout", "gptq", "--output", "again")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual((self.directory / "again" / "model.safetensors").read_bytes(),
+                         (self.directory / "gptq" / "model.safetensors").read_bytes())
+        self.fails("convert", "gptq", "--layout", "owq", "--output", "owq", says=["OWQ's layout cannot hold it"])
+        self.fails("convert", "gptq", "--output", "gptq", says=["where the model comes from"])
+        floats = self.run_program("convert", "gptq", "--dequantize", "--layout", "detent", "--output", "floats")
+        self.assertEqual(floats.returncode, 0, floats.stderr)
+        result = self.run_program("inspect", "floats")
+        self.assertIn("model.layers.*.mlp.down_proj.weight ", result.stdout)
+
+    def test_chooses_for_a_program(self):
+        for client, file in [("llama.cpp", "model.gguf"), ("vllm", "config.json"), ("transformers", "config.json")]:
+            result = self.quantize(*FEW, "--for", client, "--output", client)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertRegex(result.stdout, rf"opened by .*{client}")
+            self.assertTrue((self.directory / client / file).exists())
+        self.quantize_fails(*FEW, "--for", "llama.cpp", "--spec", "int3:g32", says=["llama.cpp", "bits"])
+        self.quantize_fails(*FEW, model=self.directory / "vllm", says=["vllm", "quantized already"])
+
     def test_help_is_plain(self):
         for command in ["quantize", "evaluate", "generate", "convert", "plan", "inspect", "words"]:
             help_text = self.run_program(command, "--help")

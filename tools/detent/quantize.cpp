@@ -37,7 +37,8 @@ void quantize(quantize_options o) {
 void add_what(CLI::App& command, quantize_options& o) {
     command.add_option("MODEL", o.model, "directory of a model, as on Hugging Face")
         ->required()
-        ->check(CLI::ExistingDirectory);
+        ->check(CLI::ExistingDirectory)
+        ->type_name("");
     auto* const one = command.add_option("--spec", o.specs, "quantizer, such as int4:g128:gptq (the default)")
                           ->expected(1)
                           ->type_name("SPEC");
