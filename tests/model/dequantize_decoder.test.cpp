@@ -26,7 +26,7 @@ TEST(dequantize_decoder, computes_the_same_with_floats) {
             }
         }
         matrix const packed = model.forward(tokens);
-        model.blocks.front().query.input = activation_quantizer(find_grid(grid_name::parse("int4")), {});
+        model.blocks.front().query.input = activation_quantizer(find_grid(grid_name::parse("int4")));
         model.blocks.front().heads.probability_bits = 4;
         EXPECT_EQ(dequantize_decoder(model), layers);
         EXPECT_LE((model.forward(tokens) - packed).norm(), 1e-5F * packed.norm());

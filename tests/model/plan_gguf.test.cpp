@@ -24,7 +24,7 @@ std::string obstacle_of(std::string const& specification, std::string const& fam
 TEST(plan_gguf, groups_of_32_and_more_have_types) {
     for (auto const* fits :
          {"int4sym:g32:gptq", "int4:g32", "int4sym:g128", "int8sym:g64:gptq", "int5sym:g32", "int5:g32", "mxfp4",
-          "nvfp4", "int4sym:channel", "ternary:g256:gptq", "int4sym:g32:gptq:act-order:static-groups"}) {
+          "nvfp4", "int4sym:channel", "ternary:g256:gptq", "int4sym:g32:gptq:act:static"}) {
         EXPECT_EQ(obstacle_of(fits), "") << fits;
     }
 }
@@ -41,7 +41,7 @@ TEST(plan_gguf, the_type_and_the_reason_are_told) {
 
 TEST(plan_gguf, what_products_of_llama_cpp_do_not_do_is_told) {
     EXPECT_TRUE(contains(obstacle_of("int4sym:g32:a=int8"), "rounds the inputs of layers in a way of its own"));
-    EXPECT_TRUE(contains(obstacle_of("int4sym:g32:gptq:act-order"), "read inputs as they come"));
+    EXPECT_TRUE(contains(obstacle_of("int4sym:g32:gptq:act"), "read inputs as they come"));
     EXPECT_TRUE(contains(obstacle_of("int4sym:b32x32"), "has rows in another order"));
     EXPECT_TRUE(contains(obstacle_of("nvfp4", "gpt2-f32"), "one tensor for several layers"));
     EXPECT_EQ(obstacle_of("int4sym:b32x32", "qwen3-bf16"), "");

@@ -158,7 +158,7 @@ DETENT_INLINE gguf_contents contents_for(model_configuration const& c, gguf_arch
 }
 
 /// A value of metadata as JSON.
-inline nlohmann::json json_of(io::gguf_value const& value) {
+inline nlohmann::json json_of_value(io::gguf_value const& value) {
     return std::visit([](auto const& v) { return nlohmann::json(v); }, value);
 }
 
@@ -235,7 +235,7 @@ DETENT_INLINE nlohmann::json gguf_configuration(io::gguf_metadata const& metadat
     auto const add = [&](gguf_setting const& setting) {
         auto const* value = metadata.find(before + std::string(setting.key));
         if (value != nullptr && !setting.field.empty()) {
-            json[std::string(setting.field)] = json_of(*value);
+            json[std::string(setting.field)] = json_of_value(*value);
         }
     };
     std::ranges::for_each(common_gguf_settings(), add);
@@ -258,6 +258,11 @@ DETENT_INLINE nlohmann::json gguf_configuration(io::gguf_metadata const& metadat
     }
     if (!a.mlp_bias.empty()) {
         json[std::string(a.mlp_bias)] = contents.mlp_bias;
+    }
+    for (auto const* field : {"bos_token_id", "eos_token_id"}) {
+        if (auto const* id = metadata.find(std::string("tokenizer.ggml.") + field)) {
+            json[field] = json_of_value(*id);
+        }
     }
     if (a.largest > 0) {
         bool const shares = json["num_hidden_layers"] == a.largest;

@@ -38,7 +38,9 @@ DETENT_INLINE input_map outline_map(spec const& s, extents tile, index_t in) {
     bool const sweeps = s.solver == kind::gptq || s.solver == kind::gptaq || s.solver == kind::qronos;
     auto const& how = s.gptq_options;
     bool const placed = s.clip || s.learning; // scales are given
-    if (sweeps && how.activation_order && !how.static_groups && !placed && tile.cols < in) {
+    bool const swept_in_order = sweeps && how.activation_order && !how.static_groups;
+    bool const weak_last = s.weak.columns > 0;
+    if ((swept_in_order || weak_last) && !placed && tile.cols < in) {
         std::vector<std::int32_t> order(static_cast<std::size_t>(in));
         std::iota(order.rbegin(), order.rend(), 0);
         map.then(permutation{std::move(order)}, in);

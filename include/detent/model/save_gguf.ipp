@@ -29,10 +29,10 @@
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/gguf_architecture.hpp"
-#include "detent/model/write_gguf_tokenizer.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save_gguf.hpp"
+#include "detent/model/write_gguf_tokenizer.hpp"
 
 namespace detent::inline DETENT_ABI {
 
@@ -254,13 +254,13 @@ public:
     gguf_model(decoder const& model, gguf_architecture const& a)
         : model_(model), places_(gguf_places(model.configuration, model.prefix, a)) {
         add(model.embeddings);
-        if (model.lm_head) {
-            add(*model.lm_head);
-        }
         for (block const& b : model.blocks) {
             for (layer_place const place : b.places()) {
                 add(b.linear(place), &b, place.role);
             }
+        }
+        if (model.lm_head) {
+            add(*model.lm_head);
         }
     }
 
@@ -293,33 +293,32 @@ public:
         return std::ranges::max_element(counts, {}, [](auto const& c) { return c.second; })->first;
     }
 
-    /// Adds all tensors; there is no obstacle.
+    /// Adds all tensors, block after block; there is no obstacle.
     void add_to(io::gguf_writer& file, gguf_contents const& contents) const {
         add_list(file, "rope_freqs", contents.divisors);
         add_list(file, "rope_factors_long", contents.long_divisors);
         add_list(file, "rope_factors_short", contents.short_divisors);
-        for (auto const* norm : {&model_.embedding_norm, &model_.final_norm}) {
-            add_norm(file, *norm);
-        }
-        if (auto const& table = model_.position_embeddings; table.size() > 0) {
-            matrix const* const one[] = {&table};
-            auto const& type = gguf_plain_type(one);
-            file.add(places_.at(model_.prefix + model_.configuration.names.positions).tensor + ".weight", type,
-                     {table.rows(), table.cols()},
-                     gguf_plain_bytes(type, {table.data(), static_cast<std::size_t>(table.size())}));
-        }
+        auto weight = weights_.begin();
+        auto const add_weights = [&](std::string const& start) {
+            for (; weight != weights_.end() && weight->tensor().starts_with(start); ++weight) {
+                weight->add_to(file);
+            }
+        };
+        add_weights("token_embd");
+        add_norm(file, model_.embedding_norm);
+        add_positions(file);
         for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
             block const& b = model_.blocks[i];
             for (auto const* norm : {&b.attention_norms.input, &b.attention_norms.output, &b.mlp_norms.input,
                                      &b.mlp_norms.output, &b.query_norm, &b.key_norm}) {
                 add_norm(file, *norm);
             }
-            std::vector<double> const sinks(b.attention.sinks.begin(), b.attention.sinks.end());
-            add_list(file, "blk." + std::to_string(i) + ".attn_sinks", sinks);
+            std::string const start = "blk." + std::to_string(i) + ".";
+            add_list(file, start + "attn_sinks", {b.attention.sinks.begin(), b.attention.sinks.end()});
+            add_weights(start);
         }
-        for (auto const& weight : weights_) {
-            weight.add_to(file);
-        }
+        add_norm(file, model_.final_norm);
+        add_weights("output");
     }
 
 private:
@@ -340,6 +339,18 @@ private:
             at = weights_.insert(at, gguf_weight(tensor, !is_quantized(role)));
         }
         at->add(std::move(part));
+    }
+
+    void add_positions(io::gguf_writer& file) const {
+        auto const& table = model_.position_embeddings;
+        if (table.size() == 0) {
+            return;
+        }
+        matrix const* const one[] = {&table};
+        auto const& type = gguf_plain_type(one);
+        std::string const name = model_.prefix + model_.configuration.names.positions;
+        file.add(places_.at(name).tensor + ".weight", type, {table.rows(), table.cols()},
+                 gguf_plain_bytes(type, {table.data(), static_cast<std::size_t>(table.size())}));
     }
 
     void add_norm(io::gguf_writer& file, std::optional<norm_layer> const& norm) const {
