@@ -71,13 +71,13 @@ packed_matrix counted(int bits, extents shape, index_t width, unsigned a, unsign
 }
 
 /// The settings of one layer.
-json settings_of(packed_matrix const& w, io::stored_input const* input = nullptr) {
+json settings_for(packed_matrix const& w, io::stored_input const* input = nullptr) {
     io::layer_to_save const layer{"layer", &w, input};
     return io::compressed_tensors_layout().settings({&layer, 1});
 }
 
-tensors tensors_of(packed_matrix const& w, io::stored_input const* input = nullptr) {
-    return test::tensors_of(
+tensors stored_tensors(packed_matrix const& w, io::stored_input const* input = nullptr) {
+    return tensors_of(
         [&](safetensors_writer& file, std::string const& name, packed_matrix const& m) {
             io::add_compressed(file, {name, &m, input});
         },
@@ -92,13 +92,13 @@ template <class T> std::vector<T> values(tensor const& t) {
 
 TEST(add_compressed, packs_as_the_client_does) {
     for (auto const& [bits, codes, zeros] : words_of_the_client) {
-        auto const symmetric = tensors_of(counted(bits, {2, 20}, 20, 7, 5, true));
+        auto const symmetric = stored_tensors(counted(bits, {2, 20}, 20, 7, 5, true));
         EXPECT_EQ(values<std::uint32_t>(symmetric.at("layer.weight_packed")), codes) << bits;
         EXPECT_EQ(symmetric.at("layer.weight_packed").type, dtype::i32);
         EXPECT_EQ(values<std::int64_t>(symmetric.at("layer.weight_shape")), (std::vector<std::int64_t>{2, 20}));
         EXPECT_EQ(symmetric.at("layer.weight_scale").shape, (std::vector<index_t>{2, 1}));
         EXPECT_EQ(symmetric.size(), 3U) << "no zero points";
-        auto const all = tensors_of(counted(bits, {12, 20}, 10, 7, 5, false));
+        auto const all = stored_tensors(counted(bits, {12, 20}, 10, 7, 5, false));
         EXPECT_EQ(values<std::uint32_t>(all.at("layer.weight_zero_point")), zeros) << bits;
         EXPECT_EQ(all.at("layer.weight_zero_point").shape, (std::vector<index_t>{std::ssize(zeros) / 2, 2}));
         EXPECT_EQ(all.at("layer.weight_scale").shape, (std::vector<index_t>{12, 2}));
@@ -116,7 +116,7 @@ TEST(add_compressed, packs_fp4_as_the_client_does) {
     w.tile = {1, 16};
     w.scales = scale_store(w.extent, w.tile, {scale_kind::ue4m3, 0.25F}, false);
     w.scales.set(0, 0, {0.75F, 0});
-    auto const all = tensors_of(w);
+    auto const all = stored_tensors(w);
     EXPECT_EQ(all.at("layer.weight_packed").bytes, (std::vector<std::uint8_t>{16, 50, 84, 118, 249, 218, 190, 124}));
     EXPECT_EQ(all.at("layer.weight_packed").type, dtype::u8);
     EXPECT_EQ(all.at("layer.weight_scale").type, dtype::f8_e4m3);
@@ -126,9 +126,9 @@ TEST(add_compressed, packs_fp4_as_the_client_does) {
 
 void expect_round_trip(packed_matrix const& w, std::string const& format) {
     ASSERT_EQ(io::compressed_obstacle(w), "");
-    auto const settings = settings_of(w);
+    auto const settings = settings_for(w);
     EXPECT_EQ(settings.at("format"), format);
-    auto const back = read(tensors_of(w), w.shape(), settings);
+    auto const back = read(stored_tensors(w), w.shape(), settings);
     EXPECT_TRUE(dequantize(back) == dequantize(w)) << format;
     EXPECT_EQ(back.tile, w.tile) << format;
     EXPECT_EQ(back.scales.format.kind, w.scales.format.kind) << format;
@@ -149,9 +149,9 @@ TEST(add_compressed, integers_are_read_back) {
             }
             auto reordered = counted(bits, {6, 128}, 32, 7, 5, symmetric);
             reordered.map = input_map(permutation{test::random_order(128, 2)}, 128);
-            auto const settings = settings_of(reordered);
+            auto const settings = settings_for(reordered);
             EXPECT_EQ(settings["config_groups"]["group_0"]["weights"]["actorder"], "group");
-            auto const back = read(tensors_of(reordered), reordered.shape(), settings);
+            auto const back = read(stored_tensors(reordered), reordered.shape(), settings);
             EXPECT_TRUE(dequantize(back) == dequantize(reordered)) << bits;
         }
     }
@@ -160,10 +160,10 @@ TEST(add_compressed, integers_are_read_back) {
 TEST(add_compressed, zero_points_in_the_middle_are_none) {
     auto w = counted(4, {6, 128}, 32, 7, 5, false);
     std::ranges::fill(w.scales.zeros, 8.0F);
-    auto const settings = settings_of(w);
+    auto const settings = settings_for(w);
     EXPECT_EQ(settings["config_groups"]["group_0"]["weights"]["symmetric"], true);
-    EXPECT_FALSE(tensors_of(w).contains("layer.weight_zero_point"));
-    EXPECT_TRUE(dequantize(read(tensors_of(w), w.shape(), settings)) == dequantize(w));
+    EXPECT_FALSE(stored_tensors(w).contains("layer.weight_zero_point"));
+    EXPECT_TRUE(dequantize(read(stored_tensors(w), w.shape(), settings)) == dequantize(w));
 }
 
 TEST(add_compressed, floats_are_read_back) {
@@ -227,8 +227,8 @@ TEST(add_compressed, inputs_are_read_back) {
         {&mx, {.grid = "e2m1", .width = 32, .kind = scale_kind::e8m0}}};
     for (auto const& [w, input] : cases) {
         ASSERT_EQ(io::compressed_input_obstacle(w, input), "");
-        auto const settings = settings_of(*w, &input);
-        auto const back = with_reader(tensors_of(*w, &input), settings,
+        auto const settings = settings_for(*w, &input);
+        auto const back = with_reader(stored_tensors(*w, &input), settings,
                                       [&](packed_reader const& reader) { return reader.input("layer", 128); });
         ASSERT_TRUE(back.has_value()) << input.grid;
         EXPECT_EQ(back->grid, input.grid);
@@ -237,9 +237,9 @@ TEST(add_compressed, inputs_are_read_back) {
         EXPECT_EQ(back->width, input.width);
         EXPECT_EQ(back->kind, input.kind);
         EXPECT_EQ(back->unit, input.unit);
-        EXPECT_TRUE(dequantize(read(tensors_of(*w, &input), w->shape(), settings)) == dequantize(*w));
+        EXPECT_TRUE(dequantize(read(stored_tensors(*w, &input), w->shape(), settings)) == dequantize(*w));
     }
-    EXPECT_EQ(settings_of(eight, &cases[0].second).at("format"), "int-quantized");
+    EXPECT_EQ(settings_for(eight, &cases[0].second).at("format"), "int-quantized");
     EXPECT_EQ(io::compressed_input_obstacle(nullptr, {.grid = "int8"}), "inputs are quantized only where weights are");
     EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "nf4"}), "its inputs are integers, E4M3 (ocp-e4m3) or E2M1");
     EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "int8", .width = 16}),
@@ -275,7 +275,7 @@ TEST(compressed_json, has_a_scheme_for_each_kind_of_layer) {
 }
 
 /// The settings of integers of 4 bits, to be changed.
-json four_bits() { return settings_of(random_packed(int_grid<4>{}, {32, 64}, {1, 32})); }
+json four_bits() { return settings_for(random_packed(int_grid<4>{}, {32, 64}, {1, 32})); }
 
 std::string problem_of_settings(std::function<void(json&)> const& change) {
     json settings = four_bits();
@@ -329,8 +329,8 @@ TEST(compressed_schemes, impossible_settings_are_refused_by_the_field) {
 
 TEST(read_compressed, later_versions_pack_without_gaps) {
     auto const w = counted(3, {6, 128}, 32, 7, 5, false);
-    auto all = tensors_of(w);
-    auto const settings = settings_of(w);
+    auto all = stored_tensors(w);
+    auto const settings = settings_for(w);
     auto const dense = [](std::vector<code> const& codes, index_t rows, index_t cols) { // rows of whole words
         std::vector<std::uint32_t> words(static_cast<std::size_t>(rows * ceil_div(cols * 3, 32)));
         for (index_t r = 0; r < rows; ++r) {
@@ -355,9 +355,9 @@ TEST(read_compressed, later_versions_pack_without_gaps) {
 
 TEST(read_compressed, integers_in_bytes) {
     auto const w = counted(4, {6, 128}, 32, 7, 5, false);
-    json settings = settings_of(w);
+    json settings = settings_for(w);
     settings["config_groups"]["group_0"]["format"] = "naive-quantized";
-    auto all = tensors_of(w);
+    auto all = stored_tensors(w);
     std::vector<std::int8_t> codes, zeros;
     for (index_t r = 0; r < 6; ++r) {
         for (index_t k = 0; k < 128; ++k) {
@@ -378,8 +378,8 @@ TEST(read_compressed, integers_in_bytes) {
 
 TEST(read_compressed, nonsense_is_refused) {
     auto const w = counted(4, {6, 128}, 32, 7, 5, false);
-    auto const good = tensors_of(w);
-    json const settings = settings_of(w);
+    auto const good = stored_tensors(w);
+    json const settings = settings_for(w);
     auto const refused = [&](std::string const& name, std::string const& problem,
                              std::function<void(tensors&)> const& change) {
         expect_refused(good, w.shape(), name, problem, change, settings);
@@ -396,8 +396,8 @@ TEST(read_compressed, nonsense_is_refused) {
     });
     expect_survives(good, w.shape(), settings);
     auto const fp8 = random_packed(e4m3{}, {6, 128}, {1, 128});
-    expect_refused(tensors_of(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
-                   [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_of(fp8));
+    expect_refused(stored_tensors(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
+                   [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_for(fp8));
 }
 
 } // namespace

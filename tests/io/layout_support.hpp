@@ -221,8 +221,8 @@ inline void expect_bad_weak_columns_refused(tensors const& good, extents shape, 
     refused(numbers, "has type F64", [&](tensors& t) {
         t[weak] = tensor::of(dtype::f64, t[weak].shape, std::vector<double>(static_cast<std::size_t>(4 * shape.rows)));
     });
-    for (std::uint16_t const number : {0x7E00, 0x7C00, 0xFC00}) {
-        refused(numbers, "not finite", [&](tensors& t) { t[weak].set(7, number); });
+    for (int const number : {0x7E00, 0x7C00, 0xFC00}) {
+        refused(numbers, "not finite", [&](tensors& t) { t[weak].set(7, static_cast<std::uint16_t>(number)); });
     }
     refused(codes, "has a code in a weak column that does not stand for 0",
             [&](tensors& t) { t["layer." + codes].bytes[0] ^= 1; });
