@@ -59,13 +59,7 @@ DETENT_INLINE compressed_numbers compressed_numbers::of(quantization_settings co
         throw settings.wrong("group_size", "is " + std::to_string(n.group) + ", but there are groups");
     }
     if (n.strategy == compressed_strategy::block) {
-        auto const& json = settings.json();
-        auto const found = json.find("block_structure");
-        if (found == json.end() || !found->is_array() || found->size() != 2 || !(*found)[0].is_number_unsigned() ||
-            !(*found)[1].is_number_unsigned() || (*found)[0] == 0 || (*found)[1] == 0) {
-            throw settings.wrong("block_structure", "is not two positive integers");
-        }
-        n.block = {(*found)[0].get<index_t>(), (*found)[1].get<index_t>()};
+        n.block = settings.size("block_structure");
     }
     if (settings.has("actorder")) {
         auto const& order = settings.json().at("actorder");

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "detent/core/error.hpp"
+#include "detent/io/compressed_words.hpp"
 #include "detent/io/float_codes.hpp"
 #include "detent/io/json.hpp"
 #include "detent/io/layout_compressed_tensors.hpp"
@@ -92,88 +93,6 @@ DETENT_INLINE std::string compressed_input_obstacle(packed_matrix const* w, stor
         return "its inputs have a scale for each token, or are MXFP4 or NVFP4";
     }
     return input.width > 0 && !w->map.empty() ? "groups of inputs are as they come" : "";
-}
-
-/// Codes (rows, cols), each row in whole words of `32 / bits` codes, low bits first: what `weight_packed` holds.
-DETENT_INLINE std::vector<std::uint8_t> words_of_codes(int bits, extents shape, std::vector<code> const& codes) {
-    index_t const in_word = 32 / bits, words = ceil_div(shape.cols, in_word);
-    std::vector<std::uint32_t> packed(static_cast<std::size_t>(shape.rows * words));
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t k = 0; k < shape.cols; ++k) {
-            std::uint32_t const c = codes[static_cast<std::size_t>(r * shape.cols + k)];
-            packed[static_cast<std::size_t>(r * words + k / in_word)] |= c << (k % in_word * bits);
-        }
-    }
-    return bytes_of(packed);
-}
-
-/// The codes (rows, cols) of such words. Later versions store a stream of bits without gaps instead, `dense`.
-DETENT_INLINE std::vector<code> codes_of_words(int bits, extents shape, std::span<std::uint8_t const> bytes,
-                                               bool dense) {
-    index_t const in_word = 32 / bits;
-    index_t const words = dense ? ceil_div(shape.cols * bits, 32) : ceil_div(shape.cols, in_word);
-    std::vector<code> codes(static_cast<std::size_t>(shape.size()));
-    for (index_t r = 0; r < shape.rows; ++r) {
-        std::uint8_t const* const row = bytes.data() + r * words * 4;
-        for (index_t k = 0; k < shape.cols; ++k) {
-            index_t const bit = dense ? k * bits : k / in_word * 32 + k % in_word * bits;
-            unsigned const low = row[bit / 8], high = bit % 8 + bits > 8 ? row[bit / 8 + 1] : 0U;
-            codes[static_cast<std::size_t>(r * shape.cols + k)] =
-                static_cast<code>((low | high << 8) >> (bit % 8) & ((1U << bits) - 1));
-        }
-    }
-    return codes;
-}
-
-/// The codes of `w` as a list (out, in), inputs in their natural order.
-DETENT_INLINE std::vector<code> natural_codes(packed_matrix const& w) {
-    auto const* const order = w.map.order();
-    if (order == nullptr) {
-        return linear_codes(w.bits, w.shape(), w.codes.bytes());
-    }
-    return linear_codes(w.bits, w.shape(), move_columns(w.bits, w.shape(), w.codes.data(), *order).bytes());
-}
-
-/// The zero points of `w` as codes (out, groups).
-DETENT_INLINE std::vector<code> zero_codes(packed_matrix const& w) {
-    std::vector<code> zeros;
-    for (index_t row = 0; row < w.shape().rows; ++row) {
-        for (index_t group = 0; group < w.scales.tiles.cols; ++group) {
-            zeros.push_back(zero_code(w, row, group));
-        }
-    }
-    return zeros;
-}
-
-/// Codes (rows, cols) as (cols, rows).
-DETENT_INLINE std::vector<code> transposed_codes(extents shape, std::vector<code> const& codes) {
-    std::vector<code> turned(codes.size());
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t c = 0; c < shape.cols; ++c) {
-            turned[static_cast<std::size_t>(c * shape.rows + r)] = codes[static_cast<std::size_t>(r * shape.cols + c)];
-        }
-    }
-    return turned;
-}
-
-/// Words (rows, cols) of 32 bits as (cols, rows).
-DETENT_INLINE std::vector<std::uint8_t> transposed_words(extents shape, std::span<std::uint8_t const> words) {
-    std::vector<std::uint8_t> turned(words.size());
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t c = 0; c < shape.cols; ++c) {
-            std::memcpy(turned.data() + (c * shape.rows + r) * 4, words.data() + (r * shape.cols + c) * 4, 4);
-        }
-    }
-    return turned;
-}
-
-/// The same bytes with the highest of `bits` bits flipped: codes from 0 on as integers in two's complement, or back.
-DETENT_INLINE std::vector<std::uint8_t> signed_bytes(int bits, std::vector<code> const& codes) {
-    std::vector<std::uint8_t> numbers;
-    for (code const c : codes) {
-        numbers.push_back(static_cast<std::uint8_t>(c - (1 << (bits - 1))));
-    }
-    return numbers;
 }
 
 DETENT_INLINE void add_scales(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
