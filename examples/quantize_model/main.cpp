@@ -42,9 +42,9 @@ using clock_type = std::chrono::steady_clock;
 using namespace detent;
 
 std::string name_of(io::packed_layout layout) {
-    return layout == io::packed_layout::gptq ? "GPTQ's layout"
-           : layout == io::packed_layout::owq   ? "OWQ's layout"
-                                                : "detent's layout";
+    return layout == io::packed_layout::gptq  ? "GPTQ's layout"
+           : layout == io::packed_layout::owq ? "OWQ's layout"
+                                              : "detent's layout";
 }
 
 double seconds_since(clock_type::time_point start) {

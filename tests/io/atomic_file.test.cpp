@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/atomic_file.hpp"
-
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -16,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "detent/io/atomic_file.hpp"
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"

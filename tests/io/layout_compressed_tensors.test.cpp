@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/layout_compressed_tensors.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "detent/io/float_codes.hpp"
+#include "detent/io/layout_compressed_tensors.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -27,15 +26,9 @@ struct packed_words {
     std::vector<std::uint32_t> zeros;
 };
 std::vector<packed_words> const words_of_the_client{
-    {2,
-     {0xe4e4e4e4, 0xe4, 0x93939393, 0x93},
-     {0x6c6c6c, 0xb1b1b1}},
-    {3,
-     {0x2878cea8, 0x3aa1e33a, 0x27543c67, 0x319d50f1},
-     {0x18abc398, 0x21cc55e1, 0xe, 0x17}},
-    {4,
-     {0x3e94fa50, 0xb61c72d8, 0xfa50, 0xa50b61c7, 0x2d83e94f, 0x61c7},
-     {0x52fc9630, 0x630da741, 0x1eb8, 0x2fc9}},
+    {2, {0xe4e4e4e4, 0xe4, 0x93939393, 0x93}, {0x6c6c6c, 0xb1b1b1}},
+    {3, {0x2878cea8, 0x3aa1e33a, 0x27543c67, 0x319d50f1}, {0x18abc398, 0x21cc55e1, 0xe, 0x17}},
+    {4, {0x3e94fa50, 0xb61c72d8, 0xfa50, 0xa50b61c7, 0x2d83e94f, 0x61c7}, {0x52fc9630, 0x630da741, 0x1eb8, 0x2fc9}},
     {5,
      {0x3347a8a0, 0x2f26a07e, 0x2b05983c, 0x3fa, 0x1bb4587, 0x3d9a3d45, 0x39793503, 0xc1},
      {0x1ec49860, 0x20d51c81, 0x3ede2b2, 0x5fe66d3}},
@@ -46,7 +39,8 @@ std::vector<packed_words> const words_of_the_client{
      {0x1e28280, 0x4678c94, 0x6ec96a8, 0x971a0bc, 0xbf6aad0, 0x2c44607, 0x549501b, 0x7ce5a2f, 0xa536443, 0xcd86e57},
      {0x1218180, 0x141c201, 0x2a4878c, 0x2c4c80d, 0x4278d98, 0x447ce19}},
     {8,
-     {0xf0a0500, 0x231e1914, 0x37322d28, 0x4b46413c, 0x5f5a5550, 0x16110c07, 0x2a25201b, 0x3e39342f, 0x524d4843, 0x66615c57},
+     {0xf0a0500, 0x231e1914, 0x37322d28, 0x4b46413c, 0x5f5a5550, 0x16110c07, 0x2a25201b, 0x3e39342f, 0x524d4843,
+      0x66615c57},
      {0x9060300, 0xa070401, 0x15120f0c, 0x1613100d, 0x211e1b18, 0x221f1c19}},
 };
 
@@ -194,7 +188,8 @@ TEST(compressed_obstacle, says_what_the_layout_cannot_hold) {
         return io::compressed_obstacle(random_packed(grid, shape, tile));
     };
     EXPECT_EQ(obstacle(nf4{}, {32, 32}, {1, 32}), "its grids are integers, E4M3 (ocp-e4m3) and E2M1");
-    EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}), "its E2M1 weights have E4M3 scales of 16 inputs or E8M0 scales of 32");
+    EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}),
+              "its E2M1 weights have E4M3 scales of 16 inputs or E8M0 scales of 32");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {2, 32}), "each of its rows has its own scales");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {1, 24}), "its groups are all of the same width");
     EXPECT_EQ(io::compressed_obstacle(random_weak(int_grid<4>{}, {32, 32}, {1, 32}, 2, float_format::f16)),
@@ -241,7 +236,8 @@ TEST(add_compressed, inputs_are_read_back) {
     }
     EXPECT_EQ(settings_for(eight, &cases[0].second).at("format"), "int-quantized");
     EXPECT_EQ(io::compressed_input_obstacle(nullptr, {.grid = "int8"}), "inputs are quantized only where weights are");
-    EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "nf4"}), "its inputs are integers, E4M3 (ocp-e4m3) or E2M1");
+    EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "nf4"}),
+              "its inputs are integers, E4M3 (ocp-e4m3) or E2M1");
     EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "int8", .width = 16}),
               "its inputs have a scale for each token, or are MXFP4 or NVFP4");
     EXPECT_EQ(io::compressed_input_obstacle(&four, {.grid = "e2m1", .width = 16, .kind = scale_kind::ue4m3}),
@@ -295,16 +291,19 @@ TEST(compressed_schemes, impossible_settings_are_refused_by_the_field) {
     EXPECT_EQ(problem_of_settings([](json&) {}), "");
     refused("config_groups", "names no scheme", [](json& s) { s.erase("config_groups"); });
     refused("config_groups.W4A16", "only named", [](json& s) { s["config_groups"] = {{"W4A16", {"Linear"}}}; });
-    refused("config_groups.group_0.targets", "is no list", [](json& s) { s["config_groups"]["group_0"].erase("targets"); });
+    refused("config_groups.group_0.targets", "is no list",
+            [](json& s) { s["config_groups"]["group_0"].erase("targets"); });
     refused("config_groups.group_0.targets", "which is not understood",
             [](json& s) { s["config_groups"]["group_0"]["targets"] = {"re:(?i)["}; });
     refused("config_groups.group_0.format", "'marlin-24', which is not read",
             [](json& s) { s["config_groups"]["group_0"]["format"] = "marlin-24"; });
     refused("quantization_status", "only 'compressed' is read", [](json& s) { s["quantization_status"] = "frozen"; });
-    refused("sparsity_config.format", "only 'dense' is read",
-            [](json& s) { s["sparsity_config"] = {{"format", "sparse-24-bitmask"}}; });
-    refused("transform_config", "not read",
-            [](json& s) { s["transform_config"] = {{"config_groups", {{"R1", {{"type", "hadamard"}}}}}}; });
+    refused("sparsity_config.format", "only 'dense' is read", [](json& s) {
+        s["sparsity_config"] = {{"format", "sparse-24-bitmask"}};
+    });
+    refused("transform_config", "not read", [](json& s) {
+        s["transform_config"] = {{"config_groups", {{"R1", {{"type", "hadamard"}}}}}};
+    });
     std::string const at = "config_groups.group_0.weights.";
     refused(at + "num_bits", "integers have 1 to 8", [&](json& s) { weights(s)["num_bits"] = 9; });
     refused(at + "num_bits", "floats have 4 or 8", [&](json& s) {
@@ -372,8 +371,9 @@ TEST(read_compressed, integers_in_bytes) {
     all.erase("layer.weight_packed");
     all.erase("layer.weight_shape");
     EXPECT_TRUE(dequantize(read(all, w.shape(), settings)) == dequantize(w));
-    expect_refused(all, w.shape(), "weight", "holds an integer of more than 4 bits",
-                   [](tensors& t) { t["layer.weight"].set(3, std::int8_t{8}); }, settings);
+    expect_refused(
+        all, w.shape(), "weight", "holds an integer of more than 4 bits",
+        [](tensors& t) { t["layer.weight"].set(3, std::int8_t{8}); }, settings);
 }
 
 TEST(read_compressed, nonsense_is_refused) {
@@ -396,8 +396,9 @@ TEST(read_compressed, nonsense_is_refused) {
     });
     expect_survives(good, w.shape(), settings);
     auto const fp8 = random_packed(e4m3{}, {6, 128}, {1, 128});
-    expect_refused(stored_tensors(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
-                   [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_for(fp8));
+    expect_refused(
+        stored_tensors(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
+        [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_for(fp8));
 }
 
 } // namespace

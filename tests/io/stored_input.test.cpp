@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/stored_input.hpp"
-
 #include <gtest/gtest.h>
 
+#include "detent/io/stored_input.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -90,7 +89,8 @@ TEST(add_input, writes_only_what_there_is) {
 }
 
 TEST(packed_reader, nonsense_about_inputs_is_refused) {
-    tensors const good = tensors_of_input({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
+    tensors const good =
+        tensors_of_input({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
     ASSERT_EQ(failure_message([&] { read_input(good); }), "");
     auto const refused = [&](std::string const& name, std::string const& problem,
                              std::function<void(tensors&)> const& change) {

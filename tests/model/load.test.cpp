@@ -209,7 +209,8 @@ TEST_P(load, nonsense_about_inputs_is_an_error) {
     EXPECT_EQ(refusal(wide), about(name + ".input_shifts") + "must have the shape (12)");
     for (std::string const method : {"", "gptq", "owq"}) {
         EXPECT_EQ(refusal(of("int8sym", {}, {}), method),
-                  about(name + ".input_grid") + "is there, but the settings in config.json are not those of detent's layout");
+                  about(name + ".input_grid") +
+                      "is there, but the settings in config.json are not those of detent's layout");
     }
 }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/model/plan_layout.hpp"
-
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "detent/model/plan_layout.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 
 namespace detent {
@@ -41,11 +40,13 @@ TEST(layout_obstacle_of_a_specification, is_known_before_any_work) {
     }
     EXPECT_EQ(obstacle("nf4:g64", packed_layout::compressed_tensors),
               compressed + "its grids are integers, E4M3 (ocp-e4m3) and E2M1");
-    EXPECT_EQ(obstacle("int4:g24", packed_layout::compressed_tensors), compressed + "its groups are all of the same width");
+    EXPECT_EQ(obstacle("int4:g24", packed_layout::compressed_tensors),
+              compressed + "its groups are all of the same width");
     EXPECT_EQ(obstacle("int4", packed_layout::modelopt), "ModelOpt's layout: is read, not written");
     planned_layer const part{"qkv.query", {64, 64}, "qkv"};
-    EXPECT_EQ(std::string(layout_obstacle(spec::parse("int4"), packed_layout::gptq, {&part, 1})->what()),
-              "layer 'qkv.query': GPTQ's layout cannot hold it, it is a part of 'qkv', which readers look for as a whole");
+    EXPECT_EQ(
+        std::string(layout_obstacle(spec::parse("int4"), packed_layout::gptq, {&part, 1})->what()),
+        "layer 'qkv.query': GPTQ's layout cannot hold it, it is a part of 'qkv', which readers look for as a whole");
 }
 
 TEST(client_obstacle_of_a_specification, is_known_before_any_work) {

@@ -17,9 +17,9 @@
 namespace detent::inline DETENT_ABI::io {
 
 /// A file that appears complete or not at all: bytes go to a temporary file in the same directory, which `commit`
-/// renames over the target. Without `commit` the destructor removes the temporary and the target is as it was. A process
-/// that is killed leaves its temporary file behind; the next one that is opened in that directory a minute later or
-/// more removes it. Every failure throws `error` naming the target.
+/// renames over the target. Without `commit` the destructor removes the temporary and the target is as it was. A
+/// process that is killed leaves its temporary file behind; the next one that is opened in that directory a minute
+/// later or more removes it. Every failure throws `error` naming the target.
 class atomic_file {
 public:
     /// Opens the temporary file. Refuses a target that exists and is not a regular file.

@@ -63,8 +63,8 @@ DETENT_INLINE compressed_numbers compressed_numbers::of(quantization_settings co
     }
     if (settings.has("actorder")) {
         auto const& order = settings.json().at("actorder");
-        auto const text = order.is_boolean() ? std::string(order.get<bool>() ? "group" : "weight")
-                                             : settings.text("actorder", "");
+        auto const text =
+            order.is_boolean() ? std::string(order.get<bool>() ? "group" : "weight") : settings.text("actorder", "");
         if (text != "group" && text != "weight" && text != "static" && text != "dynamic") {
             throw settings.wrong("actorder", "is '" + printable(text) + "', which is not known");
         }
@@ -105,7 +105,7 @@ DETENT_INLINE compressed_schemes::compressed_schemes(quantization_settings const
 /// The format that the client chooses for weights where the settings name none.
 DETENT_INLINE std::string usual_format(compressed_scheme const& s) {
     if (s.weights.is_float) {
-        return s.weights.bits == 8      ? "float-quantized"
+        return s.weights.bits == 8     ? "float-quantized"
                : s.weights.group == 32 ? "mxfp4-pack-quantized"
                                        : "nvfp4-pack-quantized";
     }
@@ -148,11 +148,11 @@ DETENT_INLINE compressed_scheme compressed_schemes::read(quantization_settings c
     if (s.format.empty() || s.format == "mixed-precision") {
         s.format = usual_format(s);
     }
-    constexpr std::array<char const*, 7> known{"pack-quantized",       "int-quantized",        "naive-quantized",
-                                               "float-quantized",      "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+    constexpr std::array<char const*, 7> known{"pack-quantized",  "int-quantized",        "naive-quantized",
+                                               "float-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
                                                "mxfp8-quantized"};
     if (std::ranges::find(known, s.format) == known.end()) {
-        throw (group.has("format") ? group : settings_)
+        throw(group.has("format") ? group : settings_)
             .wrong("format", "is '" + printable(s.format) + "', which is not read");
     }
     return s;

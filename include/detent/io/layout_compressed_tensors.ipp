@@ -35,9 +35,9 @@ DETENT_INLINE std::string compressed_format(packed_matrix const& w, bool rounds_
                                                                       : "";
     }
     if (is_fp8(w)) {
-        return bits_of(w.scales.format) > 8                            ? "float-quantized"
+        return bits_of(w.scales.format) > 8                           ? "float-quantized"
                : w.tile == extents{1, 32} && kind == scale_kind::e8m0 ? "mxfp8-quantized"
-                                                                       : "";
+                                                                      : "";
     }
     return integer_offset(w.table) < 0 ? "" : rounds_input && w.bits == 8 ? "int-quantized" : "pack-quantized";
 }
@@ -100,7 +100,8 @@ DETENT_INLINE void add_scales(safetensors_writer& file, std::string const& name,
     auto bytes = scale_bytes(w.scales.scales, w.scales.format);
     bool const powers = w.scales.format.kind == scale_kind::e8m0;
     auto shape = w.tile.rows > 1 && rows * cols == 1 ? std::vector<index_t>{1} : std::vector<index_t>{rows, cols};
-    file.add(name + ".weight_scale", powers ? dtype::u8 : dtype_of(w.scales.format), std::move(shape), std::move(bytes));
+    file.add(name + ".weight_scale", powers ? dtype::u8 : dtype_of(w.scales.format), std::move(shape),
+             std::move(bytes));
 }
 
 /// The number whose reciprocal is `unit`, or whose reciprocal is next to it where no float has it.
@@ -115,19 +116,22 @@ DETENT_INLINE float divisor_of(float unit) {
 }
 
 /// Adds the codes and zero points of integers.
-DETENT_INLINE void add_integers(safetensors_writer& file, std::string const& name, packed_matrix const& w, bool packed) {
+DETENT_INLINE void add_integers(safetensors_writer& file, std::string const& name, packed_matrix const& w,
+                                bool packed) {
     auto const [out, in] = w.shape();
     index_t const groups = w.scales.tiles.cols;
     auto const codes = natural_codes(w);
     bool const symmetric = is_symmetric(w);
     if (packed) {
         index_t const in_word = 32 / w.bits;
-        file.add(name + ".weight_packed", dtype::i32, {out, ceil_div(in, in_word)}, words_of_codes(w.bits, {out, in}, codes));
+        file.add(name + ".weight_packed", dtype::i32, {out, ceil_div(in, in_word)},
+                 words_of_codes(w.bits, {out, in}, codes));
         file.add(name + ".weight_shape", dtype::i64, {2}, bytes_of(std::vector<std::int64_t>{out, in}));
         if (!symmetric) { // packed along the rows
             index_t const words = ceil_div(out, in_word);
             auto const turned = words_of_codes(w.bits, {groups, out}, transposed_codes({out, groups}, zero_codes(w)));
-            file.add(name + ".weight_zero_point", dtype::i32, {words, groups}, transposed_words({groups, words}, turned));
+            file.add(name + ".weight_zero_point", dtype::i32, {words, groups},
+                     transposed_words({groups, words}, turned));
         }
     } else {
         file.add(name + ".weight", dtype::i8, {out, in}, signed_bytes(w.bits, codes));
@@ -153,7 +157,8 @@ DETENT_INLINE void add_compressed(safetensors_writer& file, layer_to_save const&
         add_integers(file, name, w, format == "pack-quantized");
     }
     if (w.scales.format.has_unit()) {
-        file.add(name + ".weight_global_scale", dtype::f32, {1}, bytes_of(std::vector{divisor_of(w.scales.format.unit)}));
+        file.add(name + ".weight_global_scale", dtype::f32, {1},
+                 bytes_of(std::vector{divisor_of(w.scales.format.unit)}));
     }
     add_scales(file, name, w);
     if (input != nullptr && input->unit) {
@@ -163,7 +168,8 @@ DETENT_INLINE void add_compressed(safetensors_writer& file, layer_to_save const&
         file.add(name + ".input_scale", dtype::f32, {1}, bytes_of(input->scales));
         if (!input->zeros.empty()) {
             int const bits = input->grid[3] - '0';
-            file.add(name + ".input_zero_point", dtype::i8, {1}, signed_bytes(bits, {static_cast<code>(input->zeros[0])}));
+            file.add(name + ".input_zero_point", dtype::i8, {1},
+                     signed_bytes(bits, {static_cast<code>(input->zeros[0])}));
         }
     }
 }
@@ -365,7 +371,9 @@ DETENT_INLINE nlohmann::json json_of_weights(packed_matrix const& w) {
 /// What the settings say of how inputs are rounded.
 DETENT_INLINE nlohmann::json json_of_input(stored_input const& input) {
     bool const integers = input.grid.starts_with("int");
-    nlohmann::json json{{"num_bits", integers ? input.grid[3] - '0' : input.grid == "e2m1" ? 4 : 8},
+    nlohmann::json json{{"num_bits", integers               ? input.grid[3] - '0'
+                                     : input.grid == "e2m1" ? 4
+                                                            : 8},
                         {"type", integers ? "int" : "float"},
                         {"symmetric", !integers || input.grid.ends_with("sym")}};
     if (!input.scales.empty()) {

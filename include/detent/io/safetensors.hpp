@@ -121,8 +121,8 @@ public:
     /// it. On failure throws `error` naming the file and leaves it as it was.
     void save(std::filesystem::path const& path, std::map<std::string, std::string> metadata = {}) const;
 
-    /// Writes `model.safetensors` into an existing directory or, where a shard of at most `max_bytes_per_shard` bytes of
-    /// data cannot hold all, `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json`, tensors in
+    /// Writes `model.safetensors` into an existing directory or, where a shard of at most `max_bytes_per_shard` bytes
+    /// of data cannot hold all, `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json`, tensors in
     /// order of name. A single tensor may have more bytes. Files appear only after all of them are written; then those
     /// of a checkpoint that was there before are removed. Throws `error` naming the file.
     void save_checkpoint(std::filesystem::path const& directory, index_t max_bytes_per_shard,

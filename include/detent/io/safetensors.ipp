@@ -44,7 +44,8 @@ DETENT_INLINE safetensors_file::safetensors_file(std::filesystem::path const& pa
     }
     constexpr std::string_view pointer = "version https://git-lfs.github.com/spec/";
     if (std::string_view(reinterpret_cast<char const*>(bytes.data()), bytes.size()).starts_with(pointer)) {
-        throw error(path.string(), "is not the weights but a pointer of Git LFS to them: 'git lfs pull' there gets them");
+        throw error(path.string(),
+                    "is not the weights but a pointer of Git LFS to them: 'git lfs pull' there gets them");
     }
     std::uint64_t length = 0;
     std::memcpy(&length, bytes.data(), sizeof length);
