@@ -15,6 +15,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/solution.hpp"
+#include "detent/io/layout_detent.hpp"
 #include "detent/model/load.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
