@@ -3,6 +3,7 @@
 #include "detent/io/atomic_file.ipp"
 #include "detent/io/clients.ipp"
 #include "detent/io/compressed_scheme.ipp"
+#include "detent/io/compressed_words.ipp"
 #include "detent/io/float_codes.ipp"
 #include "detent/io/ggml_type.ipp"
 #include "detent/io/gguf_file.ipp"
@@ -24,3 +25,4 @@
 #include "detent/io/row_order.ipp"
 #include "detent/io/safetensors.ipp"
 #include "detent/io/tensor_reader.ipp"
+#include "detent/io/tensor_view.ipp"

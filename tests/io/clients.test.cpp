@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/clients.hpp"
-
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "detent/io/clients.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -52,8 +51,9 @@ TEST(client_obstacle, says_why_not) {
 
 TEST(form_of, is_what_the_layer_uses) {
     auto const w = random_packed(int_grid<4>{}, {32, 64}, {1, 32}, true);
-    EXPECT_EQ(io::form_of(packed_layout::gptq, w),
-              (stored_form{.layout = packed_layout::gptq, .bits = 4, .group = 32, .symmetric = false, .reordered = true}));
+    EXPECT_EQ(
+        io::form_of(packed_layout::gptq, w),
+        (stored_form{.layout = packed_layout::gptq, .bits = 4, .group = 32, .symmetric = false, .reordered = true}));
     auto const rows = random_packed(int_grid<8, zero::none>{}, {32, 64}, {1, 64});
     io::stored_input const input{.grid = "int8sym"};
     EXPECT_EQ(io::form_of(packed_layout::compressed_tensors, rows, &input),

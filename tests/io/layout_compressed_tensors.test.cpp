@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/layout_compressed_tensors.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "detent/io/float_codes.hpp"
+#include "detent/io/layout_compressed_tensors.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -27,15 +26,9 @@ struct packed_words {
     std::vector<std::uint32_t> zeros;
 };
 std::vector<packed_words> const words_of_the_client{
-    {2,
-     {0xe4e4e4e4, 0xe4, 0x93939393, 0x93},
-     {0x6c6c6c, 0xb1b1b1}},
-    {3,
-     {0x2878cea8, 0x3aa1e33a, 0x27543c67, 0x319d50f1},
-     {0x18abc398, 0x21cc55e1, 0xe, 0x17}},
-    {4,
-     {0x3e94fa50, 0xb61c72d8, 0xfa50, 0xa50b61c7, 0x2d83e94f, 0x61c7},
-     {0x52fc9630, 0x630da741, 0x1eb8, 0x2fc9}},
+    {2, {0xe4e4e4e4, 0xe4, 0x93939393, 0x93}, {0x6c6c6c, 0xb1b1b1}},
+    {3, {0x2878cea8, 0x3aa1e33a, 0x27543c67, 0x319d50f1}, {0x18abc398, 0x21cc55e1, 0xe, 0x17}},
+    {4, {0x3e94fa50, 0xb61c72d8, 0xfa50, 0xa50b61c7, 0x2d83e94f, 0x61c7}, {0x52fc9630, 0x630da741, 0x1eb8, 0x2fc9}},
     {5,
      {0x3347a8a0, 0x2f26a07e, 0x2b05983c, 0x3fa, 0x1bb4587, 0x3d9a3d45, 0x39793503, 0xc1},
      {0x1ec49860, 0x20d51c81, 0x3ede2b2, 0x5fe66d3}},
@@ -46,7 +39,8 @@ std::vector<packed_words> const words_of_the_client{
      {0x1e28280, 0x4678c94, 0x6ec96a8, 0x971a0bc, 0xbf6aad0, 0x2c44607, 0x549501b, 0x7ce5a2f, 0xa536443, 0xcd86e57},
      {0x1218180, 0x141c201, 0x2a4878c, 0x2c4c80d, 0x4278d98, 0x447ce19}},
     {8,
-     {0xf0a0500, 0x231e1914, 0x37322d28, 0x4b46413c, 0x5f5a5550, 0x16110c07, 0x2a25201b, 0x3e39342f, 0x524d4843, 0x66615c57},
+     {0xf0a0500, 0x231e1914, 0x37322d28, 0x4b46413c, 0x5f5a5550, 0x16110c07, 0x2a25201b, 0x3e39342f, 0x524d4843,
+      0x66615c57},
      {0x9060300, 0xa070401, 0x15120f0c, 0x1613100d, 0x211e1b18, 0x221f1c19}},
 };
 
@@ -71,13 +65,13 @@ packed_matrix counted(int bits, extents shape, index_t width, unsigned a, unsign
 }
 
 /// The settings of one layer.
-json settings_of(packed_matrix const& w, io::stored_input const* input = nullptr) {
+json settings_for(packed_matrix const& w, io::stored_input const* input = nullptr) {
     io::layer_to_save const layer{"layer", &w, input};
     return io::compressed_tensors_layout().settings({&layer, 1});
 }
 
-tensors tensors_of(packed_matrix const& w, io::stored_input const* input = nullptr) {
-    return test::tensors_of(
+tensors stored_tensors(packed_matrix const& w, io::stored_input const* input = nullptr) {
+    return tensors_of(
         [&](safetensors_writer& file, std::string const& name, packed_matrix const& m) {
             io::add_compressed(file, {name, &m, input});
         },
@@ -92,13 +86,13 @@ template <class T> std::vector<T> values(tensor const& t) {
 
 TEST(add_compressed, packs_as_the_client_does) {
     for (auto const& [bits, codes, zeros] : words_of_the_client) {
-        auto const symmetric = tensors_of(counted(bits, {2, 20}, 20, 7, 5, true));
+        auto const symmetric = stored_tensors(counted(bits, {2, 20}, 20, 7, 5, true));
         EXPECT_EQ(values<std::uint32_t>(symmetric.at("layer.weight_packed")), codes) << bits;
         EXPECT_EQ(symmetric.at("layer.weight_packed").type, dtype::i32);
         EXPECT_EQ(values<std::int64_t>(symmetric.at("layer.weight_shape")), (std::vector<std::int64_t>{2, 20}));
         EXPECT_EQ(symmetric.at("layer.weight_scale").shape, (std::vector<index_t>{2, 1}));
         EXPECT_EQ(symmetric.size(), 3U) << "no zero points";
-        auto const all = tensors_of(counted(bits, {12, 20}, 10, 7, 5, false));
+        auto const all = stored_tensors(counted(bits, {12, 20}, 10, 7, 5, false));
         EXPECT_EQ(values<std::uint32_t>(all.at("layer.weight_zero_point")), zeros) << bits;
         EXPECT_EQ(all.at("layer.weight_zero_point").shape, (std::vector<index_t>{std::ssize(zeros) / 2, 2}));
         EXPECT_EQ(all.at("layer.weight_scale").shape, (std::vector<index_t>{12, 2}));
@@ -116,7 +110,7 @@ TEST(add_compressed, packs_fp4_as_the_client_does) {
     w.tile = {1, 16};
     w.scales = scale_store(w.extent, w.tile, {scale_kind::ue4m3, 0.25F}, false);
     w.scales.set(0, 0, {0.75F, 0});
-    auto const all = tensors_of(w);
+    auto const all = stored_tensors(w);
     EXPECT_EQ(all.at("layer.weight_packed").bytes, (std::vector<std::uint8_t>{16, 50, 84, 118, 249, 218, 190, 124}));
     EXPECT_EQ(all.at("layer.weight_packed").type, dtype::u8);
     EXPECT_EQ(all.at("layer.weight_scale").type, dtype::f8_e4m3);
@@ -126,9 +120,9 @@ TEST(add_compressed, packs_fp4_as_the_client_does) {
 
 void expect_round_trip(packed_matrix const& w, std::string const& format) {
     ASSERT_EQ(io::compressed_obstacle(w), "");
-    auto const settings = settings_of(w);
+    auto const settings = settings_for(w);
     EXPECT_EQ(settings.at("format"), format);
-    auto const back = read(tensors_of(w), w.shape(), settings);
+    auto const back = read(stored_tensors(w), w.shape(), settings);
     EXPECT_TRUE(dequantize(back) == dequantize(w)) << format;
     EXPECT_EQ(back.tile, w.tile) << format;
     EXPECT_EQ(back.scales.format.kind, w.scales.format.kind) << format;
@@ -149,9 +143,9 @@ TEST(add_compressed, integers_are_read_back) {
             }
             auto reordered = counted(bits, {6, 128}, 32, 7, 5, symmetric);
             reordered.map = input_map(permutation{test::random_order(128, 2)}, 128);
-            auto const settings = settings_of(reordered);
+            auto const settings = settings_for(reordered);
             EXPECT_EQ(settings["config_groups"]["group_0"]["weights"]["actorder"], "group");
-            auto const back = read(tensors_of(reordered), reordered.shape(), settings);
+            auto const back = read(stored_tensors(reordered), reordered.shape(), settings);
             EXPECT_TRUE(dequantize(back) == dequantize(reordered)) << bits;
         }
     }
@@ -160,10 +154,10 @@ TEST(add_compressed, integers_are_read_back) {
 TEST(add_compressed, zero_points_in_the_middle_are_none) {
     auto w = counted(4, {6, 128}, 32, 7, 5, false);
     std::ranges::fill(w.scales.zeros, 8.0F);
-    auto const settings = settings_of(w);
+    auto const settings = settings_for(w);
     EXPECT_EQ(settings["config_groups"]["group_0"]["weights"]["symmetric"], true);
-    EXPECT_FALSE(tensors_of(w).contains("layer.weight_zero_point"));
-    EXPECT_TRUE(dequantize(read(tensors_of(w), w.shape(), settings)) == dequantize(w));
+    EXPECT_FALSE(stored_tensors(w).contains("layer.weight_zero_point"));
+    EXPECT_TRUE(dequantize(read(stored_tensors(w), w.shape(), settings)) == dequantize(w));
 }
 
 TEST(add_compressed, floats_are_read_back) {
@@ -178,7 +172,7 @@ TEST(add_compressed, floats_are_read_back) {
         auto w = random_packed(grid, {6, 128}, {1, width});
         w.scales.format = format;
         for (std::size_t i = 0; i < w.scales.scales.size(); ++i) {
-            w.scales.scales[i] = scale_of(format, static_cast<std::uint8_t>(100 + i));
+            w.scales.scales[i] = scale_of(format, static_cast<std::uint8_t>(100 + i % 26));
         }
         return w;
     };
@@ -194,7 +188,8 @@ TEST(compressed_obstacle, says_what_the_layout_cannot_hold) {
         return io::compressed_obstacle(random_packed(grid, shape, tile));
     };
     EXPECT_EQ(obstacle(nf4{}, {32, 32}, {1, 32}), "its grids are integers, E4M3 (ocp-e4m3) and E2M1");
-    EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}), "its E2M1 weights have E4M3 scales of 16 inputs or E8M0 scales of 32");
+    EXPECT_EQ(obstacle(e2m1{}, {32, 32}, {1, 32}),
+              "its E2M1 weights have E4M3 scales of 16 inputs or E8M0 scales of 32");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {2, 32}), "each of its rows has its own scales");
     EXPECT_EQ(obstacle(int_grid<4>{}, {32, 32}, {1, 24}), "its groups are all of the same width");
     EXPECT_EQ(io::compressed_obstacle(random_weak(int_grid<4>{}, {32, 32}, {1, 32}, 2, float_format::f16)),
@@ -227,8 +222,8 @@ TEST(add_compressed, inputs_are_read_back) {
         {&mx, {.grid = "e2m1", .width = 32, .kind = scale_kind::e8m0}}};
     for (auto const& [w, input] : cases) {
         ASSERT_EQ(io::compressed_input_obstacle(w, input), "");
-        auto const settings = settings_of(*w, &input);
-        auto const back = with_reader(tensors_of(*w, &input), settings,
+        auto const settings = settings_for(*w, &input);
+        auto const back = with_reader(stored_tensors(*w, &input), settings,
                                       [&](packed_reader const& reader) { return reader.input("layer", 128); });
         ASSERT_TRUE(back.has_value()) << input.grid;
         EXPECT_EQ(back->grid, input.grid);
@@ -237,11 +232,12 @@ TEST(add_compressed, inputs_are_read_back) {
         EXPECT_EQ(back->width, input.width);
         EXPECT_EQ(back->kind, input.kind);
         EXPECT_EQ(back->unit, input.unit);
-        EXPECT_TRUE(dequantize(read(tensors_of(*w, &input), w->shape(), settings)) == dequantize(*w));
+        EXPECT_TRUE(dequantize(read(stored_tensors(*w, &input), w->shape(), settings)) == dequantize(*w));
     }
-    EXPECT_EQ(settings_of(eight, &cases[0].second).at("format"), "int-quantized");
+    EXPECT_EQ(settings_for(eight, &cases[0].second).at("format"), "int-quantized");
     EXPECT_EQ(io::compressed_input_obstacle(nullptr, {.grid = "int8"}), "inputs are quantized only where weights are");
-    EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "nf4"}), "its inputs are integers, E4M3 (ocp-e4m3) or E2M1");
+    EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "nf4"}),
+              "its inputs are integers, E4M3 (ocp-e4m3) or E2M1");
     EXPECT_EQ(io::compressed_input_obstacle(&eight, {.grid = "int8", .width = 16}),
               "its inputs have a scale for each token, or are MXFP4 or NVFP4");
     EXPECT_EQ(io::compressed_input_obstacle(&four, {.grid = "e2m1", .width = 16, .kind = scale_kind::ue4m3}),
@@ -275,7 +271,7 @@ TEST(compressed_json, has_a_scheme_for_each_kind_of_layer) {
 }
 
 /// The settings of integers of 4 bits, to be changed.
-json four_bits() { return settings_of(random_packed(int_grid<4>{}, {32, 64}, {1, 32})); }
+json four_bits() { return settings_for(random_packed(int_grid<4>{}, {32, 64}, {1, 32})); }
 
 std::string problem_of_settings(std::function<void(json&)> const& change) {
     json settings = four_bits();
@@ -295,16 +291,19 @@ TEST(compressed_schemes, impossible_settings_are_refused_by_the_field) {
     EXPECT_EQ(problem_of_settings([](json&) {}), "");
     refused("config_groups", "names no scheme", [](json& s) { s.erase("config_groups"); });
     refused("config_groups.W4A16", "only named", [](json& s) { s["config_groups"] = {{"W4A16", {"Linear"}}}; });
-    refused("config_groups.group_0.targets", "is no list", [](json& s) { s["config_groups"]["group_0"].erase("targets"); });
+    refused("config_groups.group_0.targets", "is no list",
+            [](json& s) { s["config_groups"]["group_0"].erase("targets"); });
     refused("config_groups.group_0.targets", "which is not understood",
             [](json& s) { s["config_groups"]["group_0"]["targets"] = {"re:(?i)["}; });
     refused("config_groups.group_0.format", "'marlin-24', which is not read",
             [](json& s) { s["config_groups"]["group_0"]["format"] = "marlin-24"; });
     refused("quantization_status", "only 'compressed' is read", [](json& s) { s["quantization_status"] = "frozen"; });
-    refused("sparsity_config.format", "only 'dense' is read",
-            [](json& s) { s["sparsity_config"] = {{"format", "sparse-24-bitmask"}}; });
-    refused("transform_config", "not read",
-            [](json& s) { s["transform_config"] = {{"config_groups", {{"R1", {{"type", "hadamard"}}}}}}; });
+    refused("sparsity_config.format", "only 'dense' is read", [](json& s) {
+        s["sparsity_config"] = {{"format", "sparse-24-bitmask"}};
+    });
+    refused("transform_config", "not read", [](json& s) {
+        s["transform_config"] = {{"config_groups", {{"R1", {{"type", "hadamard"}}}}}};
+    });
     std::string const at = "config_groups.group_0.weights.";
     refused(at + "num_bits", "integers have 1 to 8", [&](json& s) { weights(s)["num_bits"] = 9; });
     refused(at + "num_bits", "floats have 4 or 8", [&](json& s) {
@@ -329,8 +328,8 @@ TEST(compressed_schemes, impossible_settings_are_refused_by_the_field) {
 
 TEST(read_compressed, later_versions_pack_without_gaps) {
     auto const w = counted(3, {6, 128}, 32, 7, 5, false);
-    auto all = tensors_of(w);
-    auto const settings = settings_of(w);
+    auto all = stored_tensors(w);
+    auto const settings = settings_for(w);
     auto const dense = [](std::vector<code> const& codes, index_t rows, index_t cols) { // rows of whole words
         std::vector<std::uint32_t> words(static_cast<std::size_t>(rows * ceil_div(cols * 3, 32)));
         for (index_t r = 0; r < rows; ++r) {
@@ -355,9 +354,9 @@ TEST(read_compressed, later_versions_pack_without_gaps) {
 
 TEST(read_compressed, integers_in_bytes) {
     auto const w = counted(4, {6, 128}, 32, 7, 5, false);
-    json settings = settings_of(w);
+    json settings = settings_for(w);
     settings["config_groups"]["group_0"]["format"] = "naive-quantized";
-    auto all = tensors_of(w);
+    auto all = stored_tensors(w);
     std::vector<std::int8_t> codes, zeros;
     for (index_t r = 0; r < 6; ++r) {
         for (index_t k = 0; k < 128; ++k) {
@@ -372,14 +371,15 @@ TEST(read_compressed, integers_in_bytes) {
     all.erase("layer.weight_packed");
     all.erase("layer.weight_shape");
     EXPECT_TRUE(dequantize(read(all, w.shape(), settings)) == dequantize(w));
-    expect_refused(all, w.shape(), "weight", "holds an integer of more than 4 bits",
-                   [](tensors& t) { t["layer.weight"].set(3, std::int8_t{8}); }, settings);
+    expect_refused(
+        all, w.shape(), "weight", "holds an integer of more than 4 bits",
+        [](tensors& t) { t["layer.weight"].set(3, std::int8_t{8}); }, settings);
 }
 
 TEST(read_compressed, nonsense_is_refused) {
     auto const w = counted(4, {6, 128}, 32, 7, 5, false);
-    auto const good = tensors_of(w);
-    json const settings = settings_of(w);
+    auto const good = stored_tensors(w);
+    json const settings = settings_for(w);
     auto const refused = [&](std::string const& name, std::string const& problem,
                              std::function<void(tensors&)> const& change) {
         expect_refused(good, w.shape(), name, problem, change, settings);
@@ -396,8 +396,9 @@ TEST(read_compressed, nonsense_is_refused) {
     });
     expect_survives(good, w.shape(), settings);
     auto const fp8 = random_packed(e4m3{}, {6, 128}, {1, 128});
-    expect_refused(tensors_of(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
-                   [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_of(fp8));
+    expect_refused(
+        stored_tensors(fp8), fp8.shape(), "weight", "uses a code that stands for no number",
+        [](tensors& t) { t["layer.weight"].bytes[9] = 0x7F; }, settings_for(fp8));
 }
 
 } // namespace

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/layout_owq.hpp"
-
 #include <gtest/gtest.h>
 
+#include "detent/io/layout_owq.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {

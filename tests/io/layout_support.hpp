@@ -81,7 +81,8 @@ template <class T> std::vector<T> elements(checkpoint const& file, std::string c
 }
 
 /// `bits` bits from `position` on of the words, which lie `stride` apart.
-inline unsigned field(std::vector<std::uint32_t> const& words, index_t first, index_t stride, index_t position, int bits) {
+inline unsigned field(std::vector<std::uint32_t> const& words, index_t first, index_t stride, index_t position,
+                      int bits) {
     unsigned value = 0;
     for (int b = 0; b < bits; ++b) {
         index_t const bit = position * bits + b;
@@ -182,8 +183,7 @@ inline std::vector<packed_matrix> written_and_read(add_function const& add, std:
 
 /// After `change`, reading fails with a message that names the tensor and contains `problem`.
 inline void expect_refused(tensors all, extents shape, std::string const& name, std::string const& problem,
-                    std::function<void(tensors&)> const& change,
-                           nlohmann::json const& settings = {}) {
+                           std::function<void(tensors&)> const& change, nlohmann::json const& settings = {}) {
     ASSERT_EQ(failure_message([&] { read(all, shape, settings); }), "");
     change(all);
     std::string const message = failure_message([&] { read(all, shape, settings); });
@@ -193,7 +193,7 @@ inline void expect_refused(tensors all, extents shape, std::string const& name, 
 
 /// What both layouts with weak columns refuse, by the names of their tensors.
 inline void expect_bad_weak_columns_refused(tensors const& good, extents shape, std::string const& positions,
-                                     std::string const& numbers, std::string const& codes) {
+                                            std::string const& numbers, std::string const& codes) {
     std::string const at = "layer." + positions;
     std::string const weak = "layer." + numbers;
     auto const refused = [&](std::string const& name, std::string const& problem,
@@ -221,8 +221,8 @@ inline void expect_bad_weak_columns_refused(tensors const& good, extents shape, 
     refused(numbers, "has type F64", [&](tensors& t) {
         t[weak] = tensor::of(dtype::f64, t[weak].shape, std::vector<double>(static_cast<std::size_t>(4 * shape.rows)));
     });
-    for (std::uint16_t const number : {0x7E00, 0x7C00, 0xFC00}) {
-        refused(numbers, "not finite", [&](tensors& t) { t[weak].set(7, number); });
+    for (int const number : {0x7E00, 0x7C00, 0xFC00}) {
+        refused(numbers, "not finite", [&](tensors& t) { t[weak].set(7, static_cast<std::uint16_t>(number)); });
     }
     refused(codes, "has a code in a weak column that does not stand for 0",
             [&](tensors& t) { t["layer." + codes].bytes[0] ^= 1; });

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/packed_tensors.hpp"
-
 #include <set>
 #include <string>
 
 #include <gtest/gtest.h>
 
+#include "detent/io/packed_tensors.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -75,9 +74,10 @@ TEST(packed_reader, a_method_that_is_not_known_is_refused_by_the_field) {
 
 TEST(packed_reader, packed_weights_without_settings_are_an_error) {
     tensors const all = tensors_of(add_gptq_v2, random_packed(int_grid<4>{}, {32, 64}, {1, 16}));
-    std::string const message = failure_message(
-        [&] { with_reader(all, nlohmann::json::object(), [](packed_reader const&) { return 0; }); });
-    EXPECT_TRUE(contains(message, "'layer.qweight': is packed, but neither config.json nor quantize_config.json says how"))
+    std::string const message =
+        failure_message([&] { with_reader(all, nlohmann::json::object(), [](packed_reader const&) { return 0; }); });
+    EXPECT_TRUE(
+        contains(message, "'layer.qweight': is packed, but neither config.json nor quantize_config.json says how"))
         << message;
 }
 
@@ -139,7 +139,9 @@ TEST(modelopt_layout, one_scale_or_two_levels_of_them) {
     EXPECT_EQ(w.stored_at(0, 31), 0);
     EXPECT_EQ(input_of(four, nvfp4)->unit, 0.25F);
     EXPECT_EQ(input_of(four, nvfp4)->width, 16);
-    EXPECT_TRUE(contains(failure_message([&] { read(four, {1, 32}, {{"quant_method", "modelopt"}, {"quant_algo", "W4A8_AWQ"}}); }),
+    EXPECT_TRUE(contains(failure_message([&] {
+                             read(four, {1, 32}, {{"quant_method", "modelopt"}, {"quant_algo", "W4A8_AWQ"}});
+                         }),
                          "field 'quant_algo': is 'W4A8_AWQ'; only 'FP8' and 'NVFP4' are read"));
 }
 
@@ -155,7 +157,9 @@ TEST(mxfp4_layout, experts_lie_in_one_tensor) {
     all["up_blocks"] = tensor::of(dtype::u8, {2, 3, 2, 16}, codes);
     all["up_scales"] = tensor::of(dtype::u8, {2, 3, 2}, powers);
     nlohmann::json const settings{{"quant_method", "mxfp4"}};
-    auto const w = with_reader(all, settings, [](packed_reader const& r) { return r.read_expert("up", 2, 1, {3, 64}); });
+    auto const w = with_reader(all, settings, [](packed_reader const& r) {
+        return r.read_expert("up", 2, 1, {3, 64});
+    });
     ASSERT_TRUE(w.has_value());
     for (index_t r = 0; r < 3; ++r) {
         for (index_t k = 0; k < 64; ++k) {
@@ -165,7 +169,9 @@ TEST(mxfp4_layout, experts_lie_in_one_tensor) {
             EXPECT_EQ(w->stored_at(r, k), std::ldexp(x, e - 127));
         }
     }
-    EXPECT_FALSE(with_reader(all, settings, [](packed_reader const& r) { return r.read_expert("gate", 2, 1, {3, 64}); }));
+    EXPECT_FALSE(with_reader(all, settings, [](packed_reader const& r) {
+        return r.read_expert("gate", 2, 1, {3, 64});
+    }));
 }
 
 TEST(take_rows, takes_codes_scales_and_weak_columns) {

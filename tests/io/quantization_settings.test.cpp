@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/quantization_settings.hpp"
-
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "detent/io/quantization_settings.hpp"
 #include "detent/io/text_file.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -23,7 +22,8 @@ TEST(quantization_settings, are_found_in_the_files_that_programs_write) {
     EXPECT_EQ(found().method(), "modelopt");
     EXPECT_EQ(found().text("quant_algo", ""), "FP8");
     EXPECT_EQ(failure_message([&] { static_cast<void>(found().integer("bits", 4)); }),
-              (directory / "hf_quant_config.json").string() + ", field 'quantization.bits': is not an integer of 32 bits");
+              (directory / "hf_quant_config.json").string() +
+                  ", field 'quantization.bits': is not an integer of 32 bits");
     io::write_text(directory / "quant_config.json", R"({"w_bit": 4})");
     EXPECT_EQ(found().method(), "awq");
     io::write_text(directory / "quantize_config.json", R"({"bits": 4})");

@@ -11,8 +11,8 @@
 #include <map>
 #include <optional>
 #include <random>
-#include <span>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/stored_input.hpp"
-
 #include <gtest/gtest.h>
 
+#include "detent/io/stored_input.hpp"
 #include "io/layout_support.hpp"
 
 namespace detent::test {
@@ -22,7 +21,7 @@ std::optional<io::stored_input> read_input(tensors const& all, nlohmann::json co
 }
 
 /// The tensors that `add_input` writes for "layer".
-tensors tensors_of(io::stored_input const& input) {
+tensors tensors_of_input(io::stored_input const& input) {
     temporary_directory const directory;
     safetensors_writer writer;
     io::add_input(writer, "layer", input);
@@ -46,11 +45,11 @@ TEST(add_input, what_it_writes_is_read_back) {
           io::stored_input{.grid = "e2m1", .width = 16, .kind = scale_kind::ue4m3, .unit = 0.01F},
           io::stored_input{.grid = "int8", .kind = scale_kind::bf16}}) {
         for (nlohmann::json const& layout : {gptq_v1(), gptq_v2(), owq_settings()}) {
-            std::string const message = failure_message([&] { read_input(tensors_of(input), layout); });
+            std::string const message = failure_message([&] { read_input(tensors_of_input(input), layout); });
             EXPECT_TRUE(contains(message, "'layer.input_")) << message;
             EXPECT_TRUE(contains(message, "the settings in config.json are not those of detent's layout")) << message;
         }
-        auto const read = read_input(tensors_of(input));
+        auto const read = read_input(tensors_of_input(input));
         ASSERT_TRUE(read.has_value());
         EXPECT_EQ(read->grid, input.grid);
         EXPECT_EQ(read->scales, input.scales);
@@ -67,11 +66,11 @@ TEST(add_input, what_it_writes_is_read_back) {
 }
 
 TEST(add_input, writes_only_what_there_is) {
-    tensors all = tensors_of({.grid = "int8sym"});
+    tensors all = tensors_of_input({.grid = "int8sym"});
     ASSERT_EQ(all.size(), 1);
     EXPECT_EQ(all["layer.input_grid"].type, dtype::u8);
     EXPECT_EQ(all["layer.input_grid"].bytes, (std::vector<std::uint8_t>{'i', 'n', 't', '8', 's', 'y', 'm'}));
-    all = tensors_of({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
+    all = tensors_of_input({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
     ASSERT_EQ(all.size(), 4);
     EXPECT_EQ(all["layer.input_scale"].type, dtype::f32);
     EXPECT_EQ(all["layer.input_scale"].bytes, io::bytes_of(std::vector{0.5F}));
@@ -79,7 +78,7 @@ TEST(add_input, writes_only_what_there_is) {
     EXPECT_EQ(all["layer.input_zero"].bytes, io::bytes_of(std::vector{7.0F}));
     EXPECT_EQ(all["layer.input_shifts"].type, dtype::i8);
     EXPECT_EQ(all["layer.input_shifts"].shape, std::vector<index_t>{5});
-    all = tensors_of({.grid = "e2m1", .width = 16, .kind = scale_kind::ue4m3, .unit = 0.5F});
+    all = tensors_of_input({.grid = "e2m1", .width = 16, .kind = scale_kind::ue4m3, .unit = 0.5F});
     ASSERT_EQ(all.size(), 4);
     EXPECT_EQ(all["layer.input_width"].type, dtype::i32);
     EXPECT_EQ(all["layer.input_width"].bytes, io::bytes_of(std::vector<std::int32_t>{16}));
@@ -90,7 +89,8 @@ TEST(add_input, writes_only_what_there_is) {
 }
 
 TEST(packed_reader, nonsense_about_inputs_is_refused) {
-    tensors const good = tensors_of({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
+    tensors const good =
+        tensors_of_input({.grid = "int8", .scales = {0.5F}, .zeros = {7.0F}, .shifts = {1, 2, 3, 4, 5}});
     ASSERT_EQ(failure_message([&] { read_input(good); }), "");
     auto const refused = [&](std::string const& name, std::string const& problem,
                              std::function<void(tensors&)> const& change) {
@@ -138,7 +138,7 @@ TEST(packed_reader, nonsense_about_inputs_is_refused) {
 
 TEST(packed_reader, nonsense_about_scales_of_inputs_is_refused) {
     auto const refusal = [](io::stored_input const& input, std::function<void(tensors&)> const& change) {
-        tensors all = tensors_of(input);
+        tensors all = tensors_of_input(input);
         change(all);
         return failure_message([&] { read_input(all); });
     };

@@ -27,11 +27,11 @@ std::optional<client> find_client(std::string_view name);
 /// What of a layout's possibilities a layer uses, as far as clients care.
 struct stored_form {
     packed_layout layout = packed_layout::gptq;
-    std::string format = {};  ///< of compressed-tensors; empty for other layouts
+    std::string format = {}; ///< of compressed-tensors; empty for other layouts
     int bits = 4;
-    index_t group = 0;        ///< inputs that share a scale, 0 for all of them
-    bool symmetric = true;    ///< no zero points
-    bool reordered = false;   ///< groups follow activation order
+    index_t group = 0;      ///< inputs that share a scale, 0 for all of them
+    bool symmetric = true;  ///< no zero points
+    bool reordered = false; ///< groups follow activation order
     bool rounds_input = false;
 
     friend bool operator==(stored_form const&, stored_form const&) = default;

@@ -23,12 +23,12 @@ enum class zeros_taken { any, none };
 struct opened_form {
     client who;
     packed_layout layout;
-    std::string_view format;     ///< of compressed-tensors; empty for all others
-    std::string_view bits;       ///< digits of all widths
-    std::string_view groups;     ///< widths between commas, with `0` for whole rows; empty for any
+    std::string_view format; ///< of compressed-tensors; empty for all others
+    std::string_view bits;   ///< digits of all widths
+    std::string_view groups; ///< widths between commas, with `0` for whole rows; empty for any
     zeros_taken zeros = zeros_taken::any;
-    bool reordered = true;       ///< groups may follow activation order
-    bool rounds_input = true;    ///< inputs may be rounded
+    bool reordered = true;    ///< groups may follow activation order
+    bool rounds_input = true; ///< inputs may be rounded
 };
 
 /// All that is known. A client opens what one of its rows allows.
@@ -37,14 +37,15 @@ inline constexpr std::array opened_forms{
     opened_form{client::llama_cpp, packed_layout::gptq, "", "248", ""},
     opened_form{client::llama_cpp, packed_layout::compressed_tensors, "pack-quantized", "12345678",
                 "16,32,64,128,256,512,1024", zeros_taken::any, false},
-    opened_form{client::llama_cpp, packed_layout::compressed_tensors, "int-quantized", "8", "0", zeros_taken::none, false},
+    opened_form{client::llama_cpp, packed_layout::compressed_tensors, "int-quantized", "8", "0", zeros_taken::none,
+                false},
     opened_form{client::llama_cpp, packed_layout::compressed_tensors, "float-quantized", "8", "0"},
     opened_form{client::llama_cpp, packed_layout::compressed_tensors, "nvfp4-pack-quantized", "4", ""},
     // vLLM
     opened_form{client::vllm, packed_layout::gptq, "", "48", "0,32,64,128", zeros_taken::none},
     opened_form{client::vllm, packed_layout::awq, "", "4", "0,32,64,128"},
-    opened_form{client::vllm, packed_layout::compressed_tensors, "pack-quantized", "48", "0,32,64,128", zeros_taken::any,
-                true, false},
+    opened_form{client::vllm, packed_layout::compressed_tensors, "pack-quantized", "48", "0,32,64,128",
+                zeros_taken::any, true, false},
     opened_form{client::vllm, packed_layout::compressed_tensors, "int-quantized", "8", "0", zeros_taken::none, false},
     opened_form{client::vllm, packed_layout::compressed_tensors, "float-quantized", "8", "0"},
     opened_form{client::vllm, packed_layout::compressed_tensors, "nvfp4-pack-quantized", "4", ""},
@@ -99,8 +100,8 @@ DETENT_INLINE std::string client_obstacle(client who, stored_form const& form) {
              {names_group(o.groups, form.group),
               name + " does not read it with " +
                   (form.group == 0 ? "scales of whole rows" : "groups of " + std::to_string(form.group))},
-             {o.zeros == zeros_taken::any || form.symmetric, name + " does not read it with zero points (use int" +
-                                                                 std::to_string(form.bits) + "sym)"},
+             {o.zeros == zeros_taken::any || form.symmetric,
+              name + " does not read it with zero points (use int" + std::to_string(form.bits) + "sym)"},
              {o.reordered || !form.reordered, name + " does not read it in activation order"},
              {o.rounds_input || !form.rounds_input, name + " does not read it with rounded inputs"}}};
         int met = 0;

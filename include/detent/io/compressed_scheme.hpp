@@ -26,10 +26,10 @@ struct compressed_numbers {
     bool is_float = false;
     bool symmetric = true;
     compressed_strategy strategy = compressed_strategy::tensor;
-    index_t group = 0;        ///< numbers in a group
-    extents block = {};       ///< weights in a block
-    bool reordered = false;   ///< groups follow activation order: there is a `weight_g_idx`
-    bool dynamic = false;     ///< inputs: each token has scales of its own
+    index_t group = 0;         ///< numbers in a group
+    extents block = {};        ///< weights in a block
+    bool reordered = false;    ///< groups follow activation order: there is a `weight_g_idx`
+    bool dynamic = false;      ///< inputs: each token has scales of its own
     bool local_scales = false; ///< inputs: groups do, but their unit is the same for all tokens
 
     /// Reads one from its object. @throws error naming the field that is impossible or not supported.

@@ -59,18 +59,12 @@ DETENT_INLINE compressed_numbers compressed_numbers::of(quantization_settings co
         throw settings.wrong("group_size", "is " + std::to_string(n.group) + ", but there are groups");
     }
     if (n.strategy == compressed_strategy::block) {
-        auto const& json = settings.json();
-        auto const found = json.find("block_structure");
-        if (found == json.end() || !found->is_array() || found->size() != 2 || !(*found)[0].is_number_unsigned() ||
-            !(*found)[1].is_number_unsigned() || (*found)[0] == 0 || (*found)[1] == 0) {
-            throw settings.wrong("block_structure", "is not two positive integers");
-        }
-        n.block = {(*found)[0].get<index_t>(), (*found)[1].get<index_t>()};
+        n.block = settings.size("block_structure");
     }
     if (settings.has("actorder")) {
         auto const& order = settings.json().at("actorder");
-        auto const text = order.is_boolean() ? std::string(order.get<bool>() ? "group" : "weight")
-                                             : settings.text("actorder", "");
+        auto const text =
+            order.is_boolean() ? std::string(order.get<bool>() ? "group" : "weight") : settings.text("actorder", "");
         if (text != "group" && text != "weight" && text != "static" && text != "dynamic") {
             throw settings.wrong("actorder", "is '" + printable(text) + "', which is not known");
         }
@@ -111,7 +105,7 @@ DETENT_INLINE compressed_schemes::compressed_schemes(quantization_settings const
 /// The format that the client chooses for weights where the settings name none.
 DETENT_INLINE std::string usual_format(compressed_scheme const& s) {
     if (s.weights.is_float) {
-        return s.weights.bits == 8      ? "float-quantized"
+        return s.weights.bits == 8     ? "float-quantized"
                : s.weights.group == 32 ? "mxfp4-pack-quantized"
                                        : "nvfp4-pack-quantized";
     }
@@ -154,11 +148,11 @@ DETENT_INLINE compressed_scheme compressed_schemes::read(quantization_settings c
     if (s.format.empty() || s.format == "mixed-precision") {
         s.format = usual_format(s);
     }
-    constexpr std::array<char const*, 7> known{"pack-quantized",       "int-quantized",        "naive-quantized",
-                                               "float-quantized",      "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+    constexpr std::array<char const*, 7> known{"pack-quantized",  "int-quantized",        "naive-quantized",
+                                               "float-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
                                                "mxfp8-quantized"};
     if (std::ranges::find(known, s.format) == known.end()) {
-        throw (group.has("format") ? group : settings_)
+        throw(group.has("format") ? group : settings_)
             .wrong("format", "is '" + printable(s.format) + "', which is not read");
     }
     return s;

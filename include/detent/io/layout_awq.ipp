@@ -122,7 +122,9 @@ public:
 
     bool contains(std::string const& name) const override { return tensors_.contains(name + ".qweight"); }
 
-    packed_matrix read(std::string const& name, extents shape) const override { return read_awq(tensors_, name, shape); }
+    packed_matrix read(std::string const& name, extents shape) const override {
+        return read_awq(tensors_, name, shape);
+    }
 };
 
 DETENT_INLINE nlohmann::json awq_json(std::span<layer_to_save const> all) {
@@ -148,11 +150,13 @@ DETENT_INLINE checkpoint_layout const& awq_layout() {
         .title = "AWQ's",
         .method = "awq",
         .obstacle = awq_obstacle,
-        .input_obstacle = [](packed_matrix const*,
-                             stored_input const&) -> std::string { return "its inputs are not quantized"; },
+        .input_obstacle = [](packed_matrix const*, stored_input const&) -> std::string {
+            return "its inputs are not quantized";
+        },
         .pair_obstacle = [](packed_matrix const& first, packed_matrix const& other) -> std::string {
             bool const whole_rows = other.tile.cols == other.shape().cols && first.tile.cols == first.shape().cols;
-            return other.tile.cols != first.tile.cols && !whole_rows ? "all of its layers have the same group width" : "";
+            return other.tile.cols != first.tile.cols && !whole_rows ? "all of its layers have the same group width"
+                                                                     : "";
         },
         .settings = awq_json,
         .add = [](safetensors_writer& file, layer_to_save const& layer,

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "detent/core/error.hpp"
+#include "detent/io/compressed_words.hpp"
 #include "detent/io/float_codes.hpp"
 #include "detent/io/json.hpp"
 #include "detent/io/layout_compressed_tensors.hpp"
@@ -34,9 +35,9 @@ DETENT_INLINE std::string compressed_format(packed_matrix const& w, bool rounds_
                                                                       : "";
     }
     if (is_fp8(w)) {
-        return bits_of(w.scales.format) > 8                            ? "float-quantized"
+        return bits_of(w.scales.format) > 8                           ? "float-quantized"
                : w.tile == extents{1, 32} && kind == scale_kind::e8m0 ? "mxfp8-quantized"
-                                                                       : "";
+                                                                      : "";
     }
     return integer_offset(w.table) < 0 ? "" : rounds_input && w.bits == 8 ? "int-quantized" : "pack-quantized";
 }
@@ -94,94 +95,13 @@ DETENT_INLINE std::string compressed_input_obstacle(packed_matrix const* w, stor
     return input.width > 0 && !w->map.empty() ? "groups of inputs are as they come" : "";
 }
 
-/// Codes (rows, cols), each row in whole words of `32 / bits` codes, low bits first: what `weight_packed` holds.
-DETENT_INLINE std::vector<std::uint8_t> words_of_codes(int bits, extents shape, std::vector<code> const& codes) {
-    index_t const in_word = 32 / bits, words = ceil_div(shape.cols, in_word);
-    std::vector<std::uint32_t> packed(static_cast<std::size_t>(shape.rows * words));
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t k = 0; k < shape.cols; ++k) {
-            std::uint32_t const c = codes[static_cast<std::size_t>(r * shape.cols + k)];
-            packed[static_cast<std::size_t>(r * words + k / in_word)] |= c << (k % in_word * bits);
-        }
-    }
-    return bytes_of(packed);
-}
-
-/// The codes (rows, cols) of such words. Later versions store a stream of bits without gaps instead, `dense`.
-DETENT_INLINE std::vector<code> codes_of_words(int bits, extents shape, std::span<std::uint8_t const> bytes,
-                                               bool dense) {
-    index_t const in_word = 32 / bits;
-    index_t const words = dense ? ceil_div(shape.cols * bits, 32) : ceil_div(shape.cols, in_word);
-    std::vector<code> codes(static_cast<std::size_t>(shape.size()));
-    for (index_t r = 0; r < shape.rows; ++r) {
-        std::uint8_t const* const row = bytes.data() + r * words * 4;
-        for (index_t k = 0; k < shape.cols; ++k) {
-            index_t const bit = dense ? k * bits : k / in_word * 32 + k % in_word * bits;
-            unsigned const low = row[bit / 8], high = bit % 8 + bits > 8 ? row[bit / 8 + 1] : 0U;
-            codes[static_cast<std::size_t>(r * shape.cols + k)] =
-                static_cast<code>((low | high << 8) >> (bit % 8) & ((1U << bits) - 1));
-        }
-    }
-    return codes;
-}
-
-/// The codes of `w` as a list (out, in), inputs in their natural order.
-DETENT_INLINE std::vector<code> natural_codes(packed_matrix const& w) {
-    auto const* const order = w.map.order();
-    if (order == nullptr) {
-        return linear_codes(w.bits, w.shape(), w.codes.bytes());
-    }
-    return linear_codes(w.bits, w.shape(), move_columns(w.bits, w.shape(), w.codes.data(), *order).bytes());
-}
-
-/// The zero points of `w` as codes (out, groups).
-DETENT_INLINE std::vector<code> zero_codes(packed_matrix const& w) {
-    std::vector<code> zeros;
-    for (index_t row = 0; row < w.shape().rows; ++row) {
-        for (index_t group = 0; group < w.scales.tiles.cols; ++group) {
-            zeros.push_back(zero_code(w, row, group));
-        }
-    }
-    return zeros;
-}
-
-/// Codes (rows, cols) as (cols, rows).
-DETENT_INLINE std::vector<code> transposed_codes(extents shape, std::vector<code> const& codes) {
-    std::vector<code> turned(codes.size());
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t c = 0; c < shape.cols; ++c) {
-            turned[static_cast<std::size_t>(c * shape.rows + r)] = codes[static_cast<std::size_t>(r * shape.cols + c)];
-        }
-    }
-    return turned;
-}
-
-/// Words (rows, cols) of 32 bits as (cols, rows).
-DETENT_INLINE std::vector<std::uint8_t> transposed_words(extents shape, std::span<std::uint8_t const> words) {
-    std::vector<std::uint8_t> turned(words.size());
-    for (index_t r = 0; r < shape.rows; ++r) {
-        for (index_t c = 0; c < shape.cols; ++c) {
-            std::memcpy(turned.data() + (c * shape.rows + r) * 4, words.data() + (r * shape.cols + c) * 4, 4);
-        }
-    }
-    return turned;
-}
-
-/// The same bytes with the highest of `bits` bits flipped: codes from 0 on as integers in two's complement, or back.
-DETENT_INLINE std::vector<std::uint8_t> signed_bytes(int bits, std::vector<code> const& codes) {
-    std::vector<std::uint8_t> numbers;
-    for (code const c : codes) {
-        numbers.push_back(static_cast<std::uint8_t>(c - (1 << (bits - 1))));
-    }
-    return numbers;
-}
-
 DETENT_INLINE void add_scales(safetensors_writer& file, std::string const& name, packed_matrix const& w) {
     auto const [rows, cols] = w.scales.tiles;
     auto bytes = scale_bytes(w.scales.scales, w.scales.format);
     bool const powers = w.scales.format.kind == scale_kind::e8m0;
     auto shape = w.tile.rows > 1 && rows * cols == 1 ? std::vector<index_t>{1} : std::vector<index_t>{rows, cols};
-    file.add(name + ".weight_scale", powers ? dtype::u8 : dtype_of(w.scales.format), std::move(shape), std::move(bytes));
+    file.add(name + ".weight_scale", powers ? dtype::u8 : dtype_of(w.scales.format), std::move(shape),
+             std::move(bytes));
 }
 
 /// The number whose reciprocal is `unit`, or whose reciprocal is next to it where no float has it.
@@ -196,19 +116,22 @@ DETENT_INLINE float divisor_of(float unit) {
 }
 
 /// Adds the codes and zero points of integers.
-DETENT_INLINE void add_integers(safetensors_writer& file, std::string const& name, packed_matrix const& w, bool packed) {
+DETENT_INLINE void add_integers(safetensors_writer& file, std::string const& name, packed_matrix const& w,
+                                bool packed) {
     auto const [out, in] = w.shape();
     index_t const groups = w.scales.tiles.cols;
     auto const codes = natural_codes(w);
     bool const symmetric = is_symmetric(w);
     if (packed) {
         index_t const in_word = 32 / w.bits;
-        file.add(name + ".weight_packed", dtype::i32, {out, ceil_div(in, in_word)}, words_of_codes(w.bits, {out, in}, codes));
+        file.add(name + ".weight_packed", dtype::i32, {out, ceil_div(in, in_word)},
+                 words_of_codes(w.bits, {out, in}, codes));
         file.add(name + ".weight_shape", dtype::i64, {2}, bytes_of(std::vector<std::int64_t>{out, in}));
         if (!symmetric) { // packed along the rows
             index_t const words = ceil_div(out, in_word);
             auto const turned = words_of_codes(w.bits, {groups, out}, transposed_codes({out, groups}, zero_codes(w)));
-            file.add(name + ".weight_zero_point", dtype::i32, {words, groups}, transposed_words({groups, words}, turned));
+            file.add(name + ".weight_zero_point", dtype::i32, {words, groups},
+                     transposed_words({groups, words}, turned));
         }
     } else {
         file.add(name + ".weight", dtype::i8, {out, in}, signed_bytes(w.bits, codes));
@@ -234,7 +157,8 @@ DETENT_INLINE void add_compressed(safetensors_writer& file, layer_to_save const&
         add_integers(file, name, w, format == "pack-quantized");
     }
     if (w.scales.format.has_unit()) {
-        file.add(name + ".weight_global_scale", dtype::f32, {1}, bytes_of(std::vector{divisor_of(w.scales.format.unit)}));
+        file.add(name + ".weight_global_scale", dtype::f32, {1},
+                 bytes_of(std::vector{divisor_of(w.scales.format.unit)}));
     }
     add_scales(file, name, w);
     if (input != nullptr && input->unit) {
@@ -244,7 +168,8 @@ DETENT_INLINE void add_compressed(safetensors_writer& file, layer_to_save const&
         file.add(name + ".input_scale", dtype::f32, {1}, bytes_of(input->scales));
         if (!input->zeros.empty()) {
             int const bits = input->grid[3] - '0';
-            file.add(name + ".input_zero_point", dtype::i8, {1}, signed_bytes(bits, {static_cast<code>(input->zeros[0])}));
+            file.add(name + ".input_zero_point", dtype::i8, {1},
+                     signed_bytes(bits, {static_cast<code>(input->zeros[0])}));
         }
     }
 }
@@ -446,7 +371,9 @@ DETENT_INLINE nlohmann::json json_of_weights(packed_matrix const& w) {
 /// What the settings say of how inputs are rounded.
 DETENT_INLINE nlohmann::json json_of_input(stored_input const& input) {
     bool const integers = input.grid.starts_with("int");
-    nlohmann::json json{{"num_bits", integers ? input.grid[3] - '0' : input.grid == "e2m1" ? 4 : 8},
+    nlohmann::json json{{"num_bits", integers               ? input.grid[3] - '0'
+                                     : input.grid == "e2m1" ? 4
+                                                            : 8},
                         {"type", integers ? "int" : "float"},
                         {"symmetric", !integers || input.grid.ends_with("sym")}};
     if (!input.scales.empty()) {

@@ -112,7 +112,8 @@ DETENT_INLINE scale_kind scale_type(tensor_reader const& tensors, std::string co
     throw tensors.wrong(tensor, "names the type '" + printable(type) + "', which no scales have");
 }
 
-DETENT_INLINE std::optional<stored_input> read_input(tensor_reader const& tensors, std::string const& name, index_t in) {
+DETENT_INLINE std::optional<stored_input> read_input(tensor_reader const& tensors, std::string const& name,
+                                                     index_t in) {
     auto const has = [&](std::string const& tensor, std::string const& needed) {
         return has_input(tensors, name + tensor, name + needed);
     };
@@ -143,7 +144,8 @@ DETENT_INLINE std::optional<stored_input> read_input(tensor_reader const& tensor
         stored.kind = scale_type(tensors, name);
     }
     if (has(".input_scale_unit", ".input_scale_type")) {
-        stored.unit = tensors.unit(name + ".input_scale_unit", tensors.numbers(name + ".input_scale_unit", {1}).front());
+        stored.unit =
+            tensors.unit(name + ".input_scale_unit", tensors.numbers(name + ".input_scale_unit", {1}).front());
         if (stored.kind != scale_kind::ue4m3) {
             throw tensors.wrong(name + ".input_scale_unit", "belongs to scales of type F8_E4M3");
         }
@@ -179,9 +181,10 @@ DETENT_INLINE input_map read_map(tensor_reader const& tensors, std::string const
         if (found.size() > 1) {
             throw tensors.wrong(tensor, "is there, but '" + printable(found.back()) + "' is too");
         }
-        auto next = tensor.ends_with(".order")     ? input_map::step(permutation{tensors.integers<std::int32_t>(tensor, {in})})
-                    : tensor.ends_with(".factors") ? input_map::step(diagonal{tensors.numbers(tensor, {in})})
-                                                   : block_hadamard{tensors.integers<std::int32_t>(tensor, {1}).front()};
+        auto next =
+            tensor.ends_with(".order")     ? input_map::step(permutation{tensors.integers<std::int32_t>(tensor, {in})})
+            : tensor.ends_with(".factors") ? input_map::step(diagonal{tensors.numbers(tensor, {in})})
+                                           : block_hadamard{tensors.integers<std::int32_t>(tensor, {1}).front()};
         try {
             steps.then(std::move(next), in);
         } catch (error const& e) {
@@ -285,7 +288,9 @@ DETENT_INLINE checkpoint_layout const& detent_layout() {
         .pair_obstacle = nullptr,
         // Without `quant_method`, transformers refuses the checkpoint. With a method that it does not know, it would
         // warn, and open the model with random weights.
-        .settings = [](std::span<layer_to_save const>) -> nlohmann::json { return {{"format", "detent"}}; },
+        .settings = [](std::span<layer_to_save const>) -> nlohmann::json {
+            return {{"format", "detent"}};
+        },
         .add =
             [](safetensors_writer& file, layer_to_save const& layer, nlohmann::json const&) {
                 if (layer.weight != nullptr) {

@@ -24,12 +24,7 @@ public:
             }
         }
         if (settings.has("weight_block_size")) {
-            auto const& size = settings.json().at("weight_block_size");
-            if (!size.is_array() || size.size() != 2 || !size[0].is_number_unsigned() || !size[1].is_number_unsigned() ||
-                size[0] == 0 || size[1] == 0) {
-                throw settings.wrong("weight_block_size", "is not two positive integers");
-            }
-            block_ = {size[0].get<index_t>(), size[1].get<index_t>()};
+            block_ = settings.size("weight_block_size");
         }
         auto const inputs = settings.text("activation_scheme", "dynamic");
         if (inputs != "dynamic" && inputs != "static") {

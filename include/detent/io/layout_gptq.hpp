@@ -11,7 +11,8 @@ namespace detent::inline DETENT_ABI::io {
 
 /// What files of GPTQ say of a layer beside its tensors.
 struct gptq_form {
-    index_t width = 0;           ///< of groups of inputs, 0 for all of them; only looked at where there is no `g_idx`
+    /// Of groups of inputs where there is no `g_idx`: 0 for all inputs, -1 for what the number of scales says.
+    index_t width = -1;
     bool zeros_minus_one = true; ///< stored zero points are less by one, as in v1
 };
 

@@ -101,7 +101,7 @@ DETENT_INLINE std::vector<std::int32_t> read_groups(tensor_reader const& tensors
         }
         return group_of;
     }
-    width = width == 0 ? in : width;
+    width = width == 0 ? in : width < 0 ? ceil_div(in, std::max<index_t>(groups, 1)) : width;
     if (ceil_div(in, width) != groups) {
         throw tensors.wrong(name + ".scales", "has " + std::to_string(groups) + " groups, but " + std::to_string(in) +
                                                   " inputs in groups of " + std::to_string(width) + " are " +
@@ -216,13 +216,15 @@ public:
         if (tensors_.contains(name + ".outlieridx")) {
             return read_owq(tensors_, name, shape);
         }
-        index_t const width = settings_.integer(name, "group_size", "q_group_size", -1);
-        if (width < -1 || width == 0) {
+        constexpr index_t unsaid = -2;
+        index_t width = settings_.integer(name, "group_size", "q_group_size", unsaid);
+        if (width < unsaid || width == 0) {
             throw settings_.common.wrong("group_size", "is " + std::to_string(width) +
                                                            ", but groups are -1, for whole rows, or some inputs wide");
         }
+        width += width < 0 ? 1 : 0;
         bool const minus_one = settings_.version() == "gptq";
-        auto w = read_gptq(tensors_, name, shape, {.width = std::max<index_t>(width, 0), .zeros_minus_one = minus_one});
+        auto w = read_gptq(tensors_, name, shape, {.width = width, .zeros_minus_one = minus_one});
         if (index_t const bits = settings_.integer(name, "bits", "w_bit", w.bits); bits != w.bits) {
             throw tensors_.wrong(name + ".qweight", "has codes of " + std::to_string(w.bits) +
                                                         " bits, but the settings say " + std::to_string(bits));

@@ -70,8 +70,8 @@ DETENT_INLINE packed_matrix read_owq(tensor_reader const& tensors, std::string c
     w.tile = {1, in};
     auto const& scales = tensors.at(name + ".scales");
     auto const scale_values = tensors.floats(name + ".scales", column(scales, out));
-    auto const zeros =
-        linear_codes(4, {1, out}, tensors.integers<std::uint8_t>(name + ".zeros", column(tensors.at(name + ".zeros"), out / 2)));
+    auto const zeros = linear_codes(
+        4, {1, out}, tensors.integers<std::uint8_t>(name + ".zeros", column(tensors.at(name + ".zeros"), out / 2)));
     w.scales = scale_store(shape, w.tile, float_format_of(scales.type), true);
     for (index_t row = 0; row < out; ++row) {
         int const zero = zeros[static_cast<std::size_t>(row)];
@@ -85,8 +85,8 @@ DETENT_INLINE packed_matrix read_owq(tensor_reader const& tensors, std::string c
     return w;
 }
 
-DETENT_INLINE void read_weak(tensor_reader const& tensors, packed_matrix& w, std::string const& positions, std::string const& numbers,
-                                            std::string const& codes, bool may_be_transposed) {
+DETENT_INLINE void read_weak(tensor_reader const& tensors, packed_matrix& w, std::string const& positions,
+                             std::string const& numbers, std::string const& codes, bool may_be_transposed) {
     if (!tensors.contains(positions) && !tensors.contains(numbers)) {
         return;
     }
@@ -129,7 +129,9 @@ public:
 
     bool contains(std::string const& name) const override { return tensors_.contains(name + ".qweight"); }
 
-    packed_matrix read(std::string const& name, extents shape) const override { return read_owq(tensors_, name, shape); }
+    packed_matrix read(std::string const& name, extents shape) const override {
+        return read_owq(tensors_, name, shape);
+    }
 };
 
 DETENT_INLINE nlohmann::json owq_json(std::span<layer_to_save const> all) {
@@ -152,8 +154,9 @@ DETENT_INLINE checkpoint_layout const& owq_layout() {
         .title = "OWQ's",
         .method = "owq",
         .obstacle = owq_obstacle,
-        .input_obstacle = [](packed_matrix const*,
-                             stored_input const&) -> std::string { return "its inputs are not quantized"; },
+        .input_obstacle = [](packed_matrix const*, stored_input const&) -> std::string {
+            return "its inputs are not quantized";
+        },
         .pair_obstacle = [](packed_matrix const& first, packed_matrix const& other) -> std::string {
             return first.bits != other.bits ? "all of its layers have the same bits and group width" : "";
         },

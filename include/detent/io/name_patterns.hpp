@@ -20,7 +20,8 @@ public:
         try {
             expression_.assign(text, std::regex::ECMAScript | std::regex::optimize);
         } catch (std::regex_error const&) {
-            throw settings.wrong(field, "has the regular expression '" + printable(text) + "', which is not understood");
+            throw settings.wrong(field,
+                                 "has the regular expression '" + printable(text) + "', which is not understood");
         }
     }
 

@@ -125,7 +125,6 @@ DETENT_INLINE std::string integer_obstacle(packed_matrix const& w) {
     return {};
 }
 
-
 DETENT_INLINE float_format float_format_of(dtype type) {
     return type == dtype::f16 ? float_format::f16 : type == dtype::bf16 ? float_format::bf16 : float_format::f32;
 }
@@ -143,8 +142,9 @@ DETENT_INLINE packed_matrix integer_matrix(int bits, extents shape, int lowest) 
 DETENT_INLINE bool is_symmetric(packed_matrix const& w) {
     auto const middle = static_cast<float>(1 << (w.bits - 1));
     int const offset = integer_offset(w.table);
-    return w.scales.zeros.empty() ? static_cast<float>(offset) == middle
-                                  : offset == 0 && std::ranges::all_of(w.scales.zeros, [&](float z) { return z == middle; });
+    return w.scales.zeros.empty()
+               ? static_cast<float>(offset) == middle
+               : offset == 0 && std::ranges::all_of(w.scales.zeros, [&](float z) { return z == middle; });
 }
 
 DETENT_INLINE code zero_code(packed_matrix const& w, index_t row, index_t group) {

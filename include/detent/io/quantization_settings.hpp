@@ -52,7 +52,10 @@ public:
     index_t integer(char const* field, index_t missing) const;
     bool truth(char const* field, bool missing) const;
 
-    /// The objects in a field, as settings of their own; none where it is missing.
+    /// A field that is a list of two positive integers. @throws error where it is anything else, or missing.
+    extents size(char const* field) const;
+
+    /// The object in a field, as settings of its own; none where it is missing.
     std::optional<quantization_settings> object(char const* field) const;
 
     /// @throws error unless the field is missing or the text `only`.

@@ -106,6 +106,18 @@ DETENT_INLINE bool quantization_settings::truth(char const* field, bool missing)
     return found->get<bool>();
 }
 
+DETENT_INLINE extents quantization_settings::size(char const* field) const {
+    auto const* found = find(field);
+    auto const positive = [](nlohmann::json const& n) {
+        return n.is_number_integer() && n.get<double>() >= 1 && n.get<double>() < 0x1p31;
+    };
+    if (found == nullptr || !found->is_array() || found->size() != 2 || !positive((*found)[0]) ||
+        !positive((*found)[1])) {
+        throw wrong(field, "is not two positive integers");
+    }
+    return {(*found)[0].get<index_t>(), (*found)[1].get<index_t>()};
+}
+
 DETENT_INLINE std::optional<quantization_settings> quantization_settings::object(char const* field) const {
     auto const* found = find(field);
     if (found == nullptr) {

@@ -103,8 +103,8 @@ public:
     bool contains(std::string const& name) const { return checkpoint_.contains(name); }
 
     /// The layer of shape (out, in) whose name and place are known, and how its input is rounded: packed or float under
-    /// its own name, or else in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint has a
-    /// bias that the configuration does not know, as only detent's layout may: leaving it out would change the model,
+    /// its own name, or else in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint has
+    /// a bias that the configuration does not know, as only detent's layout may: leaving it out would change the model,
     /// but where all of it is 0, as in many files of GPTQ.
     linear_layer linear(linear_layer layer, extents shape, bool biased) const {
         std::string const& name = layer.name;

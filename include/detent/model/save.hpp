@@ -54,10 +54,10 @@ inline constexpr index_t usual_shard_bytes = 5'000'000'000;
 /// Writes `config.json` and the weights of a model to `directory`, which it creates: `model.safetensors`, or shards of
 /// at most `shard_bytes` bytes with an index. `source` is the directory that `model` was loaded from, with float or
 /// packed weights: what the model has not changed, and what it does not use, is copied as it is, and so are tokenizer,
-/// licence and the like (`copy_sidecars`). Layers that share a tensor stay in it as long as all of them are float; else each gets tensors of
-/// its own. `description` goes into the quantization settings, `configure` may change the other ones. The files appear
-/// whole or not at all. @throws error when one cannot be written, when `source` is the directory or lacks a tensor of
-/// the model, and like `plan_save`.
+/// licence and the like (`copy_sidecars`). Layers that share a tensor stay in it as long as all of them are float; else
+/// each gets tensors of its own. `description` goes into the quantization settings, `configure` may change the other
+/// ones. The files appear whole or not at all. @throws error when one cannot be written, when `source` is the directory
+/// or lacks a tensor of the model, and like `plan_save`.
 save_plan save_model(model_tensors const& model, std::filesystem::path const& source,
                      std::filesystem::path const& directory, std::string const& description,
                      std::optional<io::packed_layout> wanted, function_ref<void(nlohmann::json&)> configure,

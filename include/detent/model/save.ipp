@@ -228,7 +228,8 @@ private:
         }
         if (l.bias.size() > 0) {
             auto const* original = original_.contains(bias) ? &original_.at(bias) : nullptr;
-            add(bias, tensor_of(l.bias), original != nullptr ? original : find(bias, may_be_new || !layer.biased), type);
+            add(bias, tensor_of(l.bias), original != nullptr ? original : find(bias, may_be_new || !layer.biased),
+                type);
         }
     }
 
@@ -338,10 +339,15 @@ DETENT_INLINE void add_other_modules(std::vector<io::layer_to_save>& layers, mod
 }
 
 DETENT_INLINE void copy_sidecars(std::filesystem::path const& source, std::filesystem::path const& directory) {
-    constexpr std::array<std::string_view, 18> begins{
-        "tokenizer", "vocab",   "merges",     "special_tokens_map", "added_tokens", "generation_config",
-        "chat_template", "preprocessor_config", "processor_config", "image_processor", "spiece", "sentencepiece",
-        "license",   "licence", "copying", "notice",     "use_policy",         "readme.md"};
+    constexpr std::array<std::string_view, 18> begins{"tokenizer",        "vocab",
+                                                      "merges",           "special_tokens_map",
+                                                      "added_tokens",     "generation_config",
+                                                      "chat_template",    "preprocessor_config",
+                                                      "processor_config", "image_processor",
+                                                      "spiece",           "sentencepiece",
+                                                      "license",          "licence",
+                                                      "copying",          "notice",
+                                                      "use_policy",       "readme.md"};
     std::error_code failure;
     for (auto const& entry : std::filesystem::directory_iterator(source, failure)) {
         std::string const name = entry.path().filename().string();
