@@ -75,6 +75,14 @@ class Program(unittest.TestCase):
         for part in ["products", "Hessians", "solving"]:
             self.assertIn(part, result.stdout)
 
+    def test_each_specification_collects_what_it_needs_itself(self):
+        """What one needs of the float model costs the others no time."""
+        result = self.quantize(*FEW, "--compare", "int3:qronos", "int4:rtn", "--output", "out")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        qronos, rtn = json.loads((self.directory / "out" / "report.json").read_text())["results"]
+        self.assertTrue(all(layer["relative_float_error"] > 0 for layer in qronos["layers"]))
+        self.assertTrue(all(layer["relative_float_error"] == 0 for layer in rtn["layers"]))
+
     def test_learns_and_goes_on_from_what_was_learned(self):
         specs = ["int3:g64:lwc:epochs=2:gptq", "int4:a=int4:omniquant:epochs=2"]
         runs = [self.quantize(*FEW, "--compare", *specs, "--learned", "learned", "--output", out)
