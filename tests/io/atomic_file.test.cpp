@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/atomic_file.hpp"
-
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
@@ -13,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "detent/io/atomic_file.hpp"
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"

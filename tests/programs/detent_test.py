@@ -435,7 +435,8 @@ class Program(unittest.TestCase):
             result = self.run_program("convert", source, "--layout", layout, "--output", layout)
             self.assertEqual(result.returncode, 0, result.stderr)
         for name in ["gguf", "gguf/model.gguf", "compressed-tensors", "detent"]:
-            result = self.run_program("evaluate", name, "--text", EXAMPLES / "text" / "novels_evaluation.txt", "--window", 64, "--windows", 8)
+            result = self.run_program("evaluate", name, "--text", EXAMPLES / "text" / "novels_evaluation.txt",
+                                      "--window", 64, "--windows", 8)
             self.assertEqual(result.returncode, 0, result.stderr)
             measured = float(result.stdout.splitlines()[1].split()[1])
             self.assertAlmostEqual(measured / perplexity, 1, delta=1e-4)
