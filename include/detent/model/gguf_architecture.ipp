@@ -59,10 +59,10 @@ inline std::vector<gguf_setting> gguf_cap_settings() {
             {"final_logit_softcapping", "final_logit_softcapping", [](c m) { return gguf_cap(m.logit_cap); }}};
 }
 
-DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
-    using c = model_configuration const&;
+/// LLaMA and what follows it closely.
+inline std::vector<gguf_architecture> gguf_architectures_like_llama() {
     using windows = gguf_windows;
-    static std::vector<gguf_architecture> const table{
+    return {
         {.name = "llama",
          .type = "llama",
          .attention_bias = "attention_bias",
@@ -85,6 +85,24 @@ DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
          .attention_bias = "attention_bias",
          .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width("moe_intermediate_size")}),
          .scales_rotary = true},
+        {.name = "olmo2", .type = "olmo2", .scales_rotary = true},
+        {.name = "granite", .type = "granite", .more = gguf_granite_settings(), .neighbours = true},
+        {.name = "smollm3", .type = "smollm3", .neighbours = true, .scales_rotary = true},
+        {.name = "gpt-oss",
+         .type = "gpt_oss",
+         .attention_bias = "attention_bias",
+         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width("")}),
+         .windows = windows::every_second,
+         .scales_rotary = true,
+         .whole_pairs = false,
+         .mlp_norm = "post_attention_norm"},
+    };
+}
+
+/// The generations of Gemma.
+inline std::vector<gguf_architecture> gguf_architectures_like_gemma() {
+    using windows = gguf_windows;
+    return {
         {.name = "gemma",
          .type = "gemma",
          .implied = R"({"hidden_activation": "gelu_pytorch_tanh"})",
@@ -101,6 +119,13 @@ DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
          .windows = windows::five_of_six,
          .scales_rotary = true,
          .largest = 62},
+    };
+}
+
+/// Families with parallel branches, joined layers or LayerNorm.
+inline std::vector<gguf_architecture> gguf_architectures_like_gpt() {
+    using c = model_configuration const&;
+    return {
         {.name = "phi2", .type = "phi"},
         {.name = "phi3",
          .type = "phi3",
@@ -126,23 +151,22 @@ DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
          .more = {{"attention.max_alibi_bias", "", [](c) { return gguf_float(8); }}},
          .joins_qkv = true},
         {.name = "stablelm", .type = "stablelm", .attention_bias = "use_qkv_bias", .more = {gguf_parallel_setting()}},
-        {.name = "olmo2", .type = "olmo2", .scales_rotary = true},
-        {.name = "granite", .type = "granite", .more = gguf_granite_settings(), .neighbours = true},
         {.name = "command-r",
          .type = "cohere",
          .more = {{"logit_scale", "logit_scale", [](c m) { return gguf_float(m.logit_multiplier); }}},
          .neighbours = true,
          .always_tied = true},
-        {.name = "smollm3", .type = "smollm3", .neighbours = true, .scales_rotary = true},
-        {.name = "gpt-oss",
-         .type = "gpt_oss",
-         .attention_bias = "attention_bias",
-         .more = gguf_settings_with(gguf_expert_settings(), {gguf_expert_width("")}),
-         .windows = windows::every_second,
-         .scales_rotary = true,
-         .whole_pairs = false,
-         .mlp_norm = "post_attention_norm"},
     };
+}
+
+DETENT_INLINE std::vector<gguf_architecture> const& gguf_architectures() {
+    static auto const table = [] {
+        auto all = gguf_architectures_like_llama();
+        for (auto const& more : {gguf_architectures_like_gemma(), gguf_architectures_like_gpt()}) {
+            all.insert(all.end(), more.begin(), more.end());
+        }
+        return all;
+    }();
     return table;
 }
 

@@ -294,6 +294,25 @@ inline bool is_same_rotary(std::optional<nn::rotary_law> const& a, std::optional
     return true;
 }
 
+/// What a layer of a file's model would do otherwise, in `positions` positions; empty where all do the same.
+inline std::string gguf_layer_difference(model_configuration const& c, model_configuration const& file,
+                                         index_t positions) {
+    for (std::size_t i = 0; i < c.layers.size(); ++i) {
+        auto const &a = c.layers[i], &b = file.layers[i];
+        auto const window = [&](index_t w) { return w == 0 ? positions : std::min(w, positions); };
+        if (window(a.window) != window(b.window)) {
+            return "the window of layer " + std::to_string(i);
+        }
+        if (!is_same_rotary(a.rotary, b.rotary, positions)) {
+            return "the rotary positions of layer " + std::to_string(i);
+        }
+        if (a.experts != b.experts || a.score_divisor != b.score_divisor) {
+            return "layer " + std::to_string(i);
+        }
+    }
+    return {};
+}
+
 /// What the model of a file would do otherwise than that of configuration `c`, in `positions` positions; empty where it
 /// does the same.
 inline std::string gguf_difference(model_configuration const& c, model_configuration const& file, index_t positions) {
@@ -342,20 +361,7 @@ inline std::string gguf_difference(model_configuration const& c, model_configura
         c.head_bias != file.head_bias) {
         return "its biases";
     }
-    for (std::size_t i = 0; i < c.layers.size(); ++i) {
-        auto const &a = c.layers[i], &b = file.layers[i];
-        auto const window = [&](index_t w) { return w == 0 ? positions : std::min(w, positions); };
-        if (window(a.window) != window(b.window)) {
-            return "the window of layer " + std::to_string(i);
-        }
-        if (!is_same_rotary(a.rotary, b.rotary, positions)) {
-            return "the rotary positions of layer " + std::to_string(i);
-        }
-        if (a.experts != b.experts || a.score_divisor != b.score_divisor) {
-            return "layer " + std::to_string(i);
-        }
-    }
-    return {};
+    return gguf_layer_difference(c, file, positions);
 }
 
 DETENT_INLINE std::string gguf_obstacle(model_configuration const& c) {
