@@ -67,7 +67,7 @@ void compare(benchmark::State& state, double flops, Ours const& ours, Theirs con
 }
 
 /// What `main` of a benchmark of large matrices does: keeps the pages of memory instead of returning them to the system
-/// each time, as quantize_model does.
+/// each time, as the program does.
 inline void run_benchmarks(int argc, char** argv) {
 #if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 30);

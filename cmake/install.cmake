@@ -25,6 +25,10 @@ if(DETENT_COMPILED)
     install(EXPORT detent_compiledTargets NAMESPACE detent:: DESTINATION ${package_dir})
 endif()
 
+if(DETENT_BUILD_PROGRAM)
+    install(TARGETS detent_program)
+endif()
+
 configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(detentConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/detentConfig.cmake ${PROJECT_BINARY_DIR}/detentConfigVersion.cmake

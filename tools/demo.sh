@@ -8,8 +8,10 @@ build=$root/build/native
 
 mkdir -p "$root/build"
 "$root/tools/setup.sh"
-(cd "$root" && cmake --preset native && cmake --build --preset native --target quantize_model) > "$root/build/demo.log" 2>&1 || {
+(cd "$root" && cmake --preset native && cmake --build --preset native --target detent_program) > "$root/build/demo.log" 2>&1 || {
     cat "$root/build/demo.log" >&2
     exit 1
 }
-"$build/examples/quantize_model" --compare "$@"
+examples=$root/examples
+"$build/tools/detent/detent" quantize "$examples/models/tiny-llama" --text "$examples/text/novels_calibration.txt" \
+    --evaluation "$examples/text/novels_evaluation.txt" --compare "$@"

@@ -12,6 +12,7 @@
 #include "detent/text/read_text.ipp"
 #include "detent/text/read_token_model.ipp"
 #include "detent/text/sentence_piece.ipp"
+#include "detent/text/sentence_piece_file.ipp"
 #include "detent/text/token_decoder.ipp"
 #include "detent/text/token_model.ipp"
 #include "detent/text/tokenizer.ipp"

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/atomic_file.hpp"
-
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
@@ -13,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "detent/io/atomic_file.hpp"
 #include "detent/io/text_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"
@@ -61,6 +60,33 @@ TEST(atomic_file, several_at_once_and_moved) {
     EXPECT_EQ(read_text(directory / "a"), "a");
     EXPECT_EQ(read_text(directory / "b"), "b");
     EXPECT_EQ(directory.entries(), 2);
+}
+
+TEST(atomic_file, leaves_nothing_when_the_program_is_killed) {
+    temporary_directory const directory;
+    {
+        atomic_file const probe(directory / "a");
+        if (directory.entries() > 0) {
+            GTEST_SKIP() << "no files without names here";
+        }
+    }
+    for (bool const replaces : {false, true}) {
+        if (replaces) {
+            write_text(directory / "a", "old");
+        }
+        EXPECT_EXIT(
+            {
+                atomic_file file(directory / "a");
+                file.write("text");
+                file.close();
+                std::raise(SIGKILL);
+            },
+            ::testing::KilledBySignal(SIGKILL), "");
+        EXPECT_EQ(directory.entries(), replaces ? 1 : 0);
+    }
+    write_text(directory / "a", "new");
+    EXPECT_EQ(read_text(directory / "a"), "new");
+    EXPECT_EQ(directory.entries(), 1);
 }
 
 TEST(atomic_file, has_ordinary_permissions) {

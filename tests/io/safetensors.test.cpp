@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -466,7 +467,7 @@ TEST_F(safetensors, shards_round_trip) {
         writer.add(names[i], dtype::u8, {static_cast<detent::index_t>(sizes[i])},
                    random_bytes(sizes[i], static_cast<unsigned>(i)));
     }
-    writer.save_sharded(directory_.path(), 10, {{"title", "x"}});
+    writer.save_checkpoint(directory_.path(), 10, {{"title", "x"}});
     EXPECT_EQ(directory_.entries(), 4); // {a b} {c} {d e} and the index
     auto const listing = io::read_json(directory_ / "model.safetensors.index.json");
     EXPECT_EQ(listing["metadata"]["total_size"], 37);
@@ -493,22 +494,70 @@ TEST_F(safetensors, failed_sharded_save_leaves_nothing) {
     safetensors_writer writer;
     writer.add("a", dtype::u8, {4}, bytes(4));
     writer.add("b", dtype::u8, {4}, bytes(4));
-    auto const problem = [&] { return failure_message([&] { writer.save_sharded(directory_.path(), 4); }); };
+    auto const problem = [&] { return failure_message([&] { writer.save_checkpoint(directory_.path(), 4); }); };
 
     std::filesystem::create_directory(directory_ / "model-00002-of-00002.safetensors");
     EXPECT_TRUE(contains(problem(), "model-00002-of-00002.safetensors: exists and is not a regular file"));
     EXPECT_EQ(directory_.entries(), 1);
     std::filesystem::remove(directory_ / "model-00002-of-00002.safetensors");
-
-    writer.save(directory_ / "model.safetensors");
-    EXPECT_TRUE(contains(problem(), "model.safetensors: exists and would hide the sharded checkpoint"));
-    EXPECT_EQ(directory_.entries(), 1);
 }
 
-TEST_F(safetensors, sharded_checkpoint_without_tensors) {
-    safetensors_writer{}.save_sharded(directory_.path(), 10);
-    EXPECT_EQ(directory_.entries(), 2);
+TEST_F(safetensors, saving_replaces_the_checkpoint_that_was_there) {
+    safetensors_writer writer;
+    writer.add("a", dtype::u8, {4}, bytes(4));
+    writer.add("b", dtype::u8, {4}, bytes(4));
+    auto const files = [&] {
+        std::set<std::string> names;
+        for (auto const& entry : std::filesystem::directory_iterator(directory_.path())) {
+            names.insert(entry.path().filename().string());
+        }
+        return names;
+    };
+    write_text(directory_ / "other.safetensors", "kept");
+    writer.save_checkpoint(directory_.path(), 8);
+    EXPECT_EQ(files(), (std::set<std::string>{"model.safetensors", "other.safetensors"}));
+    writer.save_checkpoint(directory_.path(), 4);
+    EXPECT_EQ(files(), (std::set<std::string>{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+                                              "model.safetensors.index.json", "other.safetensors"}));
+    EXPECT_EQ(checkpoint(directory_.path()).files().size(), 2U);
+    writer.save_checkpoint(directory_.path(), 8);
+    EXPECT_EQ(files(), (std::set<std::string>{"model.safetensors", "other.safetensors"}));
+    EXPECT_EQ(failure_message([&] { writer.save_checkpoint(directory_.path(), 0); }).empty(), false);
+}
+
+TEST_F(safetensors, a_checkpoint_without_tensors) {
+    safetensors_writer{}.save_checkpoint(directory_.path(), 10);
+    EXPECT_EQ(directory_.entries(), 1);
     EXPECT_TRUE(checkpoint(directory_.path()).names().empty());
+}
+
+TEST_F(safetensors, an_index_counts_beside_a_single_file) {
+    safetensors_writer writer;
+    writer.add("a", dtype::u8, {4}, bytes(4));
+    writer.add("b", dtype::u8, {4}, bytes(4));
+    writer.save_checkpoint(directory_.path(), 4);
+    EXPECT_TRUE(checkpoint(directory_.path()).warnings().empty());
+    safetensors_writer stray;
+    stray.add("c", dtype::u8, {1}, bytes{3});
+    stray.save(directory_ / "model.safetensors");
+    {
+        checkpoint const both(directory_.path());
+        EXPECT_EQ(both.names(), (std::vector<std::string>{"a", "b"}));
+        ASSERT_EQ(both.warnings().size(), 1U);
+        EXPECT_TRUE(contains(both.warnings()[0], "model.safetensors is not read")) << both.warnings()[0];
+    }
+    std::filesystem::remove(directory_ / "model-00002-of-00002.safetensors"); // the index is a leftover
+    checkpoint const single(directory_.path());
+    EXPECT_EQ(single.names(), std::vector<std::string>{"c"});
+    ASSERT_EQ(single.warnings().size(), 1U);
+    EXPECT_TRUE(contains(single.warnings()[0], "names files that are not there")) << single.warnings()[0];
+}
+
+TEST_F(safetensors, a_pointer_of_git_lfs_is_called_so) {
+    write_text(directory_ / "a", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n");
+    EXPECT_EQ(failure_message([&] { io::safetensors_file const file(directory_ / "a"); }),
+              (directory_ / "a").string() +
+                  ": is not the weights but a pointer of Git LFS to them: 'git lfs pull' there gets them");
 }
 
 TEST_F(safetensors, weights_in_pytorchs_format_are_refused_with_what_converts_them) {

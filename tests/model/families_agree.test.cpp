@@ -110,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(, saved_family_fixture, testing::ValuesIn(test::family_
                          test::fixture_name);
 
 TEST_P(saved_family_fixture, is_copied_where_nothing_has_changed) {
-    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq);
     EXPECT_TRUE(logits(loaded) == logits(model_));
     EXPECT_EQ(io::read_json(directory_ / "out" / "config.json"), io::read_json(GetParam().directory / "config.json"));
     io::checkpoint const before(GetParam().directory), after(directory_ / "out");
@@ -137,7 +137,7 @@ TEST_P(saved_family_fixture, comes_back_with_other_float_numbers) {
             }
         }
     }
-    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq);
     EXPECT_FALSE(logits(changed_) == logits(model_));
     EXPECT_TRUE(logits(loaded) == logits(changed_));
     io::checkpoint const before(GetParam().directory), after(directory_ / "out");
@@ -149,7 +149,7 @@ TEST_P(saved_family_fixture, comes_back_with_other_float_numbers) {
 
 TEST_P(saved_family_fixture, comes_back_packed) {
     for_each_layer([](linear_layer& layer, layer_place) { round(layer); });
-    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq);
     EXPECT_EQ(packed_layers(loaded).size(), packed_layers(changed_).size());
     EXPECT_FALSE(logits(changed_) == logits(model_));
     EXPECT_TRUE(logits(loaded) == logits(changed_));
@@ -162,7 +162,7 @@ TEST_P(saved_family_fixture, comes_back_with_some_layers_packed) {
             round(layer);
         }
     });
-    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(has_fused_layers() ? io::packed_layout::detent : io::packed_layout::gptq);
     EXPECT_EQ(packed_layers(loaded).size(), packed_layers(changed_).size());
     EXPECT_TRUE(logits(loaded) == logits(changed_));
 }
@@ -174,7 +174,7 @@ TEST_P(saved_family_fixture, comes_back_with_biases_that_its_configuration_does_
             layer.bias = float_vector::Constant(layer.shape().rows, number += 0.01F);
         }
     });
-    auto const loaded = saved_and_loaded(number > 0 ? io::packed_layout::detent : io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(number > 0 ? io::packed_layout::detent : io::packed_layout::gptq);
     EXPECT_EQ(logits(changed_) == logits(model_), number == 0);
     EXPECT_TRUE(logits(loaded) == logits(changed_));
 }

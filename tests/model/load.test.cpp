@@ -15,6 +15,7 @@
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/solution.hpp"
+#include "detent/io/layout_detent.hpp"
 #include "detent/model/load.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
@@ -209,7 +210,8 @@ TEST_P(load, nonsense_about_inputs_is_an_error) {
     EXPECT_EQ(refusal(wide), about(name + ".input_shifts") + "must have the shape (12)");
     for (std::string const method : {"", "gptq", "owq"}) {
         EXPECT_EQ(refusal(of("int8sym", {}, {}), method),
-                  about(name + ".input_grid") + "is there, but quant_method in config.json is not 'detent'");
+                  about(name + ".input_grid") +
+                      "is there, but the settings in config.json are not those of detent's layout");
     }
 }
 

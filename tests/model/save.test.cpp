@@ -119,14 +119,14 @@ INSTANTIATE_TEST_SUITE_P(, save, testing::Values("tiny-llama", "tiny-opt"),
                          [](auto const& test) { return test.param == "tiny-llama" ? "llama" : "opt"; });
 
 TEST_P(save, groups_of_integers_go_to_gptq_layout_and_back) {
-    auto const loaded = round_trip(layer_quantizer<int_grid<4>>{.group = 128}, io::packed_layout::gptq_v2);
+    auto const loaded = round_trip(layer_quantizer<int_grid<4>>{.group = 128}, io::packed_layout::gptq);
     expect_same(loaded);
     for (auto const& [name, packed] : packed_layers(model_)) {
         EXPECT_TRUE(*packed == *packed_layers(loaded).at(name)) << name; // the same codes to the bit
     }
     auto const settings = io::read_json(directory_ / "out" / "config.json").at("quantization_config");
     EXPECT_EQ(settings.at("quant_method"), "gptq");
-    EXPECT_EQ(settings.at("checkpoint_format"), "gptq_v2");
+    EXPECT_EQ(settings.at("checkpoint_format"), "gptq") << "no zero point is 0";
     EXPECT_EQ(settings.at("bits"), 4);
     EXPECT_EQ(settings.at("group_size"), 128);
     EXPECT_EQ(settings.at("sym"), false);
@@ -134,19 +134,19 @@ TEST_P(save, groups_of_integers_go_to_gptq_layout_and_back) {
 }
 
 TEST_P(save, rows_of_3_bits_go_to_gptq_layout_and_back) {
-    expect_same(round_trip(layer_quantizer<int_grid<3>>{}, io::packed_layout::gptq_v2));
+    expect_same(round_trip(layer_quantizer<int_grid<3>>{}, io::packed_layout::gptq));
     EXPECT_EQ(io::read_json(directory_ / "out" / "config.json").at("quantization_config").at("group_size"), -1);
 }
 
 TEST_P(save, activation_order_goes_to_gptq_layout_and_back) {
     layer_quantizer<int_grid<4>> q{.group = 64};
     q.options.activation_order = true;
-    expect_same(round_trip(q, io::packed_layout::gptq_v2));
+    expect_same(round_trip(q, io::packed_layout::gptq));
     EXPECT_EQ(io::read_json(directory_ / "out" / "config.json").at("quantization_config").at("desc_act"), true);
 }
 
 TEST_P(save, symmetric_integers_go_to_gptq_layout_and_back) {
-    expect_same(round_trip(layer_quantizer<int_grid<4, zero::none>, absmax_range>{}, io::packed_layout::gptq_v2));
+    expect_same(round_trip(layer_quantizer<int_grid<4, zero::none>, absmax_range>{}, io::packed_layout::gptq));
 }
 
 TEST_P(save, other_grids_go_to_the_own_layout_and_back) {
@@ -183,7 +183,6 @@ TEST_P(save, weak_columns_go_to_owqs_layout_and_back) {
     EXPECT_EQ(settings.at("group_size"), -1);
     EXPECT_EQ(settings.at("sym"), false);
     EXPECT_FALSE(settings.contains("checkpoint_format"));
-    EXPECT_EQ(read_packed_layout(directory_ / "out" / "config.json"), io::packed_layout::owq);
 }
 
 TEST_P(save, whole_rows_go_to_owqs_layout_without_weak_columns_too) {
@@ -194,7 +193,7 @@ TEST_P(save, whole_rows_go_to_owqs_layout_without_weak_columns_too) {
 TEST_P(save, any_layout_that_can_hold_the_model_may_be_asked_for) {
     round_layers(model_, int_grid<4>{}, minmax_range{}, 0, {}, float_format::f16);
     expect_same(saved_and_loaded(io::packed_layout::detent, io::packed_layout::detent));
-    EXPECT_EQ(plan_save(model_, io::packed_layout::gptq_v2).layout, io::packed_layout::gptq_v2);
+    EXPECT_EQ(plan_save(model_, io::packed_layout::gptq).layout, io::packed_layout::gptq);
     EXPECT_EQ(plan_save(model_, io::packed_layout::detent).obstacle, "");
 }
 
@@ -208,12 +207,14 @@ TEST_P(save, a_layout_that_cannot_hold_the_model_is_an_error) {
     };
     std::string const layer = "layer '" + packed_layers(model_).begin()->first + "': ";
     EXPECT_EQ(refused(io::packed_layout::owq), layer + "OWQ's layout cannot hold it, its scales are of whole rows");
-    EXPECT_EQ(refused(io::packed_layout::gptq_v2), layer + "GPTQ's layout cannot hold it, it has no weak columns");
-    EXPECT_EQ(refused(io::packed_layout::gptq_v1), "GPTQ's v1 layout: is read, not written");
+    EXPECT_EQ(refused(io::packed_layout::gptq), layer + "GPTQ's layout cannot hold it, it has no weak columns");
+    EXPECT_EQ(refused(io::packed_layout::compressed_tensors),
+              layer + "compressed-tensors' layout cannot hold it, it has no weak columns");
+    EXPECT_EQ(refused(io::packed_layout::modelopt), "ModelOpt's layout: is read, not written");
 }
 
 TEST_P(save, copies_all_other_tensors_byte_for_byte) {
-    round_trip(layer_quantizer<int_grid<4>>{}, io::packed_layout::gptq_v2);
+    round_trip(layer_quantizer<int_grid<4>>{}, io::packed_layout::gptq);
     io::checkpoint const before(source_);
     io::checkpoint const after(directory_ / "out");
     int copied = 0;
@@ -232,7 +233,7 @@ TEST_P(save, copies_all_other_tensors_byte_for_byte) {
 TEST_P(save, keeps_what_is_folded_into_norms) {
     plant_outliers(model_);
     round_blocks();
-    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq);
     expect_same_bits(loaded);
     auto const weight = [](block const& b) { return b.mlp_norms.input->weight; };
     EXPECT_FALSE(weight(loaded.blocks[1]) == weight(load_decoder(source_).blocks[1]));
@@ -254,7 +255,7 @@ TEST_P(save, writes_a_folded_float_model) {
             fold(b, at, at == site::context ? shared_by_heads(scales, b.heads) : scales);
         }
     }
-    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq);
     expect_same_bits(loaded);
     EXPECT_EQ(saved_configuration(), io::read_json(source_ / "config.json"));
     // No tensor comes or goes, and those that are the same are so to the byte.
@@ -296,13 +297,98 @@ TEST_P(save, a_tensor_of_another_shape_is_an_error) {
     EXPECT_EQ(directory_.entries(), 0);
 }
 
-TEST_P(save, a_quantized_source_is_an_error) {
+/// The layouts that hold groups of integers of 4 bits in all layers.
+constexpr io::packed_layout layouts_of_groups[] = {io::packed_layout::gptq, io::packed_layout::awq,
+                                                   io::packed_layout::compressed_tensors, io::packed_layout::detent};
+
+TEST_P(save, a_quantized_source_is_converted) {
     round_blocks();
-    save_decoder(model_, source_, directory_ / "out", "");
-    std::string const message =
-        failure_message([&] { save_decoder(model_, directory_ / "out", directory_ / "again", ""); });
-    EXPECT_TRUE(contains(message, "field 'quantization_config': is there")) << message;
-    EXPECT_EQ(directory_.entries(), 1);
+    auto source = source_;
+    for (auto const layout : layouts_of_groups) { // each from the one before it
+        auto const to = directory_ / ("in-" + std::string(io::layout_of(layout).name));
+        decoder const before = source == source_ ? model_ : load_decoder(source);
+        EXPECT_EQ(save_decoder(before, source, to, "", layout).layout, layout);
+        auto const converted = load_decoder(to);
+        expect_same(converted);
+        for (auto const& [name, packed] : packed_layers(model_)) {
+            auto const& mine = *packed_layers(converted).at(name);
+            EXPECT_EQ(mine.codes, packed->codes) << name;
+            EXPECT_EQ(mine.scales.scales, packed->scales.scales) << name;
+        }
+        // Nothing of the layout before is left.
+        save_decoder(model_, source_, directory_ / "directly", "", layout);
+        EXPECT_EQ(io::checkpoint(to).names(), io::checkpoint(directory_ / "directly").names());
+        source = to;
+    }
+}
+
+TEST_P(save, dequantized_weights_of_a_quantized_source_are_floats) {
+    round_blocks();
+    save_decoder(model_, source_, directory_ / "gptq", "", io::packed_layout::gptq);
+    decoder floats = load_decoder(directory_ / "gptq");
+    for (block& b : floats.blocks) {
+        for (auto const& places : b.groups()) {
+            for (layer_place const place : places) {
+                auto& weight = b.linear(place).weight;
+                weight = dequantize(std::get<packed_matrix>(weight));
+            }
+        }
+    }
+    save_decoder(floats, directory_ / "gptq", directory_ / "floats", "");
+    EXPECT_EQ(io::checkpoint(directory_ / "floats").names(), io::checkpoint(source_).names());
+    EXPECT_FALSE(io::read_json(directory_ / "floats" / "config.json").contains("quantization_config"));
+    EXPECT_EQ(load_decoder(directory_ / "floats").blocks[1].query.weight, floats.blocks[1].query.weight);
+}
+
+TEST_P(save, large_models_are_saved_in_shards) {
+    round_blocks();
+    save_decoder(model_, source_, directory_ / "out", "", io::packed_layout::compressed_tensors, 500'000);
+    io::checkpoint const shards(directory_ / "out");
+    EXPECT_GT(shards.files().size(), 2U);
+    EXPECT_FALSE(std::filesystem::exists(directory_ / "out" / "model.safetensors"));
+    for (auto const& file : shards.files()) {
+        EXPECT_EQ(file.metadata().at("format"), "pt");
+    }
+    expect_same(load_decoder(directory_ / "out"));
+    save_decoder(model_, source_, directory_ / "out", ""); // one file again, in the same place
+    EXPECT_TRUE(io::checkpoint(directory_ / "out").warnings().empty());
+    expect_same(load_decoder(directory_ / "out"));
+}
+
+TEST_P(save, what_lies_beside_the_weights_is_copied) {
+    auto const source = directory_ / "source";
+    std::filesystem::copy(source_, source);
+    for (std::string const name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "merges.txt",
+                                   "chat_template.jinja", "LICENSE", "NOTICE.txt", "README.md", "quantize_config.json",
+                                   "pytorch_model.bin", "notes.txt", "vocab.json"}) {
+        io::write_text(source / name, name == "quantize_config.json" ? "{}" : name);
+    }
+    save_decoder(model_, source, directory_ / "out", "");
+    auto const there = [&](std::string const& name) { return std::filesystem::exists(directory_ / "out" / name); };
+    for (std::string const name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "merges.txt",
+                                   "chat_template.jinja", "LICENSE", "NOTICE.txt", "vocab.json"}) {
+        ASSERT_TRUE(there(name)) << name;
+        EXPECT_EQ(io::read_text(directory_ / "out" / name), name);
+    }
+    EXPECT_EQ(io::read_text(directory_ / "out" / "README.source.md"), "README.md");
+    for (std::string const name : {"README.md", "quantize_config.json", "pytorch_model.bin", "notes.txt"}) {
+        EXPECT_FALSE(there(name)) << name;
+    }
+}
+
+TEST_P(save, compressed_tensors_names_all_that_stays_float) {
+    round_blocks();
+    model_.blocks[0].value.weight = std::get<matrix>(load_decoder(source_).blocks[0].value.weight);
+    expect_same(saved_and_loaded(io::packed_layout::compressed_tensors, io::packed_layout::compressed_tensors));
+    auto const settings = saved_configuration().at("quantization_config");
+    auto const& ignored = settings.at("ignore");
+    auto const is_ignored = [&](std::string const& name) {
+        return std::count(ignored.begin(), ignored.end(), name) == 1;
+    };
+    EXPECT_TRUE(is_ignored("lm_head")) << settings.dump(1);
+    EXPECT_TRUE(is_ignored(model_.blocks[0].value.name));
+    EXPECT_FALSE(is_ignored(model_.blocks[1].value.name));
+    EXPECT_EQ(settings.at("config_groups").at("group_0").at("targets"), nlohmann::json::array({"Linear"}));
 }
 
 TEST_P(save, packed_embeddings_and_output_head_come_back) {
@@ -333,7 +419,7 @@ TEST_P(save, packed_embeddings_may_stay_tied) {
 TEST_P(save, a_float_output_head_may_be_new) {
     untie();
     std::get<matrix>(model_.lm_head->weight) *= 0.7F;
-    auto const loaded = saved_and_loaded(io::packed_layout::gptq_v2);
+    auto const loaded = saved_and_loaded(io::packed_layout::gptq);
     expect_same_bits(loaded);
     EXPECT_EQ(saved_configuration().at("tie_word_embeddings"), false);
     EXPECT_FALSE(saved_configuration().contains("quantization_config"));
@@ -346,7 +432,7 @@ TEST_P(save, other_layouts_hold_no_embeddings_and_no_output_head) {
     for (linear_layer* const layer : {&model_.embeddings, &*model_.lm_head}) {
         matrix const w = std::get<matrix>(layer->weight);
         layer->weight = pack(rtn{}.solve(w, {}, p, test::two_threads()));
-        for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+        for (auto const layout : {io::packed_layout::gptq, io::packed_layout::owq}) {
             EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),
                       "layer '" + layer->name + "': " + (layout == io::packed_layout::owq ? "OWQ's" : "GPTQ's") +
                           " layout cannot hold it, its embeddings and output head are not quantized");
@@ -354,7 +440,7 @@ TEST_P(save, other_layouts_hold_no_embeddings_and_no_output_head) {
         EXPECT_EQ(plan_save(model_).layout, io::packed_layout::detent);
         layer->weight = w;
     }
-    EXPECT_EQ(plan_save(model_).layout, io::packed_layout::gptq_v2);
+    EXPECT_EQ(plan_save(model_).layout, io::packed_layout::gptq);
 }
 
 TEST_P(save, how_inputs_are_rounded_comes_back) {
@@ -401,7 +487,8 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
         }
         expect_same_bits(loaded);
         auto const settings = saved_configuration().at("quantization_config");
-        EXPECT_EQ(settings.at("quant_method"), "detent");
+        EXPECT_EQ(settings.at("format"), "detent");
+        EXPECT_FALSE(settings.contains("quant_method")) << "transformers would open it with random weights";
         EXPECT_EQ(settings.at("description"), "a test");
         EXPECT_EQ(packed_layers(loaded).empty(), !packed);
     }
@@ -409,12 +496,12 @@ TEST_P(save, how_inputs_are_rounded_comes_back) {
 
 TEST_P(save, other_layouts_hold_no_rounded_inputs) {
     round_layers(model_, int_grid<4>{}, minmax_range{}, 0, {}, float_format::f16);
-    for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+    for (auto const layout : {io::packed_layout::gptq, io::packed_layout::owq}) {
         EXPECT_EQ(plan_save(model_, layout).layout, layout);
     }
     auto& layer = model_.blocks[3].mlps.front().down;
     layer.input = activation_quantizer(find_grid(grid_name::parse("int8sym")));
-    for (auto const layout : {io::packed_layout::gptq_v2, io::packed_layout::owq}) {
+    for (auto const layout : {io::packed_layout::gptq, io::packed_layout::owq}) {
         EXPECT_EQ(failure_message([&] { plan_save(model_, layout); }),
                   "layer '" + layer.name + "': " + (layout == io::packed_layout::owq ? "OWQ's" : "GPTQ's") +
                       " layout cannot hold it, its inputs are not quantized");
@@ -424,7 +511,7 @@ TEST_P(save, other_layouts_hold_no_rounded_inputs) {
     EXPECT_TRUE(contains(plan.obstacle, "its inputs are not quantized")) << plan.obstacle;
     layer.input.reset();
     model_.blocks[2].head_input = activation_quantizer(find_grid(grid_name::parse("int4")));
-    EXPECT_EQ(failure_message([&] { plan_save(model_, io::packed_layout::gptq_v2); }),
+    EXPECT_EQ(failure_message([&] { plan_save(model_, io::packed_layout::gptq); }),
               "layer '" + attention_name(model_.blocks[2]) +
                   "': GPTQ's layout cannot hold it, its inputs are not quantized");
 }

@@ -13,7 +13,7 @@
 
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
-#include "detent/io/packed_tensors.hpp"
+#include "detent/io/layout_detent.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/quantizer/activations.hpp"
 #include "detent/quantizer/quantizer.hpp"
@@ -309,7 +309,7 @@ void expect_composed(quantized_matrix<e2m1, per_group<16>> const& q, matrix cons
     io::add_packed(writer, "a", packed);
     writer.save(directory / "model.safetensors");
     io::checkpoint const file(directory / "model.safetensors");
-    EXPECT_EQ(io::packed_reader(file).read("a", packed.shape()), packed);
+    EXPECT_EQ(io::read_detent(io::tensor_reader(file), "a", packed.shape()), packed);
 }
 
 TEST(quantizer, scales_of_8_bits_go_with_any_solver) {
@@ -423,7 +423,7 @@ TEST(quantizer, scales_may_be_subnormal_halves) {
         io::add_packed(writer, "a", result.packed());
         writer.save(directory / "model.safetensors");
         io::checkpoint const file(directory / "model.safetensors");
-        EXPECT_EQ(io::packed_reader(file).read("a", result.shape()), result.packed());
+        EXPECT_EQ(io::read_detent(io::tensor_reader(file), "a", result.shape()), result.packed());
     }
 }
 

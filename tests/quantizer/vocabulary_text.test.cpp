@@ -25,7 +25,7 @@ TEST(vocabulary_text, the_documentation_is_up_to_date) {
     std::ifstream file(path, std::ios::binary);
     std::string const written{std::istreambuf_iterator<char>(file), {}};
     std::string const right = markdown();
-    EXPECT_TRUE(written == right) << path.string() << " should be what `quantize_model words --markdown` prints:\n\n"
+    EXPECT_TRUE(written == right) << path.string() << " should be what `detent words --markdown` prints:\n\n"
                                   << right;
 }
 

@@ -16,9 +16,10 @@
 
 namespace detent::inline DETENT_ABI::io {
 
-/// A file that appears complete or not at all: bytes go to a temporary file in the same directory, which `commit`
-/// renames over the target. Without `commit` the destructor removes the temporary and the target is as it was.
-/// Every failure throws `error` naming the target.
+/// A file that appears complete or not at all: bytes go to a temporary file in the same directory, which `commit` puts
+/// in place of the target. Without `commit` the target is as it was. The temporary file has no name before that where
+/// the system knows such files, so that nothing is left of it even when the program is killed; else the destructor
+/// removes it. Every failure throws `error` naming the target.
 class atomic_file {
 public:
     /// Opens the temporary file. Refuses a target that exists and is not a regular file.
@@ -52,9 +53,12 @@ public:
     void commit();
 
 private:
+    bool give_name();
+
     std::filesystem::path target_;
     std::filesystem::path temporary_; // empty: nothing to remove
     int descriptor_ = -1;
+    bool closed_ = false; // a file without a name stays open
 };
 
 } // namespace detent::inline DETENT_ABI::io

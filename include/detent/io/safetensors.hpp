@@ -22,91 +22,11 @@
 #include "detent/core/index.hpp"
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/io/mapped_file.hpp"
+#include "detent/io/tensor_view.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 
 class atomic_file;
-
-static_assert(std::endian::native == std::endian::little, "safetensors data are little-endian and used in place");
-
-/// The element types of safetensors.
-enum class dtype : std::uint8_t {
-    boolean,
-    f4,
-    f6_e2m3,
-    f6_e3m2,
-    u8,
-    i8,
-    f8_e5m2,
-    f8_e4m3,
-    f8_e8m0,
-    f8_e4m3fnuz,
-    f8_e5m2fnuz,
-    i16,
-    u16,
-    f16,
-    bf16,
-    i32,
-    u32,
-    f32,
-    c64,
-    f64,
-    i64,
-    u64
-};
-
-/// The name of an element type in a file and its size.
-struct dtype_description {
-    std::string_view name;
-    int bits;
-};
-
-/// Every element type, in the order of `dtype`.
-inline constexpr std::array<dtype_description, 22> dtypes{
-    {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
-     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
-     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
-     {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}}};
-
-/// The name of an element type in a file, such as "BF16".
-constexpr std::string_view name(dtype type) { return dtypes[static_cast<std::size_t>(type)].name; }
-
-/// The bits of one element.
-constexpr int bit_size(dtype type) { return dtypes[static_cast<std::size_t>(type)].bits; }
-
-/// The element type of that name, or nothing.
-constexpr std::optional<dtype> parse_dtype(std::string_view name) {
-    for (std::size_t i = 0; i < dtypes.size(); ++i) {
-        if (dtypes[i].name == name) {
-            return static_cast<dtype>(i);
-        }
-    }
-    return std::nullopt;
-}
-
-/// A borrowed tensor: row-major, little-endian, at any alignment. Rank 0 is a single element.
-struct tensor_view {
-    dtype type = dtype::f32;
-    std::vector<index_t> shape;
-    std::span<std::uint8_t const> bytes;
-
-    /// The number of elements.
-    index_t size() const;
-};
-
-/// The bytes a tensor of this type and shape takes. Throws `error(subject, ...)` when an extent is negative, when the
-/// product of the extents overflows, even one hidden by a zero extent, or when the elements end within a byte.
-index_t byte_size(dtype type, std::span<index_t const> shape, std::string const& subject);
-
-/// Writes the elements of an F32, F16, BF16 or F64 tensor to `out[0 .. tensor.size())`. Other types throw `error`
-/// naming the tensor and its type.
-void copy_to_floats(tensor_view const& tensor, std::string const& name, float* out);
-
-/// The elements of an F32, F16, BF16 or F64 tensor. Throws like `copy_to_floats`.
-std::vector<float> to_floats(tensor_view const& tensor, std::string const& name);
-
-/// How errors name a tensor of a file and, if given, one of its fields.
-std::string subject_of(std::filesystem::path const& path, std::string_view tensor, std::string_view field = {});
 
 /// No header is longer than this many bytes.
 inline constexpr std::size_t max_header_bytes = 100'000'000;
@@ -148,8 +68,8 @@ private:
 };
 
 /// A model's tensors: one safetensors file, or a directory with `model.safetensors`, or a directory with
-/// `model.safetensors.index.json` and the files (shards) it names. The single file wins if both are there, as in
-/// other readers.
+/// `model.safetensors.index.json` and the files (shards) it names. If both are there the index counts, unless a file
+/// that it names is missing.
 class checkpoint {
 public:
     /// Throws `error` naming the file and the tensor and field that are wrong.
@@ -170,7 +90,12 @@ public:
     /// The files the tensors are in, each once; a single one unless the checkpoint is sharded.
     std::vector<safetensors_file> const& files() const { return files_; }
 
+    /// What is odd about the files: those that are there, but not read.
+    std::vector<std::string> const& warnings() const { return warnings_; }
+
 private:
+    bool has_shards(std::filesystem::path const& index_path) const;
+
     void open_file(std::filesystem::path const& path);
 
     void open_shards(std::filesystem::path const& index_path);
@@ -178,6 +103,7 @@ private:
     std::filesystem::path path_;
     std::vector<safetensors_file> files_;
     std::map<std::string, tensor_view const*, std::less<>> tensors_; // into files_, whose tensors never move
+    std::vector<std::string> warnings_;
 };
 
 /// Collects tensors and writes them as safetensors. The same tensors give the same bytes, in whatever order they were
@@ -195,12 +121,12 @@ public:
     /// it. On failure throws `error` naming the file and leaves it as it was.
     void save(std::filesystem::path const& path, std::map<std::string, std::string> metadata = {}) const;
 
-    /// Writes `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json` into an existing directory,
-    /// tensors in order of name. A shard has at most `max_bytes_per_shard` bytes of data, unless a single tensor has
-    /// more. Files appear only after all of them are written. Throws `error` naming the file; also when the directory
-    /// already has a `model.safetensors`, which readers would take instead.
-    void save_sharded(std::filesystem::path const& directory, index_t max_bytes_per_shard,
-                      std::map<std::string, std::string> const& metadata = {}) const;
+    /// Writes `model.safetensors` into an existing directory or, where a shard of at most `max_bytes_per_shard` bytes
+    /// of data cannot hold all, `model-00001-of-0000N.safetensors`, ... and `model.safetensors.index.json`, tensors in
+    /// order of name. A single tensor may have more bytes. Files appear only after all of them are written; then those
+    /// of a checkpoint that was there before are removed. Throws `error` naming the file.
+    void save_checkpoint(std::filesystem::path const& directory, index_t max_bytes_per_shard,
+                         std::map<std::string, std::string> const& metadata = {}) const;
 
 private:
     struct stored_tensor {
@@ -210,6 +136,8 @@ private:
     using entry = std::pair<std::string const, stored_tensor>;
 
     void insert(std::string const& name, stored_tensor tensor);
+
+    std::vector<std::vector<entry const*>> shards_of(index_t max_bytes) const;
 
     static bool is_utf8(std::string const& text);
 

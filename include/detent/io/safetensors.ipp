@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,76 +36,16 @@
 
 namespace detent::inline DETENT_ABI::io {
 
-DETENT_INLINE index_t tensor_view::size() const {
-    index_t count = 1;
-    for (index_t const extent : shape) {
-        count *= extent;
-    }
-    return count;
-}
-
-DETENT_INLINE index_t byte_size(dtype type, std::span<index_t const> shape, std::string const& subject) {
-    index_t bits = bit_size(type);
-    bool empty = false;
-    for (index_t const extent : shape) {
-        if (extent < 0) {
-            throw error(subject, "has the negative extent " + std::to_string(extent));
-        }
-        empty = empty || extent == 0;
-        if (extent != 0 && __builtin_mul_overflow(bits, extent, &bits)) {
-            throw error(subject, "is too large: its number of bits does not fit 63 bits");
-        }
-    }
-    if (!empty && bits % 8 != 0) {
-        throw error(subject, "does not fill whole bytes with elements of type " + std::string(name(type)));
-    }
-    return empty ? 0 : bits / 8;
-}
-
-/// Converts elements stored as `Stored` to float; unlike a cast pointer, memcpy reads them at any alignment.
-template <typename Stored> void copy_as_floats(std::span<std::uint8_t const> bytes, float* out) {
-    std::size_t const count = bytes.size() / sizeof(Stored);
-    for (std::size_t i = 0; i < count; ++i) {
-        Stored value;
-        std::memcpy(&value, bytes.data() + i * sizeof(Stored), sizeof(Stored));
-        out[i] = static_cast<float>(value);
-    }
-}
-
-DETENT_INLINE void copy_to_floats(tensor_view const& tensor, std::string const& name, float* out) {
-    DETENT_EXPECTS(tensor.size() * bit_size(tensor.type) == static_cast<index_t>(tensor.bytes.size()) * 8);
-    switch (tensor.type) {
-    case dtype::f32:
-        return copy_as_floats<float>(tensor.bytes, out);
-    case dtype::f16:
-        return copy_as_floats<half>(tensor.bytes, out);
-    case dtype::bf16:
-        return copy_as_floats<bfloat16>(tensor.bytes, out);
-    case dtype::f64:
-        return copy_as_floats<double>(tensor.bytes, out);
-    default:
-        throw error("tensor '" + printable(name) + "'",
-                    "has type " + std::string(io::name(tensor.type)) + "; expected F32, F16, BF16 or F64");
-    }
-}
-
-DETENT_INLINE std::vector<float> to_floats(tensor_view const& tensor, std::string const& name) {
-    std::vector<float> result(static_cast<std::size_t>(tensor.size()));
-    copy_to_floats(tensor, name, result.data());
-    return result;
-}
-
-DETENT_INLINE std::string subject_of(std::filesystem::path const& path, std::string_view tensor,
-                                     std::string_view field) {
-    std::string subject = path.string() + ", tensor '" + printable(tensor) + "'";
-    return field.empty() ? subject : subject + ", field '" + std::string(field) + "'";
-}
-
 DETENT_INLINE safetensors_file::safetensors_file(std::filesystem::path const& path) : file_(path) {
     auto const bytes = file_.bytes();
     if (bytes.size() < sizeof(std::uint64_t)) {
         throw error(path.string(), "is not a safetensors file: it has only " + std::to_string(bytes.size()) +
                                        " bytes, fewer than the 8 of the header length");
+    }
+    constexpr std::string_view pointer = "version https://git-lfs.github.com/spec/";
+    if (std::string_view(reinterpret_cast<char const*>(bytes.data()), bytes.size()).starts_with(pointer)) {
+        throw error(path.string(),
+                    "is not the weights but a pointer of Git LFS to them: 'git lfs pull' there gets them");
     }
     std::uint64_t length = 0;
     std::memcpy(&length, bytes.data(), sizeof length);
@@ -280,12 +221,22 @@ DETENT_INLINE void expect_no_pytorch_files(std::filesystem::path const& director
 
 DETENT_INLINE checkpoint::checkpoint(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code ignored; // a path that cannot be examined fails below, when it is opened
+    auto const single = path_ / "model.safetensors", index = path_ / "model.safetensors.index.json";
+    bool const has_single = std::filesystem::exists(single, ignored);
     if (!std::filesystem::is_directory(path_, ignored)) {
         open_file(path_);
-    } else if (std::filesystem::exists(path_ / "model.safetensors", ignored)) {
-        open_file(path_ / "model.safetensors");
-    } else if (std::filesystem::exists(path_ / "model.safetensors.index.json", ignored)) {
-        open_shards(path_ / "model.safetensors.index.json");
+    } else if (std::filesystem::exists(index, ignored) && (!has_single || has_shards(index))) {
+        open_shards(index);
+        if (has_single && !std::ranges::count(files_, single, &safetensors_file::path)) {
+            warnings_.push_back(single.string() + " is not read: the weights are in the files that " +
+                                index.filename().string() + " names");
+        }
+    } else if (has_single) {
+        open_file(single);
+        if (std::filesystem::exists(index, ignored)) {
+            warnings_.push_back(index.string() + " names files that are not there; the weights are read from " +
+                                single.filename().string());
+        }
     } else {
         expect_no_pytorch_files(path_);
         throw error(path_.string(), "holds neither model.safetensors nor model.safetensors.index.json");
@@ -312,6 +263,32 @@ DETENT_INLINE void checkpoint::open_file(std::filesystem::path const& path) {
     auto const& file = files_.emplace_back(path);
     for (auto const& name : file.names()) {
         tensors_.emplace(name, &file.at(name));
+    }
+}
+
+/// The files that an index names; empty where it is none.
+DETENT_INLINE std::set<std::string> files_of_index(std::filesystem::path const& index_path) {
+    auto const listing = read_json(index_path);
+    auto const weight_map = listing.find("weight_map");
+    std::set<std::string> names;
+    if (weight_map != listing.end() && weight_map->is_object()) {
+        for (auto const& value : *weight_map) {
+            if (value.is_string()) {
+                names.insert(value.get<std::string>());
+            }
+        }
+    }
+    return names;
+}
+
+DETENT_INLINE bool checkpoint::has_shards(std::filesystem::path const& index_path) const {
+    try {
+        std::error_code ignored;
+        auto const exists = [&](std::string const& name) { return std::filesystem::exists(path_ / name, ignored); };
+        auto const names = files_of_index(index_path);
+        return !names.empty() && std::ranges::all_of(names, exists);
+    } catch (error const&) {
+        return false; // it is no index
     }
 }
 
@@ -367,45 +344,80 @@ DETENT_INLINE void safetensors_writer::save(std::filesystem::path const& path,
     file.commit();
 }
 
-DETENT_INLINE void safetensors_writer::save_sharded(std::filesystem::path const& directory, index_t max_bytes_per_shard,
-                                                    std::map<std::string, std::string> const& metadata) const {
-    expect_option(max_bytes_per_shard > 0, "safetensors", "number of bytes of a shard", max_bytes_per_shard,
-                  "positive");
-    std::error_code ignored;
-    if (std::filesystem::exists(directory / "model.safetensors", ignored)) {
-        throw error((directory / "model.safetensors").string(), "exists and would hide the sharded checkpoint");
-    }
+DETENT_INLINE std::vector<std::vector<safetensors_writer::entry const*>>
+safetensors_writer::shards_of(index_t max_bytes) const {
     std::vector<std::vector<entry const*>> shards(1);
-    index_t shard_size = 0;
-    index_t total_size = 0;
+    index_t size_of_shard = 0;
     for (auto const& e : tensors_) {
         index_t const size = std::ssize(e.second.view.bytes);
-        if (!shards.back().empty() && size > max_bytes_per_shard - shard_size) {
+        if (!shards.back().empty() && size > max_bytes - size_of_shard) {
             shards.emplace_back();
-            shard_size = 0;
+            size_of_shard = 0;
         }
         shards.back().push_back(&e);
-        shard_size += size;
-        total_size += size;
+        size_of_shard += size;
     }
+    return shards;
+}
 
+/// The files of weights that a directory has by the names of this convention.
+DETENT_INLINE std::set<std::string> files_of_checkpoint(std::filesystem::path const& directory) {
+    std::set<std::string> names;
+    std::error_code ignored;
+    std::string const index = "model.safetensors.index.json";
+    if (std::filesystem::exists(directory / index, ignored)) {
+        names.insert(index);
+        try {
+            for (auto const& name : files_of_index(directory / index)) {
+                bool const plain = name.find('/') == std::string::npos;
+                if (plain && name.starts_with("model-") && name.ends_with(".safetensors")) {
+                    names.insert(name);
+                }
+            }
+        } catch (error const&) { // it is no index, and names nothing
+        }
+    }
+    names.insert("model.safetensors");
+    return names;
+}
+
+DETENT_INLINE void safetensors_writer::save_checkpoint(std::filesystem::path const& directory,
+                                                       index_t max_bytes_per_shard,
+                                                       std::map<std::string, std::string> const& metadata) const {
+    expect_option(max_bytes_per_shard > 0, "safetensors", "number of bytes of a shard", max_bytes_per_shard,
+                  "positive");
+    auto const shards = shards_of(max_bytes_per_shard);
+    auto old = files_of_checkpoint(directory);
     std::vector<atomic_file> files;
     auto weight_map = nlohmann::json::object();
+    index_t total_size = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
-        std::array<char, 80> file_name{};
-        std::snprintf(file_name.data(), file_name.size(), "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
-        for (auto const* e : shards[i]) {
-            weight_map[e->first] = file_name.data();
+        std::string file_name = "model.safetensors";
+        if (shards.size() > 1) {
+            std::array<char, 80> numbered{};
+            std::snprintf(numbered.data(), numbered.size(), "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
+            file_name = numbered.data();
         }
-        auto& file = files.emplace_back(directory / file_name.data());
+        for (auto const* e : shards[i]) {
+            weight_map[e->first] = file_name;
+            total_size += std::ssize(e->second.view.bytes);
+        }
+        auto& file = files.emplace_back(directory / file_name);
         write(file, shards[i], metadata);
         file.close();
     }
-    nlohmann::json const listing = {{"metadata", {{"total_size", total_size}}}, {"weight_map", weight_map}};
-    files.emplace_back(directory / "model.safetensors.index.json").write(listing.dump(2) + "\n");
-    files.back().close();
+    if (shards.size() > 1) {
+        nlohmann::json const listing = {{"metadata", {{"total_size", total_size}}}, {"weight_map", weight_map}};
+        files.emplace_back(directory / "model.safetensors.index.json").write(listing.dump(2) + "\n");
+        files.back().close();
+    }
     for (auto& file : files) {
         file.commit();
+        old.erase(file.path().filename().string());
+    }
+    for (auto const& name : old) { // which readers might take instead
+        std::error_code ignored;
+        std::filesystem::remove(directory / name, ignored);
     }
 }
 

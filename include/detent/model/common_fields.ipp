@@ -299,6 +299,8 @@ DETENT_INLINE void read_common(configuration_fields const& fields, model_configu
         fields.either({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"}),
         defaults.norm_eps));
     c.tied_embeddings = fields.flag("tie_word_embeddings", defaults.tied);
+    auto const begin = fields.token_ids("bos_token_id", c.vocabulary);
+    c.begin_of_text = begin.empty() ? std::nullopt : std::optional(begin.front());
     c.end_of_text = fields.token_ids("eos_token_id", c.vocabulary);
     ignore_other_purposes(fields);
 }

@@ -96,7 +96,8 @@ struct model_configuration {
     bool mlp_bias = false;
 
     tensor_names names = {};
-    std::vector<index_t> end_of_text = {}; ///< ids after which generation stops; may be empty
+    std::optional<index_t> begin_of_text = {}; ///< the id before a text, where the model has one
+    std::vector<index_t> end_of_text = {};     ///< ids after which generation stops; may be empty
 };
 
 /// Interprets the fields of a Hugging Face `config.json` of any family of `decoder_families()`. Missing optional fields

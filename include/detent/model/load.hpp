@@ -24,14 +24,11 @@ std::string find_prefix(io::checkpoint const& checkpoint, std::vector<std::strin
 std::string attention_name(block const& b, char const* last = "attention");
 inline std::string probabilities_name(block const& b) { return attention_name(b, "probabilities"); }
 
-/// The layout of a checkpoint's packed layers. @throws error when its quantization is not one this library reads.
-io::packed_layout read_packed_layout(std::filesystem::path const& configuration);
-
 /// How files say that probabilities are rounded to so many bits.
 activation_quantizer probability_quantizer(int bits);
 
 /// Reads `config.json` and the safetensors of a Hugging Face directory with float weights (F32, F16, BF16) or packed
-/// ones, as `save_decoder` writes them. @throws error naming the file and the field or tensor that is missing, wrong or
+/// ones, in any of `io::layouts`. @throws error naming the file and the field or tensor that is missing, wrong or
 /// not supported.
 decoder load_decoder(std::filesystem::path const& directory);
 

@@ -15,6 +15,7 @@
 #include "detent/core/error.hpp"
 #include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
+#include "detent/io/quantization_settings.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/assemble_decoder.hpp"
@@ -58,8 +59,9 @@ template <class Wrong> activation_quantizer input_quantizer(io::stored_input con
 /// tensors were asked for.
 class checkpoint_weights {
 public:
-    explicit checkpoint_weights(io::checkpoint const& checkpoint, io::packed_layout layout = io::packed_layout::gptq_v2)
-        : checkpoint_(checkpoint), packed_(checkpoint, layout), layout_(layout) {}
+    /// `settings` say how weights are packed. Throws `error` where they are impossible or not supported.
+    explicit checkpoint_weights(io::checkpoint const& checkpoint, io::quantization_settings const& settings = {})
+        : checkpoint_(checkpoint), packed_(checkpoint, settings) {}
 
     /// The tensor as floats; `shape` {n, 1} asks for a vector of n. Throws `error` naming checkpoint and tensor when it
     /// is missing, has another shape or type, or holds NaN or infinity.
@@ -90,19 +92,28 @@ public:
         return values;
     }
 
+    /// What the checkpoint and its settings ask for that is not done.
+    std::vector<std::string> warnings() const {
+        auto all = checkpoint_.warnings();
+        all.insert(all.end(), packed_.warnings().begin(), packed_.warnings().end());
+        return all;
+    }
+
     /// Whether the checkpoint has this tensor.
     bool contains(std::string const& name) const { return checkpoint_.contains(name); }
 
     /// The layer of shape (out, in) whose name and place are known, and how its input is rounded: packed or float under
-    /// its own name, or else float in a tensor that it shares with others. Throws like `tensor`, and when the
-    /// checkpoint has a bias that the configuration does not know, as only detent's layout may: leaving it out would
-    /// change the model.
+    /// its own name, or else in a tensor that it shares with others. Throws like `tensor`, and when the checkpoint has
+    /// a bias that the configuration does not know, as only detent's layout may: leaving it out would change the model,
+    /// but where all of it is 0, as in many files of GPTQ.
     linear_layer linear(linear_layer layer, extents shape, bool biased) const {
         std::string const& name = layer.name;
         bool const own = !layer.stored || packed_.contains(name) || checkpoint_.contains(name + ".weight");
         if (packed_.contains(name)) {
             packed_layers_.insert(name);
             layer.weight = packed_.read(name, shape);
+        } else if (auto packed = own ? std::nullopt : shared_packed(*layer.stored, shape)) {
+            layer.weight = std::move(*packed);
         } else if (!own) {
             layer.weight = shared_weight(*layer.stored, shape, layer.transposed);
         } else if (layer.transposed && !layer.stored) {
@@ -112,12 +123,12 @@ public:
         }
         std::string const bias = own ? name + ".bias" : layer.stored->bias_name();
         bool const there = checkpoint_.contains(bias);
-        if (biased || (there && layout_ == io::packed_layout::detent)) {
+        if (biased || (there && packed_.has_new_biases())) {
             layer.bias = own ? float_vector(tensor(bias, {shape.rows, 1}).col(0)) : shared_bias(*layer.stored, shape);
-        } else if (there) {
+        } else if (there && !is_zero_beside_codes(own ? name : layer.stored->tensor, bias)) {
             throw error(io::subject_of(checkpoint_.path(), bias), "is there, but config.json has no such bias");
         }
-        layer.input = input(name, shape.cols);
+        layer.input = input(own ? name : layer.stored->tensor, shape.cols);
         return layer;
     }
 
@@ -138,7 +149,7 @@ public:
     /// buffers; or a bias beside a weight that was.
     void expect_all_used(std::string const& blocks, index_t count) const {
         for (auto const& name : checkpoint_.names()) {
-            if (used_.contains(name) || is_buffer(name)) {
+            if (used_.contains(name) || is_buffer(name) || packed_.is_extra(name)) {
                 continue;
             }
             auto const wrong = [&](std::string const& problem) {
@@ -175,6 +186,39 @@ private:
         auto const ends = [&](char const* end) { return name.ends_with(end); };
         return name.find("rotary_emb.") != std::string::npos || ends(".inv_freq") || ends(".masked_bias") ||
                ends(".attn.bias") || ends(".attention.bias") || ends(".position_ids");
+    }
+
+    /// The rows of a layer in a packed matrix that it shares; nothing where there is none.
+    std::optional<packed_matrix> shared_packed(stored_rows const& at, extents shape) const {
+        std::optional<packed_matrix> whole;
+        if (at.experts > 0) {
+            whole = packed_.read_expert(at.tensor, at.experts, at.expert, {at.rows, shape.cols});
+            used_.insert({at.tensor + "_blocks", at.tensor + "_scales"});
+        } else if (at.dot == "." && packed_.contains(at.tensor)) {
+            packed_layers_.insert(at.tensor);
+            whole = packed_.read(at.tensor, {at.rows, shape.cols});
+        }
+        if (!whole) {
+            return {};
+        }
+        std::vector<index_t> rows;
+        for (index_t i = 0; i < shape.rows; ++i) {
+            rows.push_back(at.row(i));
+        }
+        try {
+            return io::take_rows(*whole, rows);
+        } catch (error const& e) {
+            throw error(io::subject_of(checkpoint_.path(), at.tensor), e.what());
+        }
+    }
+
+    /// Whether a bias that the configuration does not know is one of a packed layer that changes nothing.
+    bool is_zero_beside_codes(std::string const& name, std::string const& bias) const {
+        if (!packed_.contains(name)) {
+            return false;
+        }
+        used_.insert(bias);
+        return std::ranges::all_of(io::to_floats(checkpoint_.at(bias), bias), [](float x) { return x == 0; });
     }
 
     /// The rows of a layer in a tensor that it shares: (rows, in), or (in, rows) where that is transposed, of one
@@ -218,7 +262,6 @@ private:
 
     io::checkpoint const& checkpoint_;
     io::packed_reader packed_;
-    io::packed_layout layout_;
     mutable std::set<std::string> used_;          // tensors
     mutable std::set<std::string> packed_layers_; // with codes
     mutable std::set<std::string> rounded_;       // layers whose inputs are rounded
@@ -236,32 +279,6 @@ DETENT_INLINE std::string find_prefix(io::checkpoint const& checkpoint, std::vec
 
 DETENT_INLINE std::string attention_name(block const& b, char const* last) {
     return b.query.name.substr(0, b.query.name.rfind('.') + 1) + last;
-}
-
-DETENT_INLINE io::packed_layout read_packed_layout(std::filesystem::path const& configuration) {
-    auto const json = io::read_json(configuration);
-    auto const settings = json.find("quantization_config");
-    if (settings == json.end() || settings->is_null()) {
-        return io::packed_layout::gptq_v2; // nothing is packed
-    }
-    auto const text = [&](char const* field, char const* missing) {
-        auto const found = settings->find(field);
-        return found != settings->end() && found->is_string() ? found->get<std::string>() : std::string(missing);
-    };
-    std::string const method = text("quant_method", "none");
-    if (method == "detent") {
-        return io::packed_layout::detent;
-    }
-    if (method == "owq") {
-        return io::packed_layout::owq;
-    }
-    std::string const format = text("checkpoint_format", text("format", "gptq").c_str());
-    if (method != "gptq" || (format != "gptq" && format != "gptq_v2")) {
-        throw error(configuration.string() + ", field 'quantization_config'",
-                    "quant_method '" + io::printable(method) + "' with checkpoint_format '" + io::printable(format) +
-                        "' is not supported");
-    }
-    return format == "gptq" ? io::packed_layout::gptq_v1 : io::packed_layout::gptq_v2;
 }
 
 DETENT_INLINE activation_quantizer probability_quantizer(int bits) {
@@ -326,12 +343,13 @@ DETENT_INLINE void finish_blocks(std::vector<block>& blocks, checkpoint_weights 
 DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
     auto c = read_configuration(directory / "config.json");
     io::checkpoint const checkpoint(directory);
-    checkpoint_weights source(checkpoint, read_packed_layout(directory / "config.json"));
+    checkpoint_weights source(checkpoint, io::quantization_settings::of(directory));
     std::string const prefix = find_decoder_prefix(checkpoint, c.names);
     if (prefix.starts_with("language_model.") && !checkpoint.contains(c.names.head + ".weight")) {
         c.names.head = "language_model." + c.names.head;
     }
     decoder model = assemble_decoder(c, prefix, source);
+    model.warnings = source.warnings();
     settle_head(model, checkpoint);
     finish_blocks(model.blocks, source, prefix + c.names.blocks);
     return model;

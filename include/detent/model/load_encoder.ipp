@@ -6,6 +6,8 @@
 #include <string>
 #include <system_error>
 
+#include <nlohmann/json.hpp>
+
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/io/json.hpp"
@@ -32,7 +34,7 @@ DETENT_INLINE text_encoder load_text_encoder(std::filesystem::path const& direct
     auto& c = model.configuration = parse_text_encoder(io::read_json(file), file.string());
     auto& n = c.names;
     io::checkpoint const checkpoint(directory);
-    checkpoint_weights source(checkpoint, read_packed_layout(file));
+    checkpoint_weights source(checkpoint, io::quantization_settings::of(directory));
     model.prefix = find_prefix(checkpoint, n.prefixes, n.embeddings + ".weight");
     find_norm_names(checkpoint, model.prefix + n.embedding_norm, n);
     model_assembly parts(c, model.prefix, source);
@@ -67,7 +69,7 @@ DETENT_INLINE image_encoder load_image_encoder(std::filesystem::path const& dire
     }
     auto const& n = c.names;
     io::checkpoint const checkpoint(directory);
-    checkpoint_weights source(checkpoint, read_packed_layout(file));
+    checkpoint_weights source(checkpoint, io::quantization_settings::of(directory));
     auto const& prefix = model.prefix = find_prefix(checkpoint, n.prefixes, c.class_token_name);
     model_assembly parts(c, prefix, source);
 

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cctype>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -11,6 +13,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -33,156 +36,6 @@
 
 namespace detent::inline DETENT_ABI {
 
-DETENT_INLINE void model_tensors::add(linear_layer const& layer, bool biased, bool may_be_new) {
-    layers.push_back({.of = &layer, .biased = biased, .may_be_new = may_be_new});
-}
-
-/// The numbers of a vector of a model.
-DETENT_INLINE float_tensor tensor_of(float_vector const& v, float offset = 0) {
-    return {{v.data(), static_cast<std::size_t>(v.size())}, {v.size()}, offset};
-}
-
-/// The numbers of a matrix of a model.
-DETENT_INLINE float_tensor tensor_of(matrix const& m) {
-    return {{m.data(), static_cast<std::size_t>(m.size())}, {m.rows(), m.cols()}};
-}
-
-DETENT_INLINE void model_tensors::add(norm_layer const& norm, model_configuration const& c) {
-    bool const scale = norm.type == nn::norm_kind::scale;
-    auto const weight = norm.name + "." + (scale ? c.names.scale_weight : c.names.norm_weight);
-    if (norm.weight.size() > 0) {
-        if (norm.weight.size() > 0) {
-            floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
-        }
-    }
-    if (norm.bias.size() > 0) {
-        floats.emplace(norm.name + "." + c.names.norm_bias, tensor_of(norm.bias));
-    }
-}
-
-DETENT_INLINE void model_tensors::add(std::string const& name, matrix const& table) {
-    floats.emplace(name, tensor_of(table));
-}
-
-DETENT_INLINE void model_tensors::add(block const& b, std::string const& name, model_configuration const& c) {
-    blocks.push_back(&b);
-    for (layer_place const place : b.places()) {
-        auto const role = place.role;
-        bool const biased = role <= linear_role::value         ? c.qkv_bias
-                            : role == linear_role::output      ? c.output_bias
-                            : role == linear_role::shared_gate ? false
-                            : role == linear_role::router      ? c.experts->router_bias
-                            : b.router                         ? c.experts->bias
-                                                               : c.mlp_bias;
-        layers.push_back({.of = &b.linear(place), .in_block = true, .biased = biased});
-    }
-    auto const &attention = b.attention_norms, &mlp = b.mlp_norms;
-    for (auto const* norm : {&attention.input, &attention.output, &attention.sum, &mlp.input, &mlp.output, &mlp.sum,
-                             &b.query_norm, &b.key_norm}) {
-        if (*norm) {
-            add(**norm, c);
-        }
-    }
-    auto const& correction = b.routing.correction;
-    if (!correction.empty()) {
-        floats.emplace(name + c.names.router_correction, float_tensor{correction, {std::ssize(correction)}});
-    }
-    auto const& sinks = b.attention.sinks;
-    if (!sinks.empty()) {
-        floats.emplace(name + c.names.sinks, float_tensor{sinks, {std::ssize(sinks)}});
-    }
-}
-
-DETENT_INLINE model_tensors tensors_of(decoder const& model) {
-    auto const& c = model.configuration;
-    model_tensors all;
-    all.add(model.embeddings, false);
-    if (model.lm_head) {
-        all.add(*model.lm_head, c.head_bias, true);
-    } else {
-        all.left_out.push_back(c.names.head + ".weight"); // a copy of the embeddings, which may have changed
-    }
-    for (auto const* layer : {&model.project_in, &model.project_out}) {
-        if (*layer) {
-            all.add(**layer, false);
-        }
-    }
-    for (auto const* norm : {&model.embedding_norm, &model.final_norm}) {
-        if (*norm) {
-            all.add(**norm, c);
-        }
-    }
-    if (model.position_embeddings.size() > 0) {
-        all.add(model.prefix + c.names.positions + ".weight", model.position_embeddings);
-    }
-    for (std::size_t i = 0; i < model.blocks.size(); ++i) {
-        all.add(model.blocks[i], model.prefix + c.names.blocks + std::to_string(i) + ".", c);
-    }
-    return all;
-}
-
-DETENT_INLINE std::map<std::string, packed_matrix const*> packed_layers(model_tensors const& model) {
-    std::map<std::string, packed_matrix const*> packed;
-    for (auto const& layer : model.layers) {
-        if (auto const* codes = std::get_if<packed_matrix>(&layer.of->weight)) {
-            packed.emplace(layer.of->name, codes);
-        }
-    }
-    return packed;
-}
-
-DETENT_INLINE std::map<std::string, io::stored_input> inputs_to_store(model_tensors const& model) {
-    std::map<std::string, io::stored_input> inputs;
-    auto const add = [&](std::string const& name, std::optional<activation_quantizer> const& quantizer, index_t width) {
-        if (!quantizer) {
-            return;
-        }
-        auto const refusal = [&](std::string const& problem) {
-            return error("layer '" + name + "'", "how its input is rounded cannot be saved: " + problem);
-        };
-        auto const& grid = quantizer->grid();
-        if (grid.name().empty()) {
-            throw refusal("the grid has no name");
-        }
-        auto const& how = quantizer->how();
-        if (!how.range.empty()) {
-            throw refusal("its scales are fitted by a range of its own");
-        }
-        io::stored_input stored{
-            .grid = grid.name(), .shifts = how.shifts, .width = how.width, .kind = how.kind, .unit = how.unit};
-        for (tile_scale const s : how.fixed) {
-            stored.scales.push_back(s.scale);
-            if (grid.has_zero()) {
-                stored.zeros.push_back(s.zero);
-            }
-        }
-        if (!stored.scales.empty() && std::ssize(stored.scales) != stored.groups(width)) {
-            throw refusal(std::to_string(stored.scales.size()) + " scales for " + std::to_string(width) +
-                          " inputs in groups of " + std::to_string(stored.width));
-        }
-        if (!stored.shifts.empty() && std::ssize(stored.shifts) != width) {
-            throw refusal(std::to_string(stored.shifts.size()) + " shifts for " + std::to_string(width) + " inputs");
-        }
-        auto const read_back = input_quantizer(stored, [&](std::string const& tensor, std::string const& problem) {
-            return refusal(tensor + " " + problem);
-        });
-        if (!(read_back == *quantizer)) {
-            throw refusal("the name '" + grid.name() + "' is that of another grid");
-        }
-        inputs.emplace(name, std::move(stored));
-    };
-    for (auto const& layer : model.layers) {
-        add(layer.of->name, layer.of->input, layer.of->shape().cols);
-    }
-    for (block const* b : model.blocks) {
-        add(attention_name(*b), b->head_input, b->heads.head_dim);
-        if (b->heads.probability_bits > 0) {
-            add(probabilities_name(*b), probability_quantizer(b->heads.probability_bits), 0);
-        }
-    }
-    return inputs;
-}
-
 /// Whether a layer has a bias that the configuration does not know.
 DETENT_INLINE bool has_new_bias(model_tensors::entry const& layer) {
     return layer.of->bias.size() > 0 && !layer.biased;
@@ -197,18 +50,17 @@ DETENT_INLINE std::string layer_obstacle(model_tensors::entry const& layer) {
     if (packed && layer.of->stored) {
         return "it is a part of '" + layer.of->stored->tensor + "', which readers look for as a whole";
     }
-    if (layer.of->input) {
-        return "its inputs are not quantized";
-    }
     return has_new_bias(layer) ? "it has no bias there" : "";
 }
 
-DETENT_INLINE std::optional<error> layout_obstacle(model_tensors const& model, io::packed_layout layout) {
-    bool const owq = layout == io::packed_layout::owq;
+DETENT_INLINE std::optional<error> layout_obstacle(model_tensors const& model, io::packed_layout id) {
+    auto const& layout = io::layout_of(id);
     auto const refusal = [&](std::string const& name, std::string const& obstacle) {
-        return error("layer '" + name + "'",
-                     std::string(owq ? "OWQ's" : "GPTQ's") + " layout cannot hold it, " + obstacle);
+        return error("layer '" + name + "'", std::string(layout.title) + " layout cannot hold it, " + obstacle);
     };
+    if (id == io::packed_layout::detent) {
+        return {};
+    }
     for (auto const& layer : model.layers) {
         if (auto const obstacle = layer_obstacle(layer); !obstacle.empty()) {
             return refusal(layer.of->name, obstacle);
@@ -219,17 +71,25 @@ DETENT_INLINE std::optional<error> layout_obstacle(model_tensors const& model, i
             return refusal(attention_name(*b), "its inputs are not quantized");
         }
     }
+    packed_matrix const* first = nullptr;
+    auto const inputs = inputs_to_store(model);
     auto const layers = packed_layers(model);
+    for (auto const& [name, input] : inputs) {
+        auto const found = layers.find(name);
+        auto const obstacle = layout.input_obstacle(found == layers.end() ? nullptr : found->second, input);
+        if (!obstacle.empty()) {
+            return refusal(name, obstacle);
+        }
+    }
     for (auto const& [name, packed] : layers) {
-        auto const& first = *layers.begin()->second;
-        std::string obstacle = owq ? io::owq_obstacle(*packed) : io::gptq_obstacle(*packed);
-        bool const whole_rows = packed->tile.cols == packed->shape().cols && first.tile.cols == first.shape().cols;
-        if (obstacle.empty() && (packed->bits != first.bits || (packed->tile.cols != first.tile.cols && !whole_rows))) {
-            obstacle = "all of its layers have the same bits and group width";
+        std::string obstacle = layout.obstacle(*packed);
+        if (obstacle.empty() && first != nullptr && layout.pair_obstacle != nullptr) {
+            obstacle = layout.pair_obstacle(*first, *packed);
         }
         if (!obstacle.empty()) {
             return refusal(name, obstacle);
         }
+        first = first == nullptr ? packed : first;
     }
     return {};
 }
@@ -279,24 +139,30 @@ DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& n
 /// Writes the tensors of a model, and beside them what it does not use of the checkpoint that it was made from.
 class tensor_saver {
 public:
-    tensor_saver(io::checkpoint const& original, io::packed_layout layout)
-        : original_(original), add_packed_(layout == io::packed_layout::gptq_v2 ? io::add_gptq
-                                           : layout == io::packed_layout::owq   ? io::add_owq
-                                                                                : io::add_packed) {}
+    /// The original's `settings` say which of its tensors are packed.
+    tensor_saver(io::checkpoint const& original, io::quantization_settings const& settings)
+        : original_(original), packed_(original, settings) {}
 
     /// Throws what `add_floats` throws, and where the original lacks a tensor.
-    io::safetensors_writer make(model_tensors const& model) {
+    io::safetensors_writer make(model_tensors const& model, std::vector<io::layer_to_save> const& layers,
+                                io::checkpoint_layout const& layout, nlohmann::json const& settings) {
+        for (auto const& layer : layers) {
+            if (layer.weight != nullptr || layer.input != nullptr) {
+                layout.add(file_, layer, settings);
+            }
+        }
+        leave_out_packed(model);
         std::map<std::string, std::vector<model_tensors::entry>> shared;
         for (auto const& layer : model.layers) {
             auto const& stored = layer.of->stored;
-            if (stored && !original_.contains(layer.of->name + ".weight")) {
+            if (stored && is_float(stored->weight_name()) && !original_.contains(layer.of->name + ".weight")) {
                 shared[stored->tensor].push_back(layer);
             } else {
                 add_layer(layer, io::dtype::f32, layer.may_be_new);
             }
         }
-        for (auto const& [tensor, layers] : shared) {
-            add_parts(layers);
+        for (auto const& [tensor, parts] : shared) {
+            add_parts(parts);
         }
         for (auto const& [name, tensor] : model.floats) {
             add(name, tensor, &original_.at(name));
@@ -319,16 +185,41 @@ private:
     }
 
     io::tensor_view const* find(std::string const& name, bool may_be_new) const {
-        return may_be_new && !original_.contains(name) ? nullptr : &original_.at(name);
+        return (may_be_new && !original_.contains(name)) || written_.contains(name) ? nullptr : &original_.at(name);
+    }
+
+    /// Whether the original has this tensor, and of floats.
+    bool is_float(std::string const& name) const {
+        return original_.contains(name) && io::bit_size(original_.at(name).type) > 8;
+    }
+
+    /// Nothing of what is packed in the original is copied.
+    void leave_out_packed(model_tensors const& model) {
+        std::set<std::string> modules;
+        for (auto const& layer : model.layers) {
+            modules.insert(layer.of->name);
+            if (auto const& stored = layer.of->stored) {
+                modules.insert(stored->tensor);
+                written_.insert({stored->tensor + "_blocks", stored->tensor + "_scales"});
+            }
+        }
+        std::erase_if(modules, [&](std::string const& name) { return !packed_.contains(name); });
+        for (auto const& name : original_.names()) {
+            std::string const module = name.substr(0, name.rfind('.'));
+            if (modules.contains(module) || modules.contains(module.substr(0, module.rfind(".map."))) ||
+                packed_.is_extra(name)) {
+                written_.insert(name);
+            }
+        }
     }
 
     /// A layer in tensors of its own name, in `type` where the original has none of them and may lack them.
     void add_layer(model_tensors::entry const& layer, io::dtype type, bool may_be_new) {
         linear_layer const& l = *layer.of;
         std::string const weight = l.name + ".weight", bias = l.name + ".bias";
-        if (auto const* packed = std::get_if<packed_matrix>(&l.weight)) {
+        may_be_new = may_be_new || packed_.contains(l.name) || (l.stored && !is_float(l.stored->weight_name()));
+        if (std::holds_alternative<packed_matrix>(l.weight)) {
             written_.insert(weight);
-            add_packed_(file_, l.name, *packed);
         } else if (l.transposed && !l.stored) {
             matrix const turned = std::get<matrix>(l.weight).transpose(); // (in, out)
             add(weight, tensor_of(turned), find(weight, may_be_new), type);
@@ -336,7 +227,9 @@ private:
             add(weight, tensor_of(std::get<matrix>(l.weight)), find(weight, may_be_new), type);
         }
         if (l.bias.size() > 0) {
-            add(bias, tensor_of(l.bias), find(bias, may_be_new || !layer.biased), type);
+            auto const* original = original_.contains(bias) ? &original_.at(bias) : nullptr;
+            add(bias, tensor_of(l.bias), original != nullptr ? original : find(bias, may_be_new || !layer.biased),
+                type);
         }
     }
 
@@ -403,20 +296,17 @@ private:
     }
 
     io::checkpoint const& original_;
-    void (*add_packed_)(io::safetensors_writer&, std::string const&, packed_matrix const&);
+    io::packed_reader packed_;
     io::safetensors_writer file_;
     std::set<std::string> written_; // and what is not to be copied
 };
 
 DETENT_INLINE save_plan plan_save(model_tensors const& model, std::optional<io::packed_layout> wanted) {
-    if (wanted == io::packed_layout::gptq_v1) {
-        throw error("GPTQ's v1 layout", "is read, not written");
+    auto const layout = wanted.value_or(io::packed_layout::gptq);
+    if (io::layout_of(layout).add == nullptr) {
+        throw error(std::string(io::layout_of(layout).title) + " layout", "is read, not written");
     }
     inputs_to_store(model); // whether they can be stored
-    if (wanted == io::packed_layout::detent) {
-        return {io::packed_layout::detent, {}};
-    }
-    auto const layout = wanted.value_or(io::packed_layout::gptq_v2);
     if (auto const obstacle = layout_obstacle(model, layout)) {
         if (wanted) {
             throw *obstacle;
@@ -426,51 +316,81 @@ DETENT_INLINE save_plan plan_save(model_tensors const& model, std::optional<io::
     return {layout, {}};
 }
 
-/// What `config.json` says of the quantization.
-DETENT_INLINE nlohmann::json quantization_settings(model_tensors const& model, io::packed_layout layout,
-                                                   std::string const& description) {
-    bool const gptq = layout == io::packed_layout::gptq_v2, owq = layout == io::packed_layout::owq;
-    nlohmann::json settings{{"quant_method", gptq ? "gptq" : owq ? "owq" : "detent"}, {"description", description}};
-    auto const layers = packed_layers(model);
-    if (gptq || owq) { // which hold neither inputs nor new biases, so there are layers
-        packed_matrix const& first = *layers.begin()->second;
-        bool const whole_rows = first.tile.cols == first.shape().cols;
-        settings["bits"] = first.bits;
-        settings["group_size"] = whole_rows ? -1 : first.tile.cols;
-        settings["sym"] = first.scales.zeros.empty();
+/// Adds the modules whose weights are in the original, but in no layer of the model, such as heads that are not loaded,
+/// and those that the model has no tensors of.
+DETENT_INLINE void add_other_modules(std::vector<io::layer_to_save>& layers, model_tensors const& model,
+                                     io::checkpoint const& original) {
+    std::set<std::string> known;
+    for (auto const& layer : layers) {
+        known.insert(layer.name);
     }
-    if (gptq) {
-        settings["checkpoint_format"] = "gptq_v2";
-        settings["desc_act"] = !layers.begin()->second->map.empty();
-        settings["lm_head"] = false;
-        settings["pack_dtype"] = "int32";
+    auto names = model.left_out;
+    for (auto const& name : original.names()) {
+        if (original.at(name).shape.size() == 2) {
+            names.push_back(name);
+        }
     }
-    return settings;
+    for (auto const& name : names) {
+        std::string const module = name.substr(0, name.rfind(".weight"));
+        if (name.ends_with(".weight") && known.insert(module).second) {
+            layers.push_back({.name = module, .in_block = false});
+        }
+    }
+}
+
+DETENT_INLINE void copy_sidecars(std::filesystem::path const& source, std::filesystem::path const& directory) {
+    constexpr std::array<std::string_view, 18> begins{"tokenizer",        "vocab",
+                                                      "merges",           "special_tokens_map",
+                                                      "added_tokens",     "generation_config",
+                                                      "chat_template",    "preprocessor_config",
+                                                      "processor_config", "image_processor",
+                                                      "spiece",           "sentencepiece",
+                                                      "license",          "licence",
+                                                      "copying",          "notice",
+                                                      "use_policy",       "readme.md"};
+    std::error_code failure;
+    for (auto const& entry : std::filesystem::directory_iterator(source, failure)) {
+        std::string const name = entry.path().filename().string();
+        std::string lower = name;
+        std::ranges::transform(lower, lower.begin(),
+                               [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+        bool const wanted = std::ranges::any_of(begins, [&](auto const begin) { return lower.starts_with(begin); });
+        if (!wanted || lower.ends_with(".safetensors") || lower.ends_with(".bin") || !entry.is_regular_file(failure)) {
+            continue;
+        }
+        auto const target = directory / (lower == "readme.md" ? "README.source.md" : name);
+        std::filesystem::copy_file(entry.path(), target, std::filesystem::copy_options::overwrite_existing, failure);
+        if (failure) {
+            throw error(target.string(), "cannot be written: " + failure.message());
+        }
+    }
 }
 
 DETENT_INLINE save_plan save_model(model_tensors const& model, std::filesystem::path const& source,
                                    std::filesystem::path const& directory, std::string const& description,
                                    std::optional<io::packed_layout> wanted,
-                                   function_ref<void(nlohmann::json&)> configure) {
+                                   function_ref<void(nlohmann::json&)> configure, index_t shard_bytes) {
     save_plan const plan = plan_save(model, wanted);
     auto const inputs = inputs_to_store(model);
     io::checkpoint const original(source);
     if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
-        throw error(directory.string(), "is where the model came from; saving there would lose its float weights");
+        throw error(directory.string(), "is where the model came from; saving there would lose its weights");
     }
     auto configuration = io::read_json(source / "config.json");
-    auto const settings_found = configuration.find("quantization_config");
-    if (settings_found != configuration.end() && !settings_found->is_null()) {
-        throw error((source / "config.json").string() + ", field 'quantization_config'",
-                    "is there; a model is saved with the float checkpoint that it was made from");
-    }
-    auto file = tensor_saver(original, plan.layout).make(model);
-    for (auto const& [name, input] : inputs) {
-        io::add_input(file, name, input);
-    }
-    configure(configuration);
+    configuration.erase("quantization_config");
+    auto layers = layers_to_save(model, inputs);
+    add_other_modules(layers, model, original);
+    auto const& layout = io::layout_of(plan.layout);
+    nlohmann::json settings;
     if (!packed_layers(model).empty() || !inputs.empty() || std::ranges::any_of(model.layers, has_new_bias)) {
-        configuration["quantization_config"] = quantization_settings(model, plan.layout, description);
+        settings = layout.settings(layers);
+        settings["description"] = description;
+    }
+    auto const file =
+        tensor_saver(original, io::quantization_settings::of(source)).make(model, layers, layout, settings);
+    configure(configuration);
+    if (!settings.is_null()) {
+        configuration["quantization_config"] = std::move(settings);
     }
     std::error_code failure;
     std::filesystem::create_directories(directory, failure);
@@ -479,21 +399,23 @@ DETENT_INLINE save_plan save_model(model_tensors const& model, std::filesystem::
     }
     io::atomic_file settings_file(directory / "config.json");
     settings_file.write(configuration.dump(2) + "\n");
-    settings_file.close(); // all that can fail has been done when the first of the two appears
-    file.save(directory / "model.safetensors");
+    settings_file.close(); // all that can fail has been done when the first of the files appears
+    copy_sidecars(source, directory);
+    file.save_checkpoint(directory, shard_bytes);
     settings_file.commit();
     return plan;
 }
 
 DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
                                      std::filesystem::path const& directory, std::string const& description,
-                                     std::optional<io::packed_layout> wanted) {
+                                     std::optional<io::packed_layout> wanted, index_t shard_bytes) {
     bool const tied = !model.lm_head;
-    return save_model(tensors_of(model), source, directory, description, wanted, [&](nlohmann::json& configuration) {
+    auto const configure = [&](nlohmann::json& configuration) {
         if (parse_configuration(configuration, (source / "config.json").string()).tied_embeddings != tied) {
             configuration["tie_word_embeddings"] = tied;
         }
-    });
+    };
+    return save_model(tensors_of(model), source, directory, description, wanted, configure, shard_bytes);
 }
 
 } // namespace detent::inline DETENT_ABI

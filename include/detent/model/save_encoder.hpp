@@ -22,8 +22,7 @@ save_plan save_encoder(text_encoder const& model, std::filesystem::path const& s
                        std::filesystem::path const& directory, std::string const& description,
                        std::optional<io::packed_layout> wanted = {});
 
-/// Saves an encoder as `save_model` does, and beside it `preprocessor_config.json`, where `source` has one. @throws
-/// error too where that cannot be copied.
+/// Saves an encoder as `save_model` does, which copies `preprocessor_config.json` too.
 save_plan save_encoder(image_encoder const& model, std::filesystem::path const& source,
                        std::filesystem::path const& directory, std::string const& description,
                        std::optional<io::packed_layout> wanted = {});

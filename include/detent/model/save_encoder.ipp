@@ -82,17 +82,7 @@ DETENT_INLINE save_plan save_encoder(text_encoder const& model, std::filesystem:
 DETENT_INLINE save_plan save_encoder(image_encoder const& model, std::filesystem::path const& source,
                                      std::filesystem::path const& directory, std::string const& description,
                                      std::optional<io::packed_layout> wanted) {
-    auto const plan = save_model(tensors_of(model), source, directory, description, wanted, [](nlohmann::json&) {});
-    auto const preprocessor = source / "preprocessor_config.json";
-    std::error_code failure;
-    if (std::filesystem::exists(preprocessor, failure)) {
-        std::filesystem::copy_file(preprocessor, directory / preprocessor.filename(),
-                                   std::filesystem::copy_options::overwrite_existing, failure);
-        if (failure) {
-            throw error((directory / preprocessor.filename()).string(), "cannot be written: " + failure.message());
-        }
-    }
-    return plan;
+    return save_model(tensors_of(model), source, directory, description, wanted, [](nlohmann::json&) {});
 }
 
 } // namespace detent::inline DETENT_ABI

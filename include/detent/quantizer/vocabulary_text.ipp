@@ -71,8 +71,8 @@ defaults, in words separated by colons, in any order. Numbers in the words below
 other are reported with the specification and the part that is wrong.
 
 This page is made from the tables of `include/detent/quantizer/vocabulary.hpp`, from which the parser is made too. After
-a change there, `quantize_model words --markdown > docs/specification.md` writes it again; `quantize_model words` shows
-the same in a terminal.
+a change there, `detent words --markdown > docs/specification.md` writes it again; `detent words` shows the same in a
+terminal.
 )";
     for (section const& s : sections) {
         page += "\n## " + std::string(s.title) + "\n\n" + std::string(s.note) + "\n\n| word | meaning |\n|---|---|\n";

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "detent/core/abi.hpp"
 #include "detent/text/tokenizer.hpp"
 
@@ -15,6 +17,10 @@ namespace detent::inline DETENT_ABI::text {
 /// class of the tokenizer, its special and added tokens, and whether a text begins and ends with one. Throws `error`
 /// that names the file and what is wrong with it, or that the directory has none.
 tokenizer load_tokenizer(std::filesystem::path const& path);
+
+/// The `tokenizer.json` of a directory, or what its `vocab.json` with `merges.txt` amounts to in that form. Throws
+/// `error` that names the file and what is wrong with it; the parts of a `tokenizer.json` are not looked at.
+nlohmann::json tokenizer_json_of(std::filesystem::path const& directory);
 
 /// Whether a directory has a file that `load_tokenizer` would read.
 bool has_tokenizer(std::filesystem::path const& directory);

@@ -269,6 +269,13 @@ DETENT_INLINE bool has_tokenizer(std::filesystem::path const& directory) {
                                [&](std::string_view name) { return std::filesystem::exists(directory / name); });
 }
 
+DETENT_INLINE nlohmann::json tokenizer_json_of(std::filesystem::path const& directory) {
+    if (std::filesystem::exists(directory / "tokenizer.json")) {
+        return io::read_json(directory / "tokenizer.json");
+    }
+    return byte_pair_json(directory, tokenizer_settings(directory));
+}
+
 DETENT_INLINE tokenizer load_tokenizer(std::filesystem::path const& path) {
     if (std::filesystem::is_directory(path)) {
         for (auto const name : tokenizer_files) {

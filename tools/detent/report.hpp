@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,11 +12,11 @@
 /// What became of a model quantized by one specification.
 struct model_report {
     std::string spec;
-    double perplexity = 0;
-    double bits_per_weight = 0; ///< of the quantized layers, all that is stored
-    double effective_bits = 0;  ///< of the same without scales and the codes in weak columns
+    std::optional<double> perplexity; ///< where there is a text to measure it on
+    double bits_per_weight = 0;       ///< of the quantized layers, all that is stored
+    double effective_bits = 0;        ///< of the same without scales and the codes in weak columns
     detent::index_t weak_columns = 0;
-    double bytes = 0;           ///< of codes, scales and zero points, and of all other tensors as they were
+    double bytes = 0; ///< of codes, scales and zero points, and of all other tensors as they were
     double quantize_seconds = 0;
     double evaluate_seconds = 0;
     detent::work_times times; ///< what the time went to, from loading to the perplexity
@@ -25,11 +26,11 @@ struct model_report {
 /// The whole run.
 struct run_report {
     std::string model;
-    double float_perplexity = 0;
+    std::optional<double> float_perplexity;
     double float_bytes = 0; ///< of the checkpoint as it is stored
     double float_seconds = 0;
     detent::work_times float_times; ///< and those of reading the texts
-    double peak_bytes = 0; ///< the most memory the program had
+    double peak_bytes = 0;          ///< the most memory the program had
     std::vector<model_report> results;
 
     /// What the time of the whole run went to.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "specification.hpp"
-
 #include "detent/calibrate/quantize_named.hpp"
-#include "detent/quantizer/catalogue.hpp"
+#include "detent/model/outline.hpp"
+#include "specification.hpp"
 
 std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::spec const& s,
                                               detent::calibration const& text, detent::executor_ref executor,
@@ -11,6 +10,11 @@ std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::sp
     return detent::quantize_decoder(model, s, text, executor, report);
 }
 
-void check_specification(detent::spec const& s) { detent::check(s); }
+detent::decoder planned(detent::model_configuration const& c, detent::spec const& s,
+                        detent::io::checkpoint const& original) {
+    return detent::outline_decoder(c, s, [&](std::string const& name) { return original.contains(name); });
+}
 
-void check_specification(detent::spec const& s, detent::decoder const& model) { detent::check(s, model); }
+detent::decoder planned(detent::model_configuration const& c, detent::spec const& s) {
+    return detent::outline_decoder(c, s);
+}

@@ -10,13 +10,18 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
-#include "detent/core/version.hpp"
 #include "report.hpp"
 #include "terminal.hpp"
 
 namespace {
 
 std::string megabytes(double bytes) { return fixed(bytes / 1e6, 2); }
+
+std::string perplexity_text(std::optional<double> p) { return p ? fixed(*p, 5) : "-"; }
+
+nlohmann::ordered_json number_or_null(std::optional<double> p) {
+    return p ? nlohmann::ordered_json(*p) : nlohmann::ordered_json(nullptr);
+}
 
 std::string escaped(std::string const& text) {
     std::string result;
@@ -110,7 +115,8 @@ double peak_memory() {
 void print(run_report const& report) {
     bool const weak = std::ranges::any_of(report.results, [](auto const& r) { return r.weak_columns > 0; });
     std::vector<std::string> head{"weights", "perplexity", "bits/weight", "MB", "quantize s", "evaluate s"};
-    std::vector<std::string> first{"float", fixed(report.float_perplexity, 5), "", megabytes(report.float_bytes),
+    std::vector<std::string> first{"float", perplexity_text(report.float_perplexity),
+                                   "",      megabytes(report.float_bytes),
                                    "",      fixed(report.float_seconds, 1)};
     if (weak) {
         head.insert(head.end(), {"weak columns", "effective bits"});
@@ -120,7 +126,7 @@ void print(run_report const& report) {
     t.add(std::move(first));
     for (auto const& r : report.results) {
         std::vector<std::string> row{r.spec,
-                                     fixed(r.perplexity, 5),
+                                     perplexity_text(r.perplexity),
                                      fixed(r.bits_per_weight, 3),
                                      megabytes(r.bytes),
                                      fixed(r.quantize_seconds, 1),
@@ -182,7 +188,7 @@ std::string to_json(run_report const& report) {
                               {"seconds", l.seconds}});
         }
         results.push_back({{"spec", r.spec},
-                           {"perplexity", r.perplexity},
+                           {"perplexity", number_or_null(r.perplexity)},
                            {"bits_per_weight", r.bits_per_weight},
                            {"effective_bits", r.effective_bits},
                            {"weak_columns", r.weak_columns},
@@ -192,11 +198,9 @@ std::string to_json(run_report const& report) {
                            {"times", to_json(r.times)},
                            {"layers", layers}});
     }
-    nlohmann::ordered_json const json{{"detent", std::to_string(DETENT_VERSION_MAJOR) + "." +
-                                                     std::to_string(DETENT_VERSION_MINOR) + "." +
-                                                     std::to_string(DETENT_VERSION_PATCH)},
+    nlohmann::ordered_json const json{{"detent", version_text()},
                                       {"model", report.model},
-                                      {"float_perplexity", report.float_perplexity},
+                                      {"float_perplexity", number_or_null(report.float_perplexity)},
                                       {"float_bytes", report.float_bytes},
                                       {"float_seconds", report.float_seconds},
                                       {"float_times", to_json(report.float_times)},

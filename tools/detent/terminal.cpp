@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "terminal.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -11,17 +9,38 @@
 
 #include <unistd.h>
 
+#include "detent/core/version.hpp"
+#include "terminal.hpp"
+
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+constexpr int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+volatile std::sig_atomic_t interrupted = 0; // by which signal
 
-// The second Ctrl-C ends the program at once.
+// The second one ends the program at once.
 extern "C" void on_interrupt(int signal) {
-    interrupted = 1;
+    interrupted = signal;
     std::signal(signal, SIG_DFL);
 }
 
 } // namespace
+
+int ending_signal() { return interrupted != 0 ? interrupted : SIGINT; }
+
+std::string version_text() {
+    return std::to_string(DETENT_VERSION_MAJOR) + "." + std::to_string(DETENT_VERSION_MINOR) + "." +
+           std::to_string(DETENT_VERSION_PATCH);
+}
+
+std::string duration_text(double seconds) {
+    return seconds < 120    ? fixed(seconds, 0) + " s"
+           : seconds < 7200 ? fixed(seconds / 60, 0) + " minutes"
+                            : fixed(seconds / 3600, 0) + " hours";
+}
+
+std::string size_text(double bytes) {
+    return bytes < 1e10 ? fixed(bytes / 1e6, 2) + " MB" : fixed(bytes / 1e9, 2) + " GB";
+}
 
 std::string fixed(double value, int digits) {
     char text[64];
@@ -29,11 +48,21 @@ std::string fixed(double value, int digits) {
     return text;
 }
 
-progress_bar::progress_bar() : shown_(isatty(STDERR_FILENO) != 0) { std::signal(SIGINT, on_interrupt); }
+progress_bar::progress_bar() : shown_(isatty(STDERR_FILENO) != 0) {
+    for (int const signal : ending_signals) {
+        if (std::signal(signal, on_interrupt) == SIG_IGN) { // as under nohup
+            std::signal(signal, SIG_IGN);
+        }
+    }
+}
 
 progress_bar::~progress_bar() {
     clear();
-    std::signal(SIGINT, SIG_DFL);
+    for (int const signal : ending_signals) {
+        if (std::signal(signal, SIG_DFL) == SIG_IGN) {
+            std::signal(signal, SIG_IGN);
+        }
+    }
 }
 
 void progress_bar::clear() {
@@ -75,7 +104,11 @@ detent::progress progress_bar::callback(std::string title) {
     };
 }
 
-void table::print() const {
+void table::print() const { print(false); }
+
+void table::print_left() const { print(true); }
+
+void table::print(bool left) const {
     std::vector<std::size_t> widths(rows_.front().size());
     for (auto const& row : rows_) {
         for (std::size_t i = 0; i < row.size(); ++i) {
@@ -86,8 +119,9 @@ void table::print() const {
         std::string line;
         for (std::size_t i = 0; i < row.size(); ++i) {
             std::string const space(widths[i] - row[i].size(), ' ');
-            line += i == 0 ? row[i] + space : "  " + space + row[i];
+            line += i == 0 ? row[i] + space : left ? "  " + row[i] + space : "  " + space + row[i];
         }
+        line.erase(line.find_last_not_of(' ') + 1);
         std::cout << line << '\n';
     }
     std::cout << std::flush;

@@ -2,10 +2,10 @@
 
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "detent/calibrate/quantize_decoder.hpp"
+#include "detent/io/safetensors.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/spec.hpp"
 
@@ -16,6 +16,8 @@ std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::sp
                                               detent::calibration const& text, detent::executor_ref executor,
                                               detent::progress const& report);
 
-/// Throws `detent::error` when `s` is impossible, for `model` or any.
-void check_specification(detent::spec const& s);
-void check_specification(detent::spec const& s, detent::decoder const& model);
+/// The model that `s` makes of one with configuration `c` and the tensors of `original`, before any work, without its
+/// numbers, see `detent::outline_decoder`. Throws `detent::error` when `s` is impossible.
+detent::decoder planned(detent::model_configuration const& c, detent::spec const& s,
+                        detent::io::checkpoint const& original);
+detent::decoder planned(detent::model_configuration const& c, detent::spec const& s);

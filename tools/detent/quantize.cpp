@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "commands.hpp"
+#include "detent/io/text_file.hpp"
+#include "quantize_job.hpp"
+
+namespace {
+
+void quantize(quantize_options o) {
+    if (o.compare) {
+        std::erase(o.specs, "");
+        if (o.specs.empty()) {
+            o.specs = {"int4:rtn", "int4:g128:gptq", "int3:rtn", "int3:g128:gptq", "e2m1:g32:gptq"};
+        }
+    } else if (o.specs.empty()) {
+        o.specs.emplace_back(o.client.empty() ? "int4:g128:gptq" : specification_for(o.client));
+    }
+    auto executor = make_executor(o.threads);
+    quantize_job job(o, executor);
+    run_report const report = job.run();
+    print(report);
+    std::cout << "peak memory " << fixed(report.peak_bytes / 1e6, 0) << " MB\n";
+    auto const directory = job.report_directory();
+    if (!directory.empty()) {
+        std::filesystem::create_directories(directory);
+        detent::io::write_text(directory / "report.json", to_json(report));
+        detent::io::write_text(directory / "layer_errors.svg", to_svg(report));
+        std::cout << "wrote report.json and layer_errors.svg to " << directory.string() << '\n';
+    }
+}
+
+void add_what(CLI::App& command, quantize_options& o) {
+    command.add_option("MODEL", o.model, "directory of a model, as on Hugging Face")
+        ->required()
+        ->check(CLI::ExistingDirectory)
+        ->type_name("");
+    auto* const one = command.add_option("--spec", o.specs, "quantizer, such as int4:g128:gptq (the default)")
+                          ->expected(1)
+                          ->type_name("SPEC");
+    command
+        .add_option_function<std::vector<std::string>>(
+            "--compare",
+            [&o](std::vector<std::string> const& specs) {
+                o.compare = true;
+                o.specs = specs;
+            },
+            "quantizers to print side by side; nothing is saved without --output")
+        ->expected(0, -1)
+        ->delimiter(',')
+        ->excludes(one)
+        ->type_name("SPEC...");
+    add_texts(command, "--text,--calibration", o.calibration, "text to calibrate with")->required();
+    add_texts(command, "--evaluation", o.evaluation, "text to measure perplexity on, float and packed");
+    add_tokenizer(command, o.tokenizer);
+    command.add_flag("--dequantize", o.dequantize,
+                     "of a quantized model, quantize the weights that its codes stand for");
+    command.add_option("--output", o.output, "directory to write; default: the model's name and the specification")
+        ->type_name("DIR");
+    auto* const layout = command.add_option("--layout", o.layout, "of the files; default: the first that can hold it")
+                             ->check(CLI::IsMember(layout_names()))
+                             ->type_name("LAYOUT");
+    command.add_option("--for", o.client, "program that shall open it, which chooses layout and specification")
+        ->check(CLI::IsMember(client_names()))
+        ->excludes(layout)
+        ->type_name("CLIENT");
+}
+
+void add_how(CLI::App& command, quantize_options& o) {
+    add_window(command, o.window);
+    command.add_option("--calibration-windows", o.calibration_windows, "sequences to calibrate with; default: 128")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    command.add_option("--evaluation-windows", o.evaluation_windows, "sequences to evaluate; default: all")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    add_cache(command, o.cache);
+    command
+        .add_option("--learned", o.learned,
+                    "directory that keeps what lwc and let learned of each block; started again, a run goes on from it")
+        ->type_name("DIR");
+    command
+        .add_option("--plant-outliers", o.outliers,
+                    "make four channels of each norm so many times larger, and what reads them smaller")
+        ->check(CLI::Range(1.0, 65536.0))
+        ->type_name("FACTOR");
+    command.add_flag("--at-once", o.at_once, "calibrate all layers of a block before quantizing any");
+    command.add_flag("--all-experts", o.all_experts,
+                     "calibrate every expert with all tokens, not only those that the router sends it");
+    add_threads(command, o.threads);
+}
+
+} // namespace
+
+void add_quantize(CLI::App& program) {
+    auto* const command = program.add_subcommand("quantize", "Quantize a model, say what it costs, and save it.");
+    auto const o = std::make_shared<quantize_options>();
+    add_what(*command, *o);
+    add_how(*command, *o);
+    command->callback([o] { quantize(*o); });
+}
