@@ -47,6 +47,13 @@ TEST(plan_gguf, what_products_of_llama_cpp_do_not_do_is_told) {
     EXPECT_EQ(obstacle_of("int4sym:b32x32", "qwen3-bf16"), "");
 }
 
+TEST(plan_gguf, embeddings_are_judged_too) {
+    EXPECT_EQ(obstacle_of("int4sym:g32:e=int8sym"), "");
+    EXPECT_TRUE(contains(obstacle_of("int4sym:g32:e=int3"), "the table of embeddings fits no type of llama.cpp"))
+        << obstacle_of("int4sym:g32:e=int3");
+    EXPECT_TRUE(contains(obstacle_of("nvfp4:e=int8sym"), "not tried outside of blocks"));
+}
+
 TEST(plan_gguf, families_are_judged_first) {
     EXPECT_TRUE(contains(obstacle_of("int4sym:g32", "opt-350m-f32"), "no architecture for models of type 'opt'"));
 }

@@ -34,6 +34,9 @@ inline std::string gguf_form_obstacle(spec const& s, gguf_architecture const& a)
         return "llama.cpp's architecture '" + std::string(a.name) +
                "' has rows in another order, so that they cannot share scales";
     }
+    if (s.format.has_unit() && !s.embeddings.name.empty()) {
+        return "the output head would have scales in a unit of its own, which are not tried outside of blocks";
+    }
     if (s.format.has_unit() && (a.joins_qkv || a.joins_gate_up)) {
         return "llama.cpp's architecture '" + std::string(a.name) +
                "' has one tensor for several layers, whose scales have units of their own";
@@ -65,6 +68,16 @@ DETENT_INLINE std::string gguf_obstacle(model_configuration const& c, spec const
         io::ggml_type const* type = nullptr;
         if (auto const obstacle = gguf_packed_obstacle(one, type); !obstacle.empty()) {
             return "a layer of " + std::to_string(in) + " inputs " + obstacle;
+        }
+    }
+    if (!s.embeddings.name.empty()) {
+        matrix const row = matrix::NullaryExpr(
+            1, c.hidden, [](index_t, index_t i) { return static_cast<float>(i * i % 47 - 15) / 32; });
+        packed_matrix const w = quantize_embeddings(row, s).weights;
+        packed_matrix const* const one[] = {&w};
+        io::ggml_type const* type = nullptr;
+        if (auto const obstacle = gguf_packed_obstacle(one, type); !obstacle.empty()) {
+            return "the table of embeddings " + obstacle;
         }
     }
     return {};

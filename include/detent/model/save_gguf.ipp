@@ -176,6 +176,9 @@ private:
             if (!part.rows.empty() && w.tile.rows > 1) {
                 return about("has rows in another order there, but some share a scale");
             }
+            if (w.scales.format.has_unit() && w.scales.format.unit != 1 && !tensor_.starts_with("blk.")) {
+                return about("has scales in a unit of its own, which are not tried outside of blocks");
+            }
             auto const& first = *parts_.front().packed();
             bool const shared = part.place.expert == parts_.front().place.expert;
             if (w.scales.format.has_unit() && shared && w.scales.format.unit != first.scales.format.unit) {
