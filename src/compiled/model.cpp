@@ -24,7 +24,6 @@
 #include "detent/model/model_text.ipp"
 #include "detent/model/outline.ipp"
 #include "detent/model/plan_gguf.ipp"
-#include "detent/model/plan_layout.ipp"
 #include "detent/model/read_gguf_tokenizer.ipp"
 #include "detent/model/save.ipp"
 #include "detent/model/save_encoder.ipp"

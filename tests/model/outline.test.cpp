@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/io/clients.hpp"
+#include "detent/io/layout.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/outline.hpp"
 #include "detent/model/save.hpp"
@@ -103,6 +105,41 @@ TEST(outline_decoder, tells_what_layouts_cannot_hold) {
     EXPECT_TRUE(contains(obstacle("int4:a=int8", gptq), "its inputs are not quantized"));
     EXPECT_TRUE(contains(obstacle("int4:let", gptq), "it has no bias there"));
     EXPECT_TRUE(contains(failure_message([&] { outline_decoder(c, spec::parse("int3:owq=64")); }), "64 weak columns"));
+}
+
+TEST(outline, tells_what_a_layout_cannot_hold_of_a_matrix) {
+    auto const obstacle = [](std::string const& text, io::packed_layout layout) {
+        return io::layout_of(layout).obstacle(outline(spec::parse(text), {768, 256}));
+    };
+    using io::packed_layout;
+    for (std::string const text : {"int4:g128:gptq", "int4sym:g64", "int8", "int3:g32:gptq:act", "int2sym:g32"}) {
+        EXPECT_EQ(obstacle(text, packed_layout::gptq), "") << text;
+        EXPECT_EQ(obstacle(text, packed_layout::compressed_tensors), "") << text;
+    }
+    EXPECT_EQ(obstacle("int5", packed_layout::gptq), "it stores 2, 3, 4 or 8 bits, not 5");
+    EXPECT_EQ(obstacle("int4:g128", packed_layout::awq), "");
+    EXPECT_EQ(obstacle("int3:g128", packed_layout::awq), "it stores 4 bits, not 3");
+    EXPECT_EQ(obstacle("int4:g64:gptq:act", packed_layout::awq), "its inputs are as they come");
+    for (std::string const text : {"nvfp4", "mxfp4", "ocp-e4m3", "mxfp4:a=mxfp4", "int8sym:a=int8sym"}) {
+        EXPECT_EQ(obstacle(text, packed_layout::compressed_tensors), "") << text;
+    }
+    EXPECT_EQ(obstacle("nf4:g64", packed_layout::compressed_tensors),
+              "its grids are integers, E4M3 (ocp-e4m3) and E2M1");
+    EXPECT_EQ(obstacle("int4:g24", packed_layout::compressed_tensors), "its groups are all of the same width");
+    EXPECT_EQ(io::layout_of(packed_layout::modelopt).add, nullptr); // it is read, not written
+}
+
+TEST(outline, tells_which_programs_do_not_open_it) {
+    auto const obstacle = [](io::client who, std::string const& text, io::packed_layout layout) {
+        return io::client_obstacle(who, io::form_of(layout, outline(spec::parse(text), {768, 256}), nullptr));
+    };
+    using io::client, io::packed_layout;
+    EXPECT_EQ(obstacle(client::vllm, "int4sym:g128:gptq", packed_layout::gptq), "");
+    EXPECT_EQ(obstacle(client::vllm, "int4:g128:gptq", packed_layout::gptq),
+              "vllm does not read it with zero points (use int4sym)");
+    EXPECT_EQ(obstacle(client::vllm, "int4:g128:gptq", packed_layout::compressed_tensors), "");
+    EXPECT_EQ(obstacle(client::mlx, "int4:g128", packed_layout::awq), "");
+    EXPECT_EQ(obstacle(client::mlx, "int4:g128", packed_layout::gptq), "mlx does not read GPTQ's layout");
 }
 
 } // namespace detent
