@@ -156,7 +156,8 @@ TEST_P(save_encoder_of, quantized_blocks_are_loaded_again_to_the_bit) {
 
 TEST_P(save_encoder_of, gptq_holds_what_it_can) {
     auto const plan = round_trip([](auto& blocks) { quantize<int_grid<4>, minmax_range>(blocks, 32); });
-    bool const shares_tensors = GetParam().name.starts_with("random_torch") || GetParam().name == "random_dinov2_with_registers";
+    auto const& name = GetParam().name;
+    bool const shares_tensors = name.starts_with("random_torch") || name == "random_dinov2_with_registers";
     bool const fits = !GetParam().random; // else rows are too short
     EXPECT_EQ(plan.layout, fits ? io::packed_layout::gptq : io::packed_layout::detent) << plan.obstacle;
     EXPECT_EQ(plan.obstacle.empty(), fits);
