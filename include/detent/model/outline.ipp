@@ -88,7 +88,9 @@ struct outline_source {
     matrix tensor(std::string const&, extents shape) const { return matrix::Zero(shape.rows, shape.cols); }
     bool contains(std::string const& name) const { return exists(name); }
     linear_layer linear(linear_layer layer, extents shape, bool biased) const {
-        layer.weight = packed_matrix{.extent = shape};
+        packed_matrix weight;
+        weight.extent = shape;
+        layer.weight = std::move(weight);
         if (biased) {
             layer.bias = float_vector::Zero(shape.rows);
         }
