@@ -78,6 +78,16 @@ class Trees(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("d/a.hpp, d/b.hpp, d/c.hpp", messages)
 
+    def test_what_is_precompiled_helps_no_header_without_it(self):
+        slow = {check_headers.SLOW: "#include <vector>"}
+        user = f'#include "{check_headers.SLOW}"\n'
+        good = {"d/a.hpp": "struct a {};", "d/b.hpp": f'{user}#include "d/a.hpp"\nstd::vector<a> x();'}
+        self.assertEqual(self.check(slow | good)[0], 0)
+        bad = {"d/a.hpp": "std::vector<int> y();", "d/b.hpp": f'{user}#include "d/a.hpp"'}
+        status, messages = self.check(slow | bad)
+        self.assertEqual(status, 1)
+        self.assertRegex(messages, r"One of d/a\.hpp does not compile alone")
+
     def test_an_empty_tree_is_a_mistake(self):
         self.assertNotEqual(self.check({})[0], 0)
 
