@@ -133,7 +133,7 @@ class Program(unittest.TestCase):
         out = self.directory / "out"
         self.assertEqual(sorted(p.name for p in out.iterdir()),
                          ["int3-owq=2", "int3-owq@3.3-qronos", "layer_errors.svg", "report.json"])
-        text = self.run_program("generate", out / "int3-owq=2", "--tokens", 5)
+        text = self.run_program("generate", out / "int3-owq=2", "--prompt", "A", "--tokens", 5)
         self.assertEqual(text.returncode, 0, text.stderr)
 
     def test_weak_columns_where_named(self):
