@@ -130,8 +130,8 @@ template <class Scalar> basic_matrix<Scalar> rounded_probabilities(basic_matrix<
 
 /// Checks what `attention` and its gradients expect of their arguments, for `length` queries and `keys` keys a
 /// sequence, by shapes (rows, columns).
-inline void expect_attention(extents q, extents k, extents v, attention_heads const& layout, token_rows rows,
-                             attention_form const& form) {
+inline void expect_attention(extents q, extents k, [[maybe_unused]] extents v, attention_heads const& layout,
+                             token_rows rows, attention_form const& form) {
     [[maybe_unused]] index_t const length = rows.length(q.rows), keys = rows.length(k.rows);
     [[maybe_unused]] auto const per_head = [&](std::vector<float> const& numbers) {
         return numbers.empty() || static_cast<index_t>(numbers.size()) == layout.heads;
