@@ -10,14 +10,7 @@ namespace {
 
 /// How the input of "layer", which has 5 of them, is rounded.
 std::optional<io::stored_input> read_input(tensors const& all, nlohmann::json const& layout = detent_settings()) {
-    temporary_directory const directory;
-    safetensors_writer writer;
-    for (auto const& [name, t] : all) {
-        writer.add(name, t.type, t.shape, t.bytes);
-    }
-    writer.save(directory / "model.safetensors");
-    checkpoint const file(directory / "model.safetensors");
-    return reader_of(file, layout).input("layer", 5);
+    return with_reader(all, layout, [](packed_reader const& reader) { return reader.input("layer", 5); });
 }
 
 /// The tensors that `add_input` writes for "layer".
@@ -26,13 +19,7 @@ tensors tensors_of_input(io::stored_input const& input) {
     safetensors_writer writer;
     io::add_input(writer, "layer", input);
     writer.save(directory / "model.safetensors");
-    checkpoint const file(directory / "model.safetensors");
-    tensors all;
-    for (std::string const& name : file.names()) {
-        auto const& t = file.at(name);
-        all[name] = {t.type, t.shape, {t.bytes.begin(), t.bytes.end()}};
-    }
-    return all;
+    return tensors_of(checkpoint(directory / "model.safetensors"));
 }
 
 TEST(add_input, what_it_writes_is_read_back) {
