@@ -85,22 +85,27 @@ struct checkpoint_layout {
     std::string_view method; ///< `quant_method` in the settings
 
     /// Why it cannot hold a matrix, of which codes and scales are not looked at; empty when it can.
-    std::string (*obstacle)(packed_matrix const& w);
+    std::string (*obstacle)(packed_matrix const& w) = nullptr;
     /// Why it cannot say that the input of a layer with such a weight (null: float) is rounded so; empty when it can.
-    std::string (*input_obstacle)(packed_matrix const* w, stored_input const& input);
+    std::string (*input_obstacle)(packed_matrix const* w, stored_input const& input) = nullptr;
     /// Why it cannot hold two such layers in one checkpoint; null where it can hold any.
-    std::string (*pair_obstacle)(packed_matrix const& first, packed_matrix const& other);
+    std::string (*pair_obstacle)(packed_matrix const& first, packed_matrix const& other) = nullptr;
     /// What `config.json` says of a checkpoint with these layers, among them at least one that is packed or whose
     /// input is rounded.
-    nlohmann::json (*settings)(std::span<layer_to_save const> all);
+    nlohmann::json (*settings)(std::span<layer_to_save const> all) = nullptr;
     /// Adds the tensors of a layer without obstacles to a checkpoint with such settings; what it borrows must live
     /// until the file is saved.
-    void (*add)(safetensors_writer& file, layer_to_save const& layer, nlohmann::json const& settings);
+    void (*add)(safetensors_writer& file, layer_to_save const& layer, nlohmann::json const& settings) = nullptr;
 
     /// A reader of a checkpoint with settings whose method is this one. @throws error where a setting is impossible or
     /// not supported.
     std::unique_ptr<layout_reader> (*open)(checkpoint const& file, quantization_settings const& settings);
 };
+
+/// Whether a tensor is a scale of cached keys or values.
+inline bool is_cache_scale(std::string_view tensor) {
+    return tensor.ends_with(".k_scale") || tensor.ends_with(".v_scale");
+}
 
 /// The names of the tensors that say, in detent's layout, how an input is rounded.
 inline constexpr std::string_view input_tensors[] = {".input_grid",       ".input_width", ".input_scale_type",

@@ -333,8 +333,7 @@ public:
     }
 
     bool is_extra(std::string const& tensor) const override {
-        return tensor.ends_with(".k_scale") || tensor.ends_with(".v_scale") || tensor.ends_with(".k_zero_point") ||
-               tensor.ends_with(".v_zero_point");
+        return is_cache_scale(tensor) || tensor.ends_with(".k_zero_point") || tensor.ends_with(".v_zero_point");
     }
 
 private:
@@ -440,7 +439,6 @@ DETENT_INLINE checkpoint_layout const& compressed_tensors_layout() {
         .method = "compressed-tensors",
         .obstacle = compressed_obstacle,
         .input_obstacle = compressed_input_obstacle,
-        .pair_obstacle = nullptr,
         .settings = compressed_json,
         .add = [](safetensors_writer& file, layer_to_save const& layer,
                   nlohmann::json const&) { add_compressed(file, layer); },

@@ -285,7 +285,6 @@ DETENT_INLINE checkpoint_layout const& detent_layout() {
         .method = "detent",
         .obstacle = [](packed_matrix const&) -> std::string { return {}; },
         .input_obstacle = [](packed_matrix const*, stored_input const&) -> std::string { return {}; },
-        .pair_obstacle = nullptr,
         // Without `quant_method`, transformers refuses the checkpoint. With a method that it does not know, it would
         // warn, and open the model with random weights.
         .settings = [](std::span<layer_to_save const>) -> nlohmann::json {

@@ -52,9 +52,7 @@ public:
         return w;
     }
 
-    bool is_extra(std::string const& tensor) const override {
-        return tensor.ends_with(".k_scale") || tensor.ends_with(".v_scale");
-    }
+    bool is_extra(std::string const& tensor) const override { return is_cache_scale(tensor); }
 
 private:
     extents block_{128, 128};
@@ -66,11 +64,6 @@ DETENT_INLINE checkpoint_layout const& fp8_layout() {
         .name = "fp8",
         .title = "the FP8",
         .method = "fp8",
-        .obstacle = nullptr,
-        .input_obstacle = nullptr,
-        .pair_obstacle = nullptr,
-        .settings = nullptr,
-        .add = nullptr,
         .open = [](checkpoint const& file, quantization_settings const& settings) -> std::unique_ptr<layout_reader> {
             return std::make_unique<fp8_reader>(file, settings);
         }};

@@ -61,9 +61,7 @@ public:
         return stored_input{.grid = "ocp-e4m3", .scales = {scale}};
     }
 
-    bool is_extra(std::string const& tensor) const override {
-        return tensor.ends_with(".k_scale") || tensor.ends_with(".v_scale");
-    }
+    bool is_extra(std::string const& tensor) const override { return is_cache_scale(tensor); }
 
 private:
     index_t group_ = 16;
@@ -75,11 +73,6 @@ DETENT_INLINE checkpoint_layout const& modelopt_layout() {
         .name = "modelopt",
         .title = "ModelOpt's",
         .method = "modelopt",
-        .obstacle = nullptr,
-        .input_obstacle = nullptr,
-        .pair_obstacle = nullptr,
-        .settings = nullptr,
-        .add = nullptr,
         .open = [](checkpoint const& file, quantization_settings const& settings) -> std::unique_ptr<layout_reader> {
             return std::make_unique<modelopt_reader>(file, settings);
         }};

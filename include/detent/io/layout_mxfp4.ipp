@@ -59,11 +59,6 @@ DETENT_INLINE checkpoint_layout const& mxfp4_layout() {
         .name = "mxfp4",
         .title = "the MXFP4",
         .method = "mxfp4",
-        .obstacle = nullptr,
-        .input_obstacle = nullptr,
-        .pair_obstacle = nullptr,
-        .settings = nullptr,
-        .add = nullptr,
         .open = [](checkpoint const& file, quantization_settings const&) -> std::unique_ptr<layout_reader> {
             return std::make_unique<mxfp4_reader>(file);
         }};

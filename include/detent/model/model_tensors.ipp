@@ -35,9 +35,7 @@ DETENT_INLINE void model_tensors::add(norm_layer const& norm, model_configuratio
     bool const scale = norm.type == nn::norm_kind::scale;
     auto const weight = norm.name + "." + (scale ? c.names.scale_weight : c.names.norm_weight);
     if (norm.weight.size() > 0) {
-        if (norm.weight.size() > 0) {
-            floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
-        }
+        floats.emplace(weight, tensor_of(norm.weight, scale ? 0 : c.norm_offset));
     }
     if (norm.bias.size() > 0) {
         floats.emplace(norm.name + "." + c.names.norm_bias, tensor_of(norm.bias));
