@@ -13,6 +13,7 @@
 #include "detent/core/executor.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/model_text.hpp"
+#include "detent/quantizer/find_kv_format.hpp"
 
 // What several commands ask for, each in the same words.
 
@@ -40,6 +41,11 @@ inline void add_window(CLI::App& command, detent::index_t& window) {
 inline void add_cache(CLI::App& command, std::optional<std::string>& format) {
     command.add_option("--kv", format, "format of cached keys and values: float, f16, int8, int4:g16, ...")
         ->type_name("FORMAT");
+}
+
+/// The format that was asked for. Throws where there is none of that name.
+inline std::optional<detent::kv_format> cache_of(std::optional<std::string> const& format) {
+    return format ? std::optional(detent::find_kv_format(*format)) : std::nullopt;
 }
 
 inline void add_threads(CLI::App& command, detent::index_t& threads) {

@@ -7,9 +7,7 @@
 
 #include "commands.hpp"
 #include "common_options.hpp"
-#include "detent/calibrate/perplexity.hpp"
 #include "detent/model/save.hpp"
-#include "detent/quantizer/find_kv_format.hpp"
 #include "layouts.hpp"
 #include "measure.hpp"
 #include "model_size.hpp"
@@ -31,7 +29,7 @@ struct evaluate_options {
 
 void evaluate(evaluate_options const& o) {
     auto executor = make_executor(o.threads);
-    kv_format const cache = find_kv_format(o.cache.value_or("float"));
+    auto const cache = cache_of(o.cache);
     progress_bar bar;
     table results({"model", "perplexity", "tokens", "bits/weight", "size", "s"});
     for (auto const& path : o.models) {
@@ -41,9 +39,7 @@ void evaluate(evaluate_options const& o) {
         auto tokens = text_of(files_of(path), o.tokenizer, model.configuration).read(o.texts);
         index_t const window = window_of(o.window, model.configuration);
         take_windows(tokens, window, o.windows);
-        auto const report = bar.callback(path.string());
-        double const result = o.cache ? cached_perplexity(model, tokens, window, cache, executor, report)
-                                      : perplexity(model, tokens, window, executor, report);
+        double const result = measure_perplexity(model, tokens, window, cache, executor, bar.callback(path.string()));
         auto const bits = bits_per_weight(model);
         results.add({path.string(), fixed(result, 5), std::to_string(std::ssize(tokens) / window * (window - 1)),
                      bits ? fixed(*bits, 3) : "float", size_text(bytes_of(path)), fixed(seconds_since(start), 1)});

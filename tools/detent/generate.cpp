@@ -9,7 +9,6 @@
 #include "commands.hpp"
 #include "common_options.hpp"
 #include "detent/model/generate.hpp"
-#include "detent/quantizer/find_kv_format.hpp"
 #include "layouts.hpp"
 #include "measure.hpp"
 #include "terminal.hpp"
@@ -31,7 +30,7 @@ struct generate_options {
 
 void generate_text(generate_options const& o) {
     auto executor = make_executor(o.threads);
-    kv_format const cache = find_kv_format(o.cache.value_or("float"));
+    kv_format const cache = cache_of(o.cache).value_or(kv_format{});
     decoder const model = load_model(o.model);
     print_warnings(model);
     auto const text = text_of(files_of(o.model), o.tokenizer, model.configuration);

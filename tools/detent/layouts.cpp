@@ -61,7 +61,7 @@ std::optional<error> layout::obstacle(decoder const& model, spec const* s) const
     }
     auto const tensors = tensors_of(model);
     inputs_to_store(tensors); // whether they can be stored
-    return of->id == io::packed_layout::detent ? std::nullopt : layout_obstacle(tensors, of->id);
+    return layout_obstacle(tensors, of->id);
 }
 
 std::string layout::client_obstacle(client who, decoder const& model) const {

@@ -6,13 +6,11 @@
 #include <set>
 #include <variant>
 
-#include "detent/calibrate/perplexity.hpp"
 #include "detent/io/quantization_settings.hpp"
 #include "detent/model/dequantize_decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
-#include "detent/quantizer/find_kv_format.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "measure.hpp"
 #include "quantize_job.hpp"
@@ -47,7 +45,7 @@ void warn_of_few_tokens(decoder const& model, index_t tokens) {
 } // namespace
 
 quantize_job::quantize_job(quantize_options const& o, executor_ref executor)
-    : options_(o), executor_(executor.timed_by(watch_)), cache_(find_kv_format(o.cache.value_or("float"))) {
+    : options_(o), executor_(executor.timed_by(watch_)), cache_(cache_of(o.cache)) {
     auto const configuration = read_configuration(o.model / "config.json");
     auto const directory = std::filesystem::canonical(o.model); // "." and a final slash have no name
     report_.model = directory.filename().string();
@@ -90,15 +88,7 @@ void quantize_job::check_destinations() const {
 void quantize_job::read_texts(model_configuration const& c) {
     auto const text = text_of(options_.model, options_.tokenizer, c);
     calibration_ = text.read(options_.calibration);
-    index_t const found = std::ssize(calibration_) / window_;
-    if (found == 0) {
-        throw error("calibration text", "has " + std::to_string(calibration_.size()) +
-                                            " tokens, which is no window of " + std::to_string(window_));
-    }
-    if (found < options_.calibration_windows) {
-        std::cerr << "note: the calibration text has " << found << " windows of " << window_ << " tokens, not "
-                  << options_.calibration_windows << "\n";
-    }
+    auto const found = count_windows("calibration text", calibration_, window_, options_.calibration_windows);
     bool const solved = std::ranges::any_of(
         tasks_, [](task const& t) { return t.spec.solver != spec::solver_kind::rtn || t.spec.weak.wanted; });
     if (solved) {
@@ -146,9 +136,7 @@ std::filesystem::path quantize_job::report_directory() const {
 }
 
 double quantize_job::measure(decoder const& model, std::string const& name) {
-    auto const report = bar_.callback(name);
-    return options_.cache ? cached_perplexity(model, evaluation_, window_, cache_, executor_, report)
-                          : perplexity(model, evaluation_, window_, executor_, report);
+    return measure_perplexity(model, evaluation_, window_, cache_, executor_, bar_.callback(name));
 }
 
 model_report quantize_job::quantize(task const& t) {

@@ -72,7 +72,7 @@ private:
     std::vector<detent::nn::token_id> calibration_;
     std::vector<detent::nn::token_id> evaluation_;
     detent::index_t window_ = 0;
-    detent::kv_format cache_;
+    std::optional<detent::kv_format> cache_;
     progress_bar bar_;
     run_report report_;
 };
