@@ -31,6 +31,7 @@
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/model/exact_numbers.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/save.hpp"
 
@@ -96,14 +97,7 @@ DETENT_INLINE std::optional<error> layout_obstacle(model_tensors const& model, i
 
 /// The bytes of `numbers` as elements of type `T`; nothing where one of them is no such number.
 template <class T> std::optional<std::vector<std::uint8_t>> exact_bytes(std::span<float const> numbers) {
-    std::vector<T> stored;
-    for (float const x : numbers) {
-        stored.push_back(static_cast<T>(x));
-        if (std::bit_cast<std::uint32_t>(static_cast<float>(stored.back())) != std::bit_cast<std::uint32_t>(x)) {
-            return {};
-        }
-    }
-    return io::bytes_of(stored);
+    return are_numbers_of<T>(numbers) ? std::optional(bytes_as<T>(numbers)) : std::nullopt;
 }
 
 DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& name, float_tensor const& tensor,

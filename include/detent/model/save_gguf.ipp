@@ -28,6 +28,7 @@
 #include "detent/io/safetensors.hpp"
 #include "detent/matrix/packed_matrix.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/model/exact_numbers.hpp"
 #include "detent/model/gguf_architecture.hpp"
 #include "detent/model/linear_layer.hpp"
 #include "detent/model/load.hpp"
@@ -69,33 +70,21 @@ DETENT_INLINE std::string gguf_packed_obstacle(std::span<packed_matrix const* co
            (obstacle.empty() ? ", none has " + std::to_string(all.front()->bits) + " bits" : ":" + obstacle);
 }
 
-/// Whether all numbers of a matrix are numbers of `T`.
-template <class T> bool are_numbers_of(matrix const& w) {
-    float const* const numbers = w.data();
-    return std::all_of(numbers, numbers + w.size(), [](float x) {
-        return std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<T>(x))) == std::bit_cast<std::uint32_t>(x);
-    });
-}
-
 /// The type of plain numbers that has all of the matrices' numbers.
 inline io::ggml_type const& gguf_plain_type(std::span<matrix const* const> all) {
-    bool const halves = std::ranges::all_of(all, [](matrix const* w) { return are_numbers_of<half>(*w); });
-    bool const brains =
-        halves || std::ranges::all_of(all, [](matrix const* w) { return are_numbers_of<bfloat16>(*w); });
-    return io::ggml_type_named(halves ? "F16" : brains ? "BF16" : "F32");
+    auto const are = [&]<class T>(T) {
+        return std::ranges::all_of(all, [](matrix const* w) {
+            return are_numbers_of<T>(std::span(w->data(), static_cast<std::size_t>(w->size())));
+        });
+    };
+    return io::ggml_type_named(are(half{}) ? "F16" : are(bfloat16{}) ? "BF16" : "F32");
 }
 
 /// The bytes of numbers in a type of plain ones that has them.
 inline std::vector<std::uint8_t> gguf_plain_bytes(io::ggml_type const& type, std::span<float const> numbers) {
-    auto const as = [&]<class T>(T) {
-        std::vector<T> stored;
-        stored.reserve(numbers.size());
-        for (float const x : numbers) {
-            stored.push_back(static_cast<T>(x));
-        }
-        return io::bytes_of(stored);
-    };
-    return type.plain == io::dtype::f16 ? as(half{}) : type.plain == io::dtype::bf16 ? as(bfloat16{}) : as(float{});
+    return type.plain == io::dtype::f16    ? bytes_as<half>(numbers)
+           : type.plain == io::dtype::bf16 ? bytes_as<bfloat16>(numbers)
+                                           : bytes_as<float>(numbers);
 }
 
 /// A tensor of a file and the layers in it.
