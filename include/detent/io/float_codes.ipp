@@ -20,7 +20,7 @@ DETENT_INLINE packed_matrix fp4_matrix(extents shape, std::span<std::uint8_t con
     packed_matrix w;
     w.bits = 4;
     w.extent = shape;
-    w.table = numbers_of(e2m1{});
+    w.table = code_numbers(e2m1{});
     w.codes = buffer_of(bytes);
     return w;
 }
@@ -40,7 +40,7 @@ DETENT_INLINE packed_matrix read_fp8(tensor_reader const& tensors, std::string c
     packed_matrix w;
     w.bits = 8;
     w.extent = shape;
-    w.table = numbers_of(e4m3{});
+    w.table = code_numbers(e4m3{});
     if (std::ranges::any_of(t.bytes, [&](std::uint8_t byte) { return std::isnan(w.table[byte]); })) {
         throw tensors.wrong(tensor, "uses a code that stands for no number");
     }

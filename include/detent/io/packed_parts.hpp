@@ -51,7 +51,7 @@ constexpr dtype dtype_of(scale_format format) {
 float_format float_format_of(dtype type);
 
 /// The numbers that the codes of a grid stand for.
-template <Grid G> std::vector<float> numbers_of(G const& grid) {
+template <Grid G> std::vector<float> code_numbers(G const& grid) {
     auto const table = table_of(grid);
     return {table.begin(), table.end()};
 }

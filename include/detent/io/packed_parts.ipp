@@ -151,9 +151,9 @@ DETENT_INLINE code zero_code(packed_matrix const& w, index_t row, index_t group)
     return static_cast<code>(static_cast<int>(w.scales.at(row, group).zero) + integer_offset(w.table));
 }
 
-DETENT_INLINE bool is_fp4(packed_matrix const& w) { return w.bits == 4 && same_bits(w.table, numbers_of(e2m1{})); }
+DETENT_INLINE bool is_fp4(packed_matrix const& w) { return w.bits == 4 && same_bits(w.table, code_numbers(e2m1{})); }
 
-DETENT_INLINE bool is_fp8(packed_matrix const& w) { return w.bits == 8 && same_bits(w.table, numbers_of(e4m3{})); }
+DETENT_INLINE bool is_fp8(packed_matrix const& w) { return w.bits == 8 && same_bits(w.table, code_numbers(e4m3{})); }
 
 DETENT_INLINE buffer buffer_of(std::span<std::uint8_t const> bytes) {
     buffer copy(std::ssize(bytes));
