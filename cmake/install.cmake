@@ -33,4 +33,14 @@ configure_package_config_file(cmake/detentConfig.cmake.in detentConfig.cmake INS
 write_basic_package_version_file(detentConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/detentConfig.cmake ${PROJECT_BINARY_DIR}/detentConfigVersion.cmake
     cmake/detentXsimd.cmake cmake/detentText.cmake DESTINATION ${package_dir})
+
+# For builds without CMake; of the headers alone, which are the same everywhere. It finds them from where it lies.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_INCLUDEDIR})
+    set(PKG_INCLUDE_DIR ${CMAKE_INSTALL_INCLUDEDIR})
+else()
+    set(PKG_INCLUDE_DIR "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
+endif()
+configure_file(cmake/detent.pc.in detent.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/detent.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

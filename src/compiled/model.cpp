@@ -2,6 +2,7 @@
 
 #include "detent/model/backward.ipp"
 #include "detent/model/block.ipp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/common_fields.ipp"
 #include "detent/model/configuration.ipp"
 #include "detent/model/configuration_fields.ipp"
@@ -30,3 +31,20 @@
 #include "detent/model/save_gguf.ipp"
 #include "detent/model/weak_plan.ipp"
 #include "detent/model/write_gguf_tokenizer.ipp"
+
+// Each has its `extern template` in the header.
+namespace detent::inline DETENT_ABI {
+
+template void enter_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
+template void prepare_heads<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, matrix, matrix,
+                                                 matrix, executor_ref);
+template void attend<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, executor_ref, kv_layer*);
+template void leave_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
+template void enter_mlp<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
+template void run_hidden<linear_layer, float>(block const&, std::size_t, block_tape<float>&, executor_ref);
+template matrix leave_mlp<linear_layer, float>(block const&, block_tape<float>&, executor_ref);
+template matrix forward<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&,
+                                             executor_ref, kv_layer*);
+template void record<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&, executor_ref);
+
+} // namespace detent::inline DETENT_ABI

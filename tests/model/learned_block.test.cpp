@@ -317,7 +317,7 @@ void expect_gradient_of_surrogate(dense_block<double> floats, rounding_kind cons
 }
 
 any_grid const int2(int_grid<2>{}), int3(int_grid<3>{}), int4(int_grid<4>{}), int6(int_grid<6>{});
-any_grid const sym4(int_grid<4, zero::none>{}), e2m1(fp_grid<2, 1>{}), e3m0(fp_grid<3, 0>{});
+any_grid const sym4(int_grid<4, zero::none>{}), fp4(fp_grid<2, 1>{}), e3m0(fp_grid<3, 0>{});
 
 struct learned_case {
     rounding_kind kind;
@@ -333,7 +333,7 @@ std::vector<learned_case> learned_cases() {
         if (block.name == "gated" || block.name == "plain") {
             all.push_back({{"int2", int2, 0, {}}, block});
             all.push_back({{"int4_int4", int4, 0, int4}, block});
-            all.push_back({{"e2m1_e2m1", e2m1, 0, e2m1}, block});
+            all.push_back({{"e2m1_e2m1", fp4, 0, fp4}, block});
             all.push_back({{"int4_int6_probabilities", int4, 0, int6, 4}, block});
             all.push_back({{"sym4_e3m0_groups", sym4, 4, e3m0}, block});
         }

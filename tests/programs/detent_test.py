@@ -22,6 +22,8 @@ OPT = EXAMPLES / "models" / "tiny-opt"
 CALIBRATION = ["--text", EXAMPLES / "text" / "novels_calibration.txt"]
 TEXTS = [*CALIBRATION, "--evaluation", EXAMPLES / "text" / "novels_evaluation.txt"]
 FEW = [*TEXTS, "--window", "64", "--calibration-windows", "4", "--evaluation-windows", "8"]
+SMALL = FAMILIES / "llama-sharded-bf16"  # of random weights: for what does not depend on how good a model is
+SMALL_TEXTS = ["--text", FAMILIES / "tokens.u16", "--evaluation", FAMILIES / "tokens.u16", "--window", "64"]
 
 
 def read_safetensors(path):
@@ -68,7 +70,7 @@ class Program(unittest.TestCase):
 
     def test_runs_every_solver(self):
         specs = ["int3:gptq", "int3:gptaq", "int3:qronos:act", "int3:obq"]
-        result = self.quantize(*FEW, "--compare", *specs, "--output", self.directory / "out")
+        result = self.quantize(*SMALL_TEXTS, "--compare", *specs, "--output", self.directory / "out", model=SMALL)
         self.assertEqual(result.returncode, 0, result.stderr)
         for spec in specs:
             self.assertRegex(result.stdout, rf"(?m)^{spec} .*")
@@ -77,7 +79,7 @@ class Program(unittest.TestCase):
 
     def test_each_specification_collects_what_it_needs_itself(self):
         """What one needs of the float model costs the others no time."""
-        result = self.quantize(*FEW, "--compare", "int3:qronos", "int4:rtn", "--output", "out")
+        result = self.quantize(*SMALL_TEXTS, "--compare", "int3:qronos", "int4:rtn", "--output", "out", model=SMALL)
         self.assertEqual(result.returncode, 0, result.stderr)
         qronos, rtn = json.loads((self.directory / "out" / "report.json").read_text())["results"]
         self.assertTrue(all(layer["relative_float_error"] > 0 for layer in qronos["layers"]))
@@ -103,10 +105,7 @@ class Program(unittest.TestCase):
         self.assertIn("learned from another model", other.stderr)
 
     def test_weak_columns(self):
-        specs = ["int3:owq=2", "int3:owq@3.3:qronos"]
-        unsaved = self.quantize(*FEW, "--compare", *specs)
-        self.assertEqual(unsaved.returncode, 0, unsaved.stderr)
-        self.assertEqual(list(self.directory.iterdir()), [])
+        specs = ["int3:owq=2", "int3:owq@3.3"]
         saved = self.quantize(*FEW, "--compare", *specs, "--output", "out")
         self.assertEqual(saved.returncode, 0, saved.stderr)
         report = json.loads((self.directory / "out" / "report.json").read_text())
@@ -123,16 +122,16 @@ class Program(unittest.TestCase):
             self.assertAlmostEqual(r["effective_bits"],
                                    sum(n * layer["effective_bits"] for n, layer in zip(sizes, layers)) / sum(sizes))
             self.assertLess(r["perplexity"], 2 * report["float_perplexity"])
-            for output in [unsaved.stdout, saved.stdout]:  # the model that was loaded is the one that was saved
-                self.assertRegex(output, r"(?m)^weights .* weak columns +effective bits$")
-                self.assertRegex(output, rf"(?m)^{r['spec']} +{r['perplexity']:.5f} .* "
-                                         rf"{r['weak_columns']} +{r['effective_bits']:.3f}$")
+            # The model that was loaded is the one that was saved.
+            self.assertRegex(saved.stdout, r"(?m)^weights .* weak columns +effective bits$")
+            self.assertRegex(saved.stdout, rf"(?m)^{r['spec']} +{r['perplexity']:.5f} .* "
+                                           rf"{r['weak_columns']} +{r['effective_bits']:.3f}$")
         fixed, average = report["results"]
         self.assertEqual({layer["weak_columns"] for layer in fixed["layers"]}, {2})
         self.assertAlmostEqual(average["effective_bits"], 3.3, delta=0.06)  # whole, even numbers of columns
         out = self.directory / "out"
         self.assertEqual(sorted(p.name for p in out.iterdir()),
-                         ["int3-owq=2", "int3-owq@3.3-qronos", "layer_errors.svg", "report.json"])
+                         ["int3-owq=2", "int3-owq@3.3", "layer_errors.svg", "report.json"])
         text = self.run_program("generate", out / "int3-owq=2", "--prompt", "A", "--tokens", 5)
         self.assertEqual(text.returncode, 0, text.stderr)
 
@@ -327,8 +326,8 @@ class Program(unittest.TestCase):
         self.fails(*few, "--compare", "int4:rtn", "--grid", "int3", says=["--grid"])
 
     def test_saves_no_perplexity_where_there_is_no_text(self):
-        result = self.quantize(*CALIBRATION, "--window", 64, "--calibration-windows", 10000, "--spec", "int4:rtn",
-                               "--output", "out")
+        result = self.quantize(*SMALL_TEXTS[:2], "--window", 64, "--calibration-windows", 10000, "--spec", "int4:rtn",
+                               "--output", "out", model=SMALL)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stderr, r"note: the calibration text has \d+ windows of 64 tokens, not 10000")
         report = json.loads((self.directory / "out" / "report.json").read_text())
