@@ -50,6 +50,9 @@ if(NOT TARGET xsimd)
 endif()
 include(${CMAKE_CURRENT_LIST_DIR}/detentXsimd.cmake)
 
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
 if(DETENT_MODEL)
     if(NOT TARGET nlohmann_json::nlohmann_json)
         find_package(nlohmann_json 3.10 CONFIG QUIET)
@@ -57,9 +60,6 @@ if(DETENT_MODEL)
             detent_fetch_headers(nlohmann_json nlohmann_json::nlohmann_json single_include
                 https://github.com/nlohmann/json.git 9cca280a4d0ccf0c08f47a99aa71d1b0e52f8d03) # 3.11.3
         endif()
-    endif()
-    if(NOT TARGET OpenMP::OpenMP_CXX)
-        find_package(OpenMP COMPONENTS CXX QUIET)
     endif()
     include(${CMAKE_CURRENT_LIST_DIR}/detentText.cmake)
 endif()

@@ -16,7 +16,7 @@ set(others "$<FILTER:${others},EXCLUDE,^(${CMAKE_CURRENT_SOURCE_DIR}/include|/us
 set(stamp ${CMAKE_CURRENT_BINARY_DIR}/headers_verified)
 add_custom_command(OUTPUT ${stamp} VERBATIM COMMAND_EXPAND_LISTS
     COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/tools/check_headers.py --stamp ${stamp}
-        -- ${CMAKE_CXX_COMPILER} ${flags} ${OpenMP_CXX_FLAGS}
+        -- ${CMAKE_CXX_COMPILER} ${flags}
         "$<$<BOOL:${others}>:-isystem;$<JOIN:${others},;-isystem;>>"
     DEPENDS ${headers} ${model_headers} ${definitions} ${model_definitions} tools/check_headers.py)
 add_custom_target(verify_headers DEPENDS ${stamp})

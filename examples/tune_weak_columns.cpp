@@ -191,11 +191,7 @@ int main(int argc, char** argv) {
     app.add_option("--threads", o.threads, "default: one for each processor")->check(CLI::PositiveNumber);
     CLI11_PARSE(app, argc, argv);
     try {
-#if defined(_OPENMP)
-        thread_team executor(o.threads > 0 ? o.threads : omp_get_num_procs());
-#else
-        serial executor;
-#endif
+        thread_team executor(o.threads > 0 ? o.threads : thread_team::processors());
         run(o, executor);
     } catch (std::exception const& e) {
         std::cerr << "error: " << e.what() << '\n';

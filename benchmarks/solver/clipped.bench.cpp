@@ -90,11 +90,7 @@ void print(std::string const& model, std::vector<layer_ratios> const& table) {
 } // namespace
 
 int main() {
-#if defined(_OPENMP)
     thread_team executor;
-#else
-    serial executor;
-#endif
     std::filesystem::path const examples = DETENT_EXAMPLES_DIR;
     auto const tokens = io::read_tokens(examples / "text" / "novels_calibration.txt");
     calibration const text{.tokens = tokens, .window = 256, .windows = 32};

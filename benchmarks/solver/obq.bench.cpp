@@ -105,11 +105,7 @@ template <class G> void against_gptq(benchmark::State& state) {
     auto const k = static_cast<kind>(state.range(0));
     index_t const in = state.range(1);
     auto const layers = static_cast<unsigned>(state.range(2));
-#if defined(_OPENMP)
     thread_team executor;
-#else
-    serial executor;
-#endif
     problem_of const p{G{}, per_channel{}, minmax_range{}};
     auto& c = state.counters;
     for (auto _ : state) {

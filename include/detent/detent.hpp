@@ -15,6 +15,7 @@
 #include "detent/core/index.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/core/same_bits.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/core/value.hpp"
 #include "detent/core/version.hpp"
 #include "detent/core/workspace.hpp"

@@ -177,12 +177,10 @@ TEST(fold_transform, needs_tokens_of_an_expert) {
     }
 }
 
-#if defined(_OPENMP)
 TEST_P(fold_transform_of, threads_do_not_change_a_bit) {
     thread_team three(3);
     EXPECT_EQ(logits(folded(smooth<>{}, three)), logits(folded(smooth<>{})));
 }
-#endif
 
 TEST(factors_of, multiplies_those_of_all_steps) {
     EXPECT_EQ(factors_of({}, 3), float_vector::Ones(3));

@@ -167,7 +167,6 @@ TEST_P(quantize_encoder_of, replaces_the_weights_of_all_layers_and_nothing_else)
     }
 }
 
-#if defined(_OPENMP)
 TEST_P(quantize_encoder_of, chooses_the_same_codes_on_any_number_of_threads) {
     std::vector<block> first;
     for (index_t const count : {1, 3}) {
@@ -189,7 +188,6 @@ TEST_P(quantize_encoder_of, chooses_the_same_codes_on_any_number_of_threads) {
         }
     }
 }
-#endif
 
 TEST(quantize_encoder, names_what_is_wrong) {
     shown_encoder encoder = text();

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/core/stopwatch.hpp"
-
 #include <chrono>
 #include <cstddef>
 #include <thread>
@@ -9,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/stopwatch.hpp"
 
 namespace detent {
 namespace {
@@ -100,9 +99,7 @@ TEST(stopwatch, comes_with_an_executor) {
     index_t calls = 0;
     timed.for_each(3, [&](index_t) { ++calls; });
     EXPECT_EQ(calls, 3);
-    {
-        stopwatch::section const nothing(plain.watch(), work_kind::products);
-    }
+    { stopwatch::section const nothing(plain.watch(), work_kind::products); }
     EXPECT_EQ(watch.lap()[work_kind::products], 0);
 }
 

@@ -88,7 +88,6 @@ TEST(factor, raises_the_damping_until_it_suffices) {
     expect_factor(f, h);
 }
 
-#if defined(_OPENMP)
 TEST(factor, threads_do_not_change_a_bit) {
     hessian const h = hessian::of(correlated_inputs(500, 333, 1)); // three blocks
     hessian_factor const serially = factor(h, {0.01, true});
@@ -98,7 +97,6 @@ TEST(factor, threads_do_not_change_a_bit) {
         EXPECT_EQ(factor(h, {0.01, true}, many).r, serially.r);
     }
 }
-#endif
 
 TEST(factor, gives_up_where_no_damping_can_suffice) {
     basic_matrix<double> indefinite = basic_matrix<double>::Constant(5, 5, 1e6);

@@ -142,7 +142,6 @@ TEST(hessian, refuses_another_number_of_features) {
     EXPECT_EQ(h.tokens(), 0);
 }
 
-#if defined(_OPENMP)
 TEST(hessian, threads_do_not_change_a_bit) {
     matrix const x = correlated_inputs(600, 300, 1);
     hessian const serially = hessian::of(x);
@@ -152,7 +151,6 @@ TEST(hessian, threads_do_not_change_a_bit) {
         EXPECT_EQ(serially.quadratic(x, many), serially.quadratic(x));
     }
 }
-#endif
 
 TEST(hessian, wrong_shapes_and_inputs_are_named) {
     hessian h = hessian::of(random_matrix(9, 5, 1));

@@ -195,7 +195,6 @@ TEST(attention, survives_scores_of_any_size) {
     EXPECT_LE((y - mean).cwiseAbs().maxCoeff(), 1e-5F);
 }
 
-#if defined(_OPENMP)
 TEST(attention, has_the_same_bits_for_any_executor) {
     auto const format = kv_format::of(any_grid(int_grid<8>{}, "int8"), 32);
     kv_store keys("keys", format, 6, 48);
@@ -212,7 +211,6 @@ TEST(attention, has_the_same_bits_for_any_executor) {
     thread_team team(3);
     EXPECT_EQ(run({}), run(team));
 }
-#endif
 
 } // namespace
 } // namespace detent

@@ -416,7 +416,6 @@ TEST(integer_product, a_token_gets_the_same_bits_alone_and_in_a_batch) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(integer_product, threads_change_nothing) {
     for (index_t const tokens : {1, 5, 300}) {
         operands const o = random_operands(int_grid<4>{}, int_grid<8>{}, {150, 600}, {1, 100}, tokens);
@@ -430,6 +429,5 @@ TEST(integer_product, threads_change_nothing) {
         });
     }
 }
-#endif
 
 } // namespace

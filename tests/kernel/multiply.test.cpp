@@ -42,10 +42,8 @@ TEST(multiply, an_empty_batch_is_no_error) {
     kernel::multiply(w.view(), nullptr, 8, 0, nullptr, 3);
 }
 
-#if defined(_OPENMP)
 TEST(multiply, threads_do_not_change_a_bit) {
     expect_threads_change_nothing(multiply, random_packed(int_grid<4>{}, {150, 1100}, {1, 48}));
 }
-#endif
 
 } // namespace

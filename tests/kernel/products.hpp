@@ -115,7 +115,6 @@ inline void expect_reference_sums_weights(packed_matrix const& w) {
     }
 }
 
-#if defined(_OPENMP)
 /// Threads do not change a bit of the products with `w` (150, 1100).
 inline void expect_threads_change_nothing(product const& serial, packed_matrix const& w) {
     inputs const x(300, 1100);
@@ -129,6 +128,5 @@ inline void expect_threads_change_nothing(product const& serial, packed_matrix c
         }
     }
 }
-#endif
 
 } // namespace detent::test

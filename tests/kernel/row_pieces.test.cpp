@@ -185,12 +185,8 @@ TEST(products_in_one_call, have_the_bits_of_each_alone) {
                 products.push_back({matrices[i].view(), y[i].data(), matrices[i].extent.rows});
             }
             products[1].after = {.function = epilogue_function::silu, .times = y[0].data(), .times_stride = 300};
-#if defined(_OPENMP)
-            thread_team const two(2);
+            thread_team two(2);
             kernel::multiply(products, x.x.data(), x.stride, tokens, two, format);
-#else
-            kernel::multiply(products, x.x.data(), x.stride, tokens, {}, format);
-#endif
             EXPECT_EQ(y, alone) << tokens << " tokens";
         }
     }

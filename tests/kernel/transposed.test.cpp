@@ -105,7 +105,6 @@ TEST(multiply_transposed, a_token_gets_the_same_bits_alone_and_in_a_batch) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(multiply_transposed, threads_do_not_change_a_bit) {
     packed_matrix const w = weak_packed(int_grid<4>{}, {300, 1100}, {1, 48}, 9, float_format::bf16);
     inputs const g(600, 300);
@@ -117,6 +116,5 @@ TEST(multiply_transposed, threads_do_not_change_a_bit) {
         }
     }
 }
-#endif
 
 } // namespace

@@ -121,12 +121,10 @@ TEST(multiply, matches_the_reference_when_every_column_is_weak) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(multiply, threads_do_not_change_a_bit_of_weak_columns) {
     for (float_format const format : all_formats) {
         expect_threads_change_nothing(multiply, weak_packed(int_grid<4>{}, {150, 1100}, {1, 48}, 9, format));
     }
 }
-#endif
 
 } // namespace

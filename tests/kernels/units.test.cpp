@@ -109,7 +109,6 @@ TEST(units, have_the_bits_of_headers_for_the_same_instructions) {
 }
 #endif
 
-#if defined(_OPENMP)
 TEST(units, threads_change_no_bit) {
     packed_matrix const w = random_weights({150, 1100})[2];
     thread_team two(2);
@@ -122,7 +121,6 @@ TEST(units, threads_change_no_bit) {
         EXPECT_EQ(y, serially);
     }
 }
-#endif
 
 /// C += factor A B by a unit, of A (m, k) and B (k, n) in rows or columns.
 template <class T, class Sum, class A, class B>

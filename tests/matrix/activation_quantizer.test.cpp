@@ -270,7 +270,6 @@ TEST(activation_quantizer, is_equal_to_what_rounds_alike) {
     EXPECT_FALSE(different({.range = {e2m1{}, absmax_range{}}}, {})); // the usual one
 }
 
-#if defined(_OPENMP)
 TEST(activation_quantizer, threads_do_not_change_a_bit) {
     matrix const x = some_inputs(100, 33);
     thread_team two(2);
@@ -288,7 +287,6 @@ TEST(activation_quantizer, threads_do_not_change_a_bit) {
     EXPECT_EQ(failure_message([&] { activation_quantizer(any_grid(e2m1{})).round(bad, two); }),
               "activations: those of token 71 are not finite");
 }
-#endif
 
 TEST(activation_quantizer, zeros_are_as_near_to_0_as_the_grid_can_say) {
     matrix x = matrix::Ones(3, 20); // (token, feature)

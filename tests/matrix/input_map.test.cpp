@@ -170,7 +170,6 @@ TEST(input_map, refuses_blocks_that_do_not_divide) {
     EXPECT_NE(failure_message([] { input_map(block_hadamard{4}, 6); }), "");
 }
 
-#if defined(_OPENMP)
 TEST(input_map, threads_do_not_change_a_bit) {
     matrix const x = random_matrix(100, features, 1);
     basic_matrix<double> const a = random_matrix(features, features, 2).cast<double>();
@@ -185,7 +184,6 @@ TEST(input_map, threads_do_not_change_a_bit) {
         }
     }
 }
-#endif
 
 TEST(input_map, is_for_so_many_inputs) {
     EXPECT_EQ(failure_message([] {

@@ -92,13 +92,11 @@ TEST_P(block_form, later_tokens_change_nothing_before_them) {
     EXPECT_NE(before.row(12), after.row(12));
 }
 
-#if defined(_OPENMP)
 TEST_P(block_form, threads_do_not_change_a_bit) {
     thread_team one(1), three(3);
     auto const tokens = test::some_tokens(40 * 5);
     EXPECT_EQ(model_.forward(tokens, 5, one), model_.forward(tokens, 5, three));
 }
-#endif
 
 TEST(layer_place, is_ordered_by_role_and_expert) {
     EXPECT_LT((layer_place{role::gate, 7}), (layer_place{role::up, 0}));

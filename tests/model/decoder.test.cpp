@@ -194,13 +194,11 @@ TEST_P(decoder_with_rotary_law, goes_back_to_a_shorter_sequence) {
     EXPECT_LE((logits - model.forward(all.first(10)).bottomRows(1)).cwiseAbs().maxCoeff(), 5e-5F);
 }
 
-#if defined(_OPENMP)
 TEST_P(decoder_of, threads_do_not_change_a_bit) {
     thread_team one(1), three(3);
     auto const tokens = test::some_tokens(40 * 9);
     EXPECT_EQ(model_.forward(tokens, 9, one), model_.forward(tokens, 9, three));
 }
-#endif
 
 INSTANTIATE_TEST_SUITE_P(families, decoder_of, testing::Values(test::llama_json(), test::opt_json()),
                          [](auto const& family) { return family.param.at("model_type").template get<std::string>(); });

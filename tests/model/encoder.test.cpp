@@ -273,13 +273,11 @@ TEST(text_encoder, batches_hold_every_sentence_once_beside_others_of_its_length)
     EXPECT_TRUE(batch_sentences({}).empty());
 }
 
-#if defined(_OPENMP)
 TEST_P(image_encoder_of, threads_do_not_change_a_bit) {
     thread_team one(1), three(3);
     matrix const images = some_images(model_, 40);
     EXPECT_EQ(model_.logits(model_.forward(images, one), one), model_.logits(model_.forward(images, three), three));
 }
-#endif
 
 } // namespace
 } // namespace detent

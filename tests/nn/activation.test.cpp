@@ -190,7 +190,6 @@ TEST(activation, no_tokens_have_no_gradients) {
     EXPECT_EQ(nn::gated_backward({}, none, none, none).up, none);
 }
 
-#if defined(_OPENMP)
 TEST(activation, threads_do_not_change_a_bit_of_gradients) {
     matrix const x = test::random_matrix(300, 37, 9, 3.0F), g = test::random_matrix(300, 37, 10);
     for (index_t const count : {2, 3}) {
@@ -203,6 +202,5 @@ TEST(activation, threads_do_not_change_a_bit_of_gradients) {
         EXPECT_EQ(alone.up, together.up);
     }
 }
-#endif
 
 } // namespace detent

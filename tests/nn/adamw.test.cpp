@@ -118,7 +118,6 @@ TEST(adamw, clip_norm_takes_all_gradients_together) {
     EXPECT_FALSE(std::isfinite(nn::clip_norm(std::array<std::span<float const>, 1>{bad}, 1.0).norm));
 }
 
-#if defined(_OPENMP)
 TEST(adamw, threads_do_not_change_a_bit) {
     std::size_t const count = 50000;
     std::vector<float> const gradients = random_floats(count, 5);
@@ -137,6 +136,5 @@ TEST(adamw, threads_do_not_change_a_bit) {
         EXPECT_EQ(nn::clip_norm(parts, 1.0, one).norm, nn::clip_norm(parts, 1.0, more).norm);
     }
 }
-#endif
 
 } // namespace detent

@@ -284,7 +284,6 @@ TEST(attention, no_tokens_have_no_gradients) {
     EXPECT_EQ(nn::attention_backward(none, none, none, none, {1, 1, 8}, {}, form_of(1.0F)).k, none);
 }
 
-#if defined(_OPENMP)
 TEST(attention, threads_do_not_change_a_bit_of_gradients) {
     matrix const q = random_matrix(2 * 150, 32, 22), k = random_matrix(2 * 150, 16, 23),
                  v = random_matrix(2 * 150, 16, 24), g = random_matrix(2 * 150, 32, 25);
@@ -308,6 +307,5 @@ TEST(attention, threads_do_not_change_a_bit) {
                   nn::attention(q, k, v, {4, 2, 8}, {2, 0}, form_of(0.3F, mask), three));
     }
 }
-#endif
 
 } // namespace detent

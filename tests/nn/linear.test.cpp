@@ -105,7 +105,6 @@ TEST(linear, no_tokens_add_no_gradients) {
     EXPECT_EQ(bias_gradient, bias);
 }
 
-#if defined(_OPENMP)
 TEST(linear, threads_do_not_change_a_bit) {
     matrix const w = random_matrix(1030, 300, 5);
     for (index_t const tokens : {1, 3, 600}) {
@@ -133,7 +132,6 @@ TEST(linear, threads_do_not_change_a_bit_of_gradients) {
         }
     }
 }
-#endif
 
 TEST(linear, shapes_that_do_not_fit_are_named) {
     matrix const x = random_matrix(3, 4, 1);

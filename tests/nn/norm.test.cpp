@@ -210,7 +210,6 @@ TEST(norm, no_tokens_add_no_gradients) {
     EXPECT_EQ(bias_gradient, float_vector::Ones(5));
 }
 
-#if defined(_OPENMP)
 TEST(norm, threads_do_not_change_a_bit_of_gradients) {
     matrix const x = random_matrix(300, 600, 18), g = random_matrix(300, 600, 19);
     float_vector const weight = random_vector(600, 20);
@@ -225,6 +224,5 @@ TEST(norm, threads_do_not_change_a_bit_of_gradients) {
         EXPECT_EQ(bias1, bias2);
     }
 }
-#endif
 
 } // namespace detent

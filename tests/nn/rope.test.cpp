@@ -133,7 +133,6 @@ TEST(rope, any_part_of_the_positions_has_the_same_bits) {
     rope.at(0, 0).apply(none, 8, {});
 }
 
-#if defined(_OPENMP)
 TEST(rope, threads_do_not_change_a_bit) {
     nn::rotation const table = nn::rotary(nn::plain_frequencies(10000.0, 6)).at(0, 150);
     matrix const g = random_matrix(2 * 150, 18, 8);
@@ -145,6 +144,5 @@ TEST(rope, threads_do_not_change_a_bit) {
         EXPECT_EQ(alone, together);
     }
 }
-#endif
 
 } // namespace detent

@@ -155,7 +155,6 @@ TEST(router, no_tokens) {
     EXPECT_EQ(nn::route_backward<float>({2}, none, routes, matrix(0, 2)), none);
 }
 
-#if defined(_OPENMP)
 TEST(router, threads_do_not_change_a_bit) {
     matrix const logits = test::random_matrix(300, 8, 5), g = test::random_matrix(300, 2, 6);
     thread_team one(1), three(3);
@@ -164,6 +163,5 @@ TEST(router, threads_do_not_change_a_bit) {
     EXPECT_EQ(a.weights, b.weights);
     EXPECT_EQ(nn::route_backward<float>({2}, logits, a, g, one), nn::route_backward<float>({2}, logits, a, g, three));
 }
-#endif
 
 } // namespace detent

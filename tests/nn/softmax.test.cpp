@@ -115,7 +115,6 @@ TEST(softmax, next_token_gradient_of_a_large_vocabulary) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(softmax, threads_do_not_change_a_bit) {
     matrix const logits = random_matrix(200, 1500, 6);
     std::vector<nn::token_id> const tokens = some_tokens(200, 1500);
@@ -126,6 +125,5 @@ TEST(softmax, threads_do_not_change_a_bit) {
                   nn::next_token_gradient(logits, tokens, 2, 0.1, more));
     }
 }
-#endif
 
 } // namespace detent

@@ -428,7 +428,6 @@ TEST(mapped_product, single_weights_are_those_of_the_dense_layer) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(mapped_product, threads_do_not_change_a_bit) {
     activation_quantizer const input(any_grid(int_grid<8>{}), {.width = 32});
     thread_team two(2);
@@ -445,9 +444,7 @@ TEST(mapped_product, threads_do_not_change_a_bit) {
         EXPECT_EQ(all(two), all({}));
     });
 }
-#endif
 
-#if defined(_OPENMP)
 TEST(quantized_product, threads_do_not_change_a_bit) {
     auto const w = pack(test::random_solution(e2m1{}, {200, 70}, {1, 16}, 1));
     for (index_t const tokens : {1, 300}) {
@@ -477,7 +474,6 @@ TEST(multiply_transposed, threads_do_not_change_a_bit_in_any_order) {
         }
     }
 }
-#endif
 
 /// Matrices of one grid, of another, with weak columns and with a map.
 std::vector<packed_matrix> matrices_of_one_input() {
@@ -516,12 +512,8 @@ TEST(quantized_product, several_in_one_call_have_the_bits_of_each_alone) {
                 products.emplace_back(all[i], y[i], after(y));
                 multiply(all[i], x, alone[i], after(alone));
             }
-#if defined(_OPENMP)
-            thread_team const two(2);
+            thread_team two(2);
             multiply(products, x, two);
-#else
-            multiply(products, x);
-#endif
             for (std::size_t i = 0; i < all.size(); ++i) {
                 EXPECT_EQ(y[i], alone[i]) << tokens << " tokens, matrix " << i;
             }

@@ -62,7 +62,6 @@ TEST(stored_matrix, epilogues_follow_the_sums) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(stored_matrix, threads_change_no_bit) {
     stored_matrix const w(random_matrix(700, 900, 1), float_format::f16);
     thread_team two(2);
@@ -75,6 +74,5 @@ TEST(stored_matrix, threads_change_no_bit) {
         EXPECT_EQ(y, serially);
     }
 }
-#endif
 
 } // namespace

@@ -197,7 +197,6 @@ TEST(typed_product, follows_the_order_of_columns) {
     EXPECT_EQ(y, expected);
 }
 
-#if defined(_OPENMP)
 TEST(typed_product, threads_do_not_change_a_bit) {
     auto const w = random_weights(int_grid<4>{}, per_group<128>{}, 5);
     for (index_t const tokens : {1, 40}) {
@@ -212,7 +211,6 @@ TEST(typed_product, threads_do_not_change_a_bit) {
         }
     }
 }
-#endif
 
 TEST(typed_product, several_in_one_call_have_the_bits_of_packed_ones) {
     auto const gate = random_weights(int_grid<4>{}, per_group<64>{}, 0);

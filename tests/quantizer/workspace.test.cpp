@@ -104,9 +104,8 @@ void expect_no_allocations(std::span<packed_matrix const> weights, executor_ref 
 
 TEST(workspace, allocates_nothing_after_the_first_call) { expect_no_allocations(all_weights(), {}); }
 
-#if defined(_OPENMP)
 TEST(workspace, allocates_nothing_with_threads) {
-    thread_team const two(2);
+    thread_team two(2);
     long const before = allocations;
     two.for_each(2, [](index_t) {});
     if (allocations > before) { // OpenMP allocates by itself, in another way
@@ -115,7 +114,6 @@ TEST(workspace, allocates_nothing_with_threads) {
     auto const all = all_weights();
     expect_no_allocations(std::span(all).last(2), two); // one with a map, one with weak columns
 }
-#endif
 
 TEST(workspace, allocates_nothing_for_codes_with_codes) {
     workspace memory;

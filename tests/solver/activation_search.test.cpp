@@ -182,7 +182,6 @@ TEST(activation_search, refuses_what_it_cannot_search) {
     EXPECT_EQ(failure_message([&] { activation_search{}(x, l.w, l.q, fp4_grids); }), "inputs: are not finite");
 }
 
-#if defined(_OPENMP)
 TEST(activation_search, threads_do_not_change_the_answer) {
     matrix const x = inputs_with_outliers(700, 24);
     layer const l;
@@ -193,6 +192,5 @@ TEST(activation_search, threads_do_not_change_the_answer) {
     EXPECT_TRUE(one.quantizer == both.quantizer);
     EXPECT_EQ(one.error, both.error);
 }
-#endif
 
 } // namespace

@@ -271,7 +271,6 @@ TEST(gptq, wrong_data_is_named) {
               "weights: the weight at row 2, column 3 is not finite");
 }
 
-#if defined(_OPENMP)
 /// Pretends to have many workers, by whose number solvers cut their work.
 struct pretender {
     index_t count;
@@ -315,7 +314,6 @@ TEST(gptq, threads_do_not_change_a_bit) {
         }
     }
 }
-#endif
 #endif
 
 TEST(gptq, rounds_the_weights_of_dead_inputs_to_nearest) {

@@ -189,7 +189,6 @@ TEST(with_scales, gptq_errs_less_than_the_search_with_the_very_same_scales) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(joint_search, threads_do_not_change_the_answer) {
     layer_with_outliers const l;
     thread_team two(2);
@@ -201,6 +200,5 @@ TEST(joint_search, threads_do_not_change_the_answer) {
     EXPECT_EQ(one.weights.weights.scales, both.weights.weights.scales);
     EXPECT_TRUE(one.input == both.input);
 }
-#endif
 
 } // namespace

@@ -381,7 +381,6 @@ TEST(shrinking_inverse, is_the_inverse_of_what_is_left) {
     }
 }
 
-#if defined(_OPENMP)
 TEST(obq, threads_do_not_change_a_bit) {
     matrix const w = half_zero(37, 150, 1);
     hessian const h = hessian::of(correlated_inputs(400, 150, 1));
@@ -400,6 +399,5 @@ TEST(obq, threads_do_not_change_a_bit) {
         }
     }
 }
-#endif
 
 } // namespace

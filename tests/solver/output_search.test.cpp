@@ -270,7 +270,6 @@ TEST(output_search, refuses_what_it_cannot_search) {
               "weights: the weight at row 2, column 3 is not finite");
 }
 
-#if defined(_OPENMP)
 TEST(output_search, threads_do_not_change_a_bit) {
     matrix const w = random_matrix(150, 64, 1);
     matrix const floats = correlated_inputs(100, 64, 1);
@@ -288,6 +287,5 @@ TEST(output_search, threads_do_not_change_a_bit) {
         EXPECT_EQ(output_search{}.estimate(w, error, *p), output_search{}.estimate(w, error, *p, two));
     }
 }
-#endif
 
 } // namespace

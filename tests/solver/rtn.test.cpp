@@ -55,13 +55,11 @@ TEST(rtn, errors_are_a_step_at_most) {
     EXPECT_TRUE(s.report.fallback.empty());
 }
 
-#if defined(_OPENMP)
 TEST(rtn, threads_do_not_change_a_code) {
     matrix const w = random_matrix(100, 64, 1);
     problem_of const p{int_grid<4>{}, per_group<16>{}, minmax_range{}};
     thread_team two(2);
     EXPECT_EQ(rtn{}.solve(w, {}, p).codes, rtn{}.solve(w, {}, p, two).codes);
 }
-#endif
 
 } // namespace

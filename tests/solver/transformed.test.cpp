@@ -183,7 +183,6 @@ TEST(transformed, names_what_is_wrong) {
     EXPECT_TRUE(contains(failure_message([&] { transformed<smooth<>>{{2}}.solve(l.w, l.known, groups); }), "smooth"));
 }
 
-#if defined(_OPENMP)
 TEST(transformed, threads_do_not_change_a_bit) {
     layer const l;
     transformed<smooth<>, transformed<hadamard<16>, gptq<>>> const solver;
@@ -193,7 +192,6 @@ TEST(transformed, threads_do_not_change_a_bit) {
         EXPECT_TRUE(pack(solver.solve(l.w, layer_inputs::of(l.x), groups, many)) == expected);
     }
 }
-#endif
 
 /// How far the output of a layer is off, relative to its size, when weights and activations have 4 bits.
 template <Solver S> double error_of_4_bits(S const& solver, matrix const& w, matrix const& x) {

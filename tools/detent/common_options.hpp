@@ -55,12 +55,8 @@ inline void add_threads(CLI::App& command, detent::index_t& threads) {
 }
 
 /// The executor of so many threads, by default one for each processor.
-inline auto make_executor([[maybe_unused]] detent::index_t threads) {
-#if defined(_OPENMP)
-    return detent::thread_team(threads > 0 ? threads : omp_get_num_procs());
-#else
-    return detent::serial();
-#endif
+inline auto make_executor(detent::index_t threads) {
+    return detent::thread_team(threads > 0 ? threads : detent::thread_team::processors());
 }
 
 /// The tokens of a sequence that were asked for, by default 512, or what the model can take.

@@ -141,7 +141,7 @@
 #else
 #define DETENT_ABI_R 0
 #endif
-// OpenMP changes what `serial` and `thread_team` are.
+// OpenMP changes what `serial` is.
 #if defined(_OPENMP)
 #define DETENT_ABI_S 1
 #else

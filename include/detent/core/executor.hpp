@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <concepts>
-#include <exception>
 
 #include "detent/core/error.hpp"
 #include "detent/core/function_ref.hpp"
@@ -54,69 +53,6 @@ struct serial {
         }
     }
 };
-
-#if defined(_OPENMP)
-/// Keeps the first exception of calls on several threads; without exceptions there is none to keep.
-class first_failure {
-public:
-    /// Calls `f`, and keeps what it throws.
-    template <class F> void guard(F const& f) {
-#if defined(__cpp_exceptions)
-        try {
-            f();
-        } catch (...) {
-#pragma omp critical(detent_threads_failure)
-            if (!failure_) {
-                failure_ = std::current_exception();
-            }
-        }
-#else
-        f();
-#endif
-    }
-
-    /// Throws what was kept, once all threads are done.
-    void rethrow() const {
-#if defined(__cpp_exceptions)
-        if (failure_) {
-            std::rethrow_exception(failure_);
-        }
-#endif
-    }
-
-#if defined(__cpp_exceptions)
-private:
-    std::exception_ptr failure_;
-#endif
-};
-
-/// Runs a loop on OpenMP threads; exists where the compiler has OpenMP switched on.
-class thread_team {
-public:
-    /// `count` threads; by default as many as OpenMP would use. @throws error when there is not one.
-    explicit thread_team(index_t count = omp_get_max_threads()) : count_(count) {
-        expect_option(count > 0, "thread_team", "number of threads", count, "positive");
-    }
-
-    index_t workers() const { return count_; }
-
-    void for_each(index_t n, function_ref<void(index_t)> f) const {
-        first_failure failure;
-#pragma omp parallel num_threads(static_cast<int>(std::clamp <index_t>(n, 1, count_)))
-        {
-            one_thread const guard{};
-#pragma omp for schedule(dynamic, 1)
-            for (index_t i = 0; i < n; ++i) {
-                failure.guard([&] { f(i); });
-            }
-        }
-        failure.rethrow();
-    }
-
-private:
-    index_t count_;
-};
-#endif
 
 /// Refers to any `Executor`, so that functions which take one need not be templates.
 class executor_ref {
