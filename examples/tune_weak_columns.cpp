@@ -23,6 +23,7 @@
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/calibrate/tune.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/io/tokens.hpp"
 #include "detent/model/load.hpp"
 #include "detent/quantizer/quantizer.hpp"

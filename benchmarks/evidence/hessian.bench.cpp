@@ -3,8 +3,8 @@
 // Accumulating a Hessian, tokens in^2 flops, against the rate of Eigen's float product on as many threads as OpenMP
 // has: add/<tokens>/<in>; `of product` is the share of that rate.
 
+#include "detent/core/thread_team.hpp"
 #include "detent/evidence/hessian.hpp"
-
 #include "interleaved.hpp"
 
 namespace {

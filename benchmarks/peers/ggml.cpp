@@ -14,6 +14,7 @@
 
 #include "contestant.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "peers.hpp"
 
 namespace peers {

@@ -24,6 +24,7 @@
 #include "detent/core/buffer.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "interleaved.hpp"
 #include "ours.hpp"
 #include "peers.hpp"
@@ -79,9 +80,8 @@ double reading_rate(int threads) {
     index_t const count = memory.size() / index_t{sizeof(std::uint64_t)};
     class detent::thread_team several(threads);
     return static_cast<double>(memory.size()) / seconds([&] {
-               detent::executor_ref(several).for_pieces(count, 1 << 20, [&](index_t begin, index_t end) {
-                   read_memory(words + begin, end - begin);
-               });
+               detent::executor_ref(several).for_pieces(
+                   count, 1 << 20, [&](index_t begin, index_t end) { read_memory(words + begin, end - begin); });
            });
 }
 

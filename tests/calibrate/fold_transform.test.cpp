@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/calibrate/fold_transform.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/fold.hpp"
@@ -167,8 +168,7 @@ TEST(fold_transform, needs_tokens_of_an_expert) {
             decoder folded = model;
             fold_transform(folded, smooth<>{}, {.tokens = tokens, .window = 12, .windows = 2, .all_experts = all});
             for (index_t e = 0; e < 4; ++e) {
-                EXPECT_EQ(changed(folded.blocks[0], model.blocks[0], {linear_role::down, e}), e != 2 || all)
-                    << e;
+                EXPECT_EQ(changed(folded.blocks[0], model.blocks[0], {linear_role::down, e}), e != 2 || all) << e;
             }
             matrix const expected = model.forward(tokens);
             EXPECT_LE((folded.forward(tokens) - expected).cwiseAbs().maxCoeff(),

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/calibrate/learn_block.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/model/block_flow.hpp"

@@ -17,6 +17,7 @@
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/stopwatch.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/model/block_flow.hpp"

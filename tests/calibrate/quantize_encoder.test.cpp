@@ -10,6 +10,7 @@
 
 #include "calibrate/tiny_models.hpp"
 #include "detent/calibrate/quantize_encoder.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/model/load_encoder.hpp"
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
@@ -83,8 +84,8 @@ std::vector<matrix> inputs_of(block const& b, matrix& x, index_t sequences) {
     add(b.attention_norms, b.output.forward(context));
     matrix const mlp = read(b.mlp_norms);
     matrix const up = network.up.forward(mlp);
-    matrix const hidden = network.gate ? nn::gated(b.gate_form, network.gate->forward(mlp), up)
-                                       : nn::activate(b.gate_form.kind, up);
+    matrix const hidden =
+        network.gate ? nn::gated(b.gate_form, network.gate->forward(mlp), up) : nn::activate(b.gate_form.kind, up);
     add(b.mlp_norms, network.down.forward(hidden));
     return {attention, context, mlp, hidden};
 }

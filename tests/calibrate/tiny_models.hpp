@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/io/tokens.hpp"
 #include "detent/model/load.hpp"

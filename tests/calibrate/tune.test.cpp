@@ -15,6 +15,7 @@
 #include "calibrate/tiny_models.hpp"
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/tune.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/solver/owq.hpp"
 #include "detent/solver/transformed.hpp"

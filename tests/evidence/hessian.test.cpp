@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/evidence/hessian.hpp"
 #include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"

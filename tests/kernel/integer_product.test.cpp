@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
@@ -193,9 +194,8 @@ void expect_near_the_product_of_numbers(operands const& o, std::vector<float> co
                 auto const at = static_cast<std::size_t>(t * cols + k);
                 double const weight = (double{o.w.table[o.w.code_at(r, k)]} - s.zero) * s.scale;
                 double const number = (double{o.x.table[o.x.codes[at]]} - a.zero) * a.scale;
-                double const x = o.x.shifts.empty()
-                                     ? number
-                                     : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(k)]);
+                double const x =
+                    o.x.shifts.empty() ? number : std::ldexp(number, -o.x.shifts[static_cast<std::size_t>(k)]);
                 index_t const weak = o.w.weak.find(k);
                 double const product = (weak >= 0 ? o.w.weak.at(weak, r) : weight) * x;
                 sum += product;

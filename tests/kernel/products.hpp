@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/kernel/gemm.hpp"
 #include "detent/kernel/gemv.hpp"

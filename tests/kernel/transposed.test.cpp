@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/kernel/transposed.hpp"

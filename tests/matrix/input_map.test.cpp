@@ -8,6 +8,7 @@
 #include <Eigen/Dense>
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/matrix/input_map.hpp"
 #include "io/failure_message.hpp"
 #include "matrix/random_map.hpp"

@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/model/backward.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/dense_block.hpp"

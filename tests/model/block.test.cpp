@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/model/block.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"

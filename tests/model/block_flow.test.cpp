@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/model/block_backward.hpp"
 #include "detent/model/block_flow.hpp"
 #include "model/block_cases.hpp"

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/decoder.hpp"
 #include "random_decoder.hpp"

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/model/block_flow.hpp"
 #include "detent/model/encoder.hpp"
 #include "detent/model/load_encoder.hpp"
@@ -123,7 +124,7 @@ TEST_P(image_encoder_of, groups_hold_every_layer_once_with_the_width_of_their_in
     }
     using enum linear_role;
     EXPECT_EQ(roles, (checkpoint_.gated ? std::vector{query, key, value, output, gate, up, down}
-                                       : std::vector{query, key, value, output, up, down}));
+                                        : std::vector{query, key, value, output, up, down}));
     EXPECT_EQ(b.mlps.front().down.shape(), (extents{12, checkpoint_.inner}));
 }
 

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/nn/activation.hpp"
 #include "finite_differences.hpp"
 #include "random_matrix.hpp"

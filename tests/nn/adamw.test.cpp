@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/nn/adamw.hpp"
-
 #include <array>
 #include <cmath>
 #include <limits>
@@ -10,6 +8,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "detent/core/thread_team.hpp"
+#include "detent/nn/adamw.hpp"
 
 namespace detent {
 
@@ -42,8 +43,7 @@ nn::adamw_options const options{.learning_rate = 1e-2, .weight_decay = 0.1};
 } // namespace
 
 TEST(adamw, matches_its_algorithm_in_double) {
-    for (nn::adamw_options const& o :
-         {nn::adamw_options{}, options, nn::adamw_options{1e-3, 0.8, 0.95, 1e-2, 0.5}}) {
+    for (nn::adamw_options const& o : {nn::adamw_options{}, options, nn::adamw_options{1e-3, 0.8, 0.95, 1e-2, 0.5}}) {
         std::size_t const count = 131;
         std::vector<float> parameters = random_floats(count, 1);
         std::vector<double> expected(parameters.begin(), parameters.end());

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/nn/linear.hpp"
 #include "finite_differences.hpp"
 #include "io/failure_message.hpp"

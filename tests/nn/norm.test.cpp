@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/nn/norm.hpp"
 #include "finite_differences.hpp"
 #include "random_matrix.hpp"

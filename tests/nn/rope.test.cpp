@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/nn/rope.hpp"
 #include "detent/nn/rotary_law.hpp"
 #include "finite_differences.hpp"

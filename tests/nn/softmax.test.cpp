@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/nn/softmax.hpp"
-
 #include <cmath>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
+#include "detent/nn/softmax.hpp"
 #include "finite_differences.hpp"
 #include "random_matrix.hpp"
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/quantizer/stored_matrix.hpp"
 #include "nn/random_matrix.hpp"
 

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "quantizer/type_matrix_layer.hpp"
 

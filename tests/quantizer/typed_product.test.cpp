@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/core/error.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/codebook_grid.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"

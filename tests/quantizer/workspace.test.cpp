@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/core/workspace.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/grid/codebook_grid.hpp"

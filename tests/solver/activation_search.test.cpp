@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/solver/activation_search.hpp"
@@ -117,8 +118,7 @@ TEST(activation_search, finalists_are_never_worse_than_the_whole_range_and_near_
     double const best = activation_search{.finalists = 0}(x, l.w, l.q, fp4_grids).error;
     for (index_t const finalists : {1, 6}) {
         for (index_t const sample : {100, 5000}) {
-            auto const found =
-                activation_search{.finalists = finalists, .sample = sample}(x, l.w, l.q, fp4_grids);
+            auto const found = activation_search{.finalists = finalists, .sample = sample}(x, l.w, l.q, fp4_grids);
             double const error = error_by_tokens(l.w, x, l.q, found.quantizer.round(x));
             for (any_grid const& grid : fp4_grids) {
                 matrix const whole = activation_search{}.whole_range(x, grid).round(x);

@@ -6,6 +6,7 @@
 #include <Eigen/Dense>
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/granularity/granularity.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/scale/minmax.hpp"

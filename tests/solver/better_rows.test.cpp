@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/int_grid.hpp"
 #include "detent/matrix/dequantize.hpp"
 #include "detent/scale/minmax.hpp"

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/core/thread_team.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/scale/absmax.hpp"
 #include "detent/solver/gptq.hpp"

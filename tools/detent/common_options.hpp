@@ -10,7 +10,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "detent/core/executor.hpp"
+#include "detent/core/thread_team.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/model_text.hpp"
 #include "detent/quantizer/find_kv_format.hpp"
