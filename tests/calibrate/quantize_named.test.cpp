@@ -79,5 +79,21 @@ TEST(quantize_named, keeps_maps_where_scales_cannot_be_folded) {
     }
 }
 
+TEST(quantize_named, names_the_layer_whose_errors_are_not_finite) {
+    for (auto const* const text : {"fp4:search", "fp4:a=fp4:fpq:gptq", "int4:lwc", "int4:owq=1:lwc"}) {
+        SCOPED_TRACE(text);
+        decoder model = test::random_decoder(test::opt_json());
+        auto& w = std::get<matrix>(model.blocks[1].mlps[0].up.weight);
+        w(0, 0) = 3e38F; // an exponent bit of one weight
+        std::string const message = failure_message([&] { quantized(model, text); });
+        EXPECT_TRUE(message.empty() || message.starts_with("layer '")) << message;
+        if (message.empty()) {
+            for (auto const& [name, p] : packed_layers(model)) {
+                EXPECT_TRUE(dequantize(*p).allFinite()) << name;
+            }
+        }
+    }
+}
+
 } // namespace
 } // namespace detent

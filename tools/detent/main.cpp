@@ -3,9 +3,12 @@
 // The program detent: quantizes language models, evaluates and runs them, converts and looks into their files.
 
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #if defined(__GLIBC__)
@@ -31,6 +34,18 @@ public:
         return (type.empty() ? "" : " " + type) + (option->get_required() ? " (required)" : "");
     }
 };
+
+/// The files and directories that a command works on, for a message: those of its arguments that are there.
+std::string files_of(int argc, char** argv) {
+    std::string files;
+    for (int i = 2; i < argc; ++i) {
+        std::error_code ignored;
+        if (std::filesystem::exists(argv[i], ignored)) {
+            files += (files.empty() ? "" : ", ") + std::string(argv[i]);
+        }
+    }
+    return files.empty() ? "the command" : files;
+}
 
 } // namespace
 
@@ -61,6 +76,9 @@ int main(int argc, char** argv) {
     } catch (detent::cancelled const&) {
         std::cerr << "cancelled\n";
         return 128 + ending_signal();
+    } catch (std::bad_alloc const&) {
+        std::cerr << "error: " << files_of(argc, argv) << ": needs more memory than the system gives\n";
+        return 1;
     } catch (std::exception const& e) {
         std::cerr << "error: " << e.what() << '\n';
         return 1;
