@@ -2,6 +2,8 @@
 
 // The program detent: quantizes language models, evaluates and runs them, converts and looks into their files.
 
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <iostream>
@@ -47,9 +49,21 @@ std::string files_of(int argc, char** argv) {
     return files.empty() ? "the command" : files;
 }
 
+char const* const no_memory = "needs more memory than the system gives";
+
 } // namespace
 
 int main(int argc, char** argv) {
+    std::set_terminate([] { // where a destructor has no memory, as those of JSON may
+        try {
+            std::rethrow_exception(std::current_exception());
+        } catch (std::bad_alloc const&) {
+            static_cast<void>(std::fprintf(stderr, "error: detent: %s\n", no_memory));
+            std::_Exit(1);
+        } catch (...) {
+            std::abort();
+        }
+    });
     // Activations come and go by the megabyte: keep their pages instead of returning them to the system each time.
 #if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -77,7 +91,7 @@ int main(int argc, char** argv) {
         std::cerr << "cancelled\n";
         return 128 + ending_signal();
     } catch (std::bad_alloc const&) {
-        std::cerr << "error: " << files_of(argc, argv) << ": needs more memory than the system gives\n";
+        std::cerr << "error: " << files_of(argc, argv) << ": " << no_memory << '\n';
         return 1;
     } catch (std::exception const& e) {
         std::cerr << "error: " << e.what() << '\n';
