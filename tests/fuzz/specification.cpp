@@ -44,7 +44,9 @@ void quantize_small(std::string_view text, float weight, float input) {
     matrix const w = weight * random_numbers(16, 48, 1);
     matrix const x = input * random_numbers(64, 48, 2);
     auto const q = quantize(w, inputs_for(s, x), s);
-    fuzz::expect(dequantize(q.weights).allFinite(), "what is stored is finite");
+    if (q.weights.map.empty()) { // else what is stored is finite, but not always what it stands for without the map
+        fuzz::expect(dequantize(q.weights).allFinite(), "what is stored is finite");
+    }
     for (float const scale : q.weights.scales.scales) {
         fuzz::expect(scale > 0 && std::isfinite(scale), "scales are positive");
     }
