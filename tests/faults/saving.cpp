@@ -169,7 +169,8 @@ protected:
                 EXPECT_EQ(message, "");
                 EXPECT_EQ(contents_of(out_), new_contents_);
                 EXPECT_GT(n, 1) << "there is no such call";
-                RecordProperty(std::string(fault_calls[static_cast<std::size_t>(at)]), static_cast<int>(n - 1));
+                RecordProperty("calls_" + std::string(fault_calls[static_cast<std::size_t>(at)]),
+                               static_cast<int>(n - 1));
                 return;
             }
             expect_whole(over_existing, whole);
@@ -251,12 +252,17 @@ protected:
 constexpr fault_call system_calls[] = {fault_call::open, fault_call::write, fault_call::sync, fault_call::name,
                                        fault_call::close};
 
+/// Whether a call may have done its work, or some of it, and fail: names change as a whole or not at all.
+bool can_fail_after_all(fault_call at) { return at != fault_call::open && at != fault_call::name; }
+
 TEST_F(saving, every_failing_call_leaves_whole_files_and_a_message) {
     for (fault_call const at : system_calls) {
         for (bool const over_existing : {true, false}) {
             walk(at, fault_kind::fails, over_existing, false);
         }
-        walk(at, fault_kind::cut, true, false);
+        if (can_fail_after_all(at)) {
+            walk(at, fault_kind::cut, true, false);
+        }
     }
     walk(fault_call::directory, fault_kind::fails, false, true);
 }
@@ -276,7 +282,9 @@ TEST_F(saving, DISABLED_every_call_leaves_the_old_model_or_the_new_one) {
     for (fault_call const at : system_calls) {
         for (bool const over_existing : {true, false}) {
             walk(at, fault_kind::fails, over_existing, true);
-            walk(at, fault_kind::cut, over_existing, true);
+            if (can_fail_after_all(at)) {
+                walk(at, fault_kind::cut, over_existing, true);
+            }
             end_at_each(at, over_existing, true);
         }
     }
