@@ -58,7 +58,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
             fuzz::attempt([&] {
                 auto const ids = tokenizer.encode(text, true);
                 for (auto const id : ids) {
-                    fuzz::expect(id >= 0 && id <= tokenizer.largest_id(), "an id is one of the vocabulary");
+                    fuzz::expect(id >= 0 && id <= tokenizer.largest_id(), "an id is not beyond the largest");
                 }
                 (void)tokenizer.decode(ids, true);
             });
