@@ -17,7 +17,8 @@ using namespace detent;
 
 void use_hessians(std::filesystem::path const& path) {
     auto hessians = load_hessians(path);
-    for (auto& [name, h] : hessians) {
+    for (auto& entry : hessians) {
+        hessian& h = entry.second;
         fuzz::attempt([&] { h += hessian(h); });
         fuzz::attempt([&] {
             if (h.features() > 0 && h.features() <= 64) {
