@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <map>
@@ -23,9 +22,8 @@ namespace {
 using test::random_matrix;
 
 template <class T> std::vector<std::uint8_t> bytes_of(std::vector<T> const& numbers) {
-    std::vector<std::uint8_t> bytes(numbers.size() * sizeof(T));
-    std::memcpy(bytes.data(), numbers.data(), bytes.size());
-    return bytes;
+    auto const* const first = reinterpret_cast<std::uint8_t const*>(numbers.data());
+    return {first, first + numbers.size() * sizeof(T)};
 }
 
 class saved_hessians : public testing::Test {
@@ -122,6 +120,23 @@ TEST_F(saved_hessians, wrong_sizes) {
 TEST_F(saved_hessians, numbers_that_are_not_finite) {
     expect_names(complaint({1, 2, 3, 4, std::numeric_limits<double>::infinity(), 6}, {4}), "up", "row 1");
     expect_names(complaint({1, 2, 3, 4, 5, std::numeric_limits<double>::quiet_NaN()}, {4}), "up", "row 2");
+}
+
+TEST_F(saved_hessians, more_tokens_than_can_be_counted) {
+    std::int64_t const many = std::int64_t{1} << 62;
+    ASSERT_EQ(complaint({1, 2, 3}, {many}), "");
+    hessian sum = load_hessians(path_).at("up");
+    hessian const before = sum;
+    std::string const message = failure_message([&] { sum += before; });
+    EXPECT_TRUE(contains(message, "hessian")) << message;
+    EXPECT_TRUE(contains(message, "more tokens than can be counted")) << message;
+    EXPECT_EQ(sum.tokens(), many); // as it was
+    EXPECT_EQ(sum.sum(), before.sum());
+    ASSERT_EQ(complaint({1, 2, 3}, {std::numeric_limits<std::int64_t>::max()}), "");
+    hessian full = load_hessians(path_).at("up");
+    full += hessian(2);
+    EXPECT_TRUE(contains(failure_message([&] { full.add(matrix::Ones(1, 2)); }), "more tokens"));
+    EXPECT_EQ(full.sum(), before.sum());
 }
 
 TEST_F(saved_hessians, wrong_types) {

@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include "detent/calibrate/quantize_named.hpp"
+#include "detent/matrix/dequantize.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/model/model_tensors.hpp"
 #include "detent/model/sites.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "io/failure_message.hpp"
@@ -74,6 +76,23 @@ TEST(quantize_named, keeps_maps_where_scales_cannot_be_folded) {
                     bool const foldable = can_fold(before, site_read_by(before, place.role), place.expert);
                     EXPECT_EQ(packed(model.blocks[i], place).map.empty(), foldable) << form.name;
                 }
+            }
+        }
+    }
+}
+
+TEST(quantize_named, names_the_layer_whose_errors_are_not_finite) {
+    for (auto const* const text : {"fp4:search", "fp4:a=fp4:fpq:gptq", "int4:lwc", "int4:owq=1:lwc"}) {
+        SCOPED_TRACE(text);
+        decoder model = test::random_decoder(test::opt_json());
+        auto& w = std::get<matrix>(model.blocks[1].mlps[0].up.weight);
+        w(0, 0) = 3e38F; // an exponent bit of one weight
+        std::string const message = failure_message([&] { quantized(model, text); });
+        bool const named = message.starts_with("layer '") || message.starts_with("block 1: learning");
+        EXPECT_TRUE(message.empty() || named) << message;
+        if (message.empty()) {
+            for (auto const& [name, p] : packed_layers(model)) {
+                EXPECT_TRUE(dequantize(*p).allFinite()) << name;
             }
         }
     }

@@ -54,6 +54,60 @@ TEST(json, limits_nesting) {
     }
 }
 
+TEST(json, limits_values_before_memory_is_used) {
+    auto const list = [](std::string const& item, std::size_t count) {
+        std::string text = "[";
+        for (std::size_t i = 0; i < count; ++i) {
+            text += item + ",";
+        }
+        return text + "0]";
+    };
+    std::size_t const most = detent::io::json_limits{}.values;
+    for (std::string const item : {"[]", "{}", "1", "\"a,[\\\",\""}) { // what is in a string is no value
+        std::size_t const half = item == "[]" || item == "{}" ? 2 : 1;
+        EXPECT_TRUE(contains(problem(list(item, most / half)), "subject: has more than")) << item;
+    }
+    EXPECT_EQ(problem("\"" + std::string(most + 10, ',') + "\""), "");
+}
+
+TEST(json, takes_linear_time) { // quadratic time would be that of 10^10 steps
+    std::string text = "[";
+    for (int i = 0; i < 200'000; ++i) {
+        text += "{},[{}],";
+    }
+    EXPECT_EQ(parse_json(text + "0]", "subject").size(), 400'001U);
+}
+
+/// The members of an object, each with its value as text.
+std::string members_of(std::string const& text) {
+    std::string all;
+    detent::io::parse_members(text, "subject", [&](std::string const& key, nlohmann::json const& value) {
+        all += key + "=" + value.dump() + ";";
+    });
+    return all;
+}
+
+TEST(json, members_come_one_after_the_other) {
+    EXPECT_EQ(members_of(R"({"b": [1, {"x": {}}], "a": {"c": {"d": null}}, "b": 2, "e": "", "f": [], "g": {}})"),
+              R"(b=[1,{"x":{}}];a={"c":{"d":null}};b=2;e="";f=[];g={};)");
+    EXPECT_EQ(members_of("{}"), "");
+    auto const wrong = [](std::string const& text) { return failure_message([&] { members_of(text); }); };
+    for (auto const* const text : {"[]", "1", "null", "[{}]", "\"a\""}) {
+        EXPECT_EQ(wrong(text), "subject: is not an object") << text;
+    }
+    EXPECT_TRUE(contains(wrong(R"({"a": 1, "b": )"), "is not valid JSON"));
+    EXPECT_TRUE(contains(wrong(R"({"a": {"b": 1, "b": 1}})"), "repeats the key 'b'"));
+    EXPECT_TRUE(contains(wrong(std::string(100, '{')), "is not valid JSON"));
+    std::string deep = "{\"a\":";
+    deep += std::string(64, '[') + std::string(64, ']') + "}";
+    EXPECT_TRUE(contains(wrong(deep), "is nested deeper than 64 levels"));
+    std::string many = "{\"a\":[";
+    for (std::size_t i = 0; i < detent::io::json_limits{}.values_of_member; ++i) {
+        many += "0,";
+    }
+    EXPECT_TRUE(contains(wrong(many + "0]}"), "subject: 'a' has more than"));
+}
+
 TEST(json, printable_text_is_short_whole_and_on_one_line) {
     EXPECT_EQ(printable("caf\xC3\xA9\n\x7F"), "caf\xC3\xA9??");
     EXPECT_EQ(printable(std::string(200, 'x')), std::string(200, 'x'));

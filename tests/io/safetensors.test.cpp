@@ -624,4 +624,19 @@ TEST_F(safetensors, hostile_shard_indexes_get_one_clear_error) {
     }
 }
 
+TEST(header_of_safetensors, of_many_tensors_takes_linear_time) { // quadratic time would be minutes
+    temporary_directory const directory;
+    std::string header = "{";
+    for (int i = 0; i < 200'000; ++i) {
+        header += (i > 0 ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+    }
+    header += "}";
+    std::uint64_t const length = header.size();
+    std::string const size(reinterpret_cast<char const*>(&length), sizeof length);
+    detent::io::write_text(directory / "model.safetensors", size + header);
+    detent::io::checkpoint const many(directory / "");
+    EXPECT_EQ(many.files().front().tensors().size(), 200'000U);
+    EXPECT_TRUE(many.contains("199999"));
+}
+
 } // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -7,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/grid/codebook_grid.hpp"
+#include "detent/grid/int_grid.hpp"
 #include "detent/matrix/solution.hpp"
 #include "io/failure_message.hpp"
 #include "matrix/random_solution.hpp"
@@ -36,6 +38,26 @@ TEST(pack, keeps_all_a_product_needs) {
     ASSERT_EQ(w.table.size(), 4U);
     EXPECT_EQ(w.table[0], -1);
     EXPECT_TRUE(std::isnan(w.table[3]));
+}
+
+TEST(pack, complains_of_numbers_that_are_not_finite) {
+    float const max = std::numeric_limits<float>::max();
+    solution s = test::random_solution(int_grid<4>{}, {7, 11}, {2, 4}, 1);
+    s.scales.format = scale_format(scale_kind::f32);
+    std::fill(s.codes.begin(), s.codes.end(), code{9});
+    s.scales.set(2, 1, {max / 2, 8});
+    EXPECT_EQ(failure_message([&] { pack(s); }), ""); // -8 times that would not fit, but no weight has that code
+    s.code_at(5, 7) = 0;
+    EXPECT_EQ(failure_message([&] { pack(s); }),
+              "weights: the weight at row 5, column 7 is rounded to a number beyond all floats");
+    s.scales.set(2, 1, {max / 16, 8});
+    EXPECT_EQ(failure_message([&] { pack(s); }), "");
+    for (float const scale : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        s.scales.set(3, 2, {scale, 8});
+        EXPECT_EQ(failure_message([&] { pack(s); }), "scales: are not finite");
+        s.scales.set(3, 2, {1, scale});
+        EXPECT_EQ(failure_message([&] { pack(s); }), "scales: are not finite");
+    }
 }
 
 /// Ones and a solution for them whose scales all fit.

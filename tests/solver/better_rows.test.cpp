@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <algorithm>
+#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -15,6 +16,7 @@
 #include "detent/solver/transformed.hpp"
 #include "detent/transform/hadamard.hpp"
 #include "grid/own_grid.hpp"
+#include "io/failure_message.hpp"
 #include "solver/correlated_inputs.hpp"
 
 namespace {
@@ -92,6 +94,25 @@ TEST(better_rows, takes_weak_columns_along) {
         EXPECT_EQ(best.weak.at(0, row), from.weak.at(0, row));
         EXPECT_EQ(best.weak.at(1, row), from.weak.at(1, row));
         EXPECT_EQ(best.scale_at(row, 0), from.scale_at(row, 0));
+    }
+}
+
+TEST(better_rows, a_loss_that_is_no_number_never_wins) {
+    problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}};
+    problem_of const shrunk{int_grid<3>{}, per_channel{}, mse_range{.steps = 10}};
+    problem_of const groups{int_grid<3>{}, per_group<16>{}, minmax_range{}};
+    solution const a = rtn{}.solve(rows_w, {}, p);
+    basic_vector<double> const ones = basic_vector<double>::Ones(70);
+    for (double const bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+        basic_vector<double> losses = ones;
+        losses(5) = bad;
+        for (problem const* other : {static_cast<problem const*>(&shrunk), static_cast<problem const*>(&groups)}) {
+            solution const b = rtn{}.solve(rows_w, {}, *other);
+            EXPECT_EQ(better_rows(a, losses, b, ones).scale_at(5, 0), b.scale_at(5, 0));
+            EXPECT_EQ(better_rows(a, ones, b, losses).scale_at(5, 0), a.scale_at(5, 0));
+            EXPECT_EQ(failure_message([&] { better_rows(a, losses, b, losses); }),
+                      "choice of rows: finds no error that is finite; are weights or inputs too large?");
+        }
     }
 }
 

@@ -245,6 +245,13 @@ TEST(learn_clips, complains_of_weights_that_are_not_finite) {
               "weights: the weight at row 2, column 3 is not finite");
 }
 
+TEST(learn_clips, complains_where_no_error_is_finite) {
+    matrix const w = 1e25F * random_matrix(8, 48, 1);
+    problem_of const p{int_grid<3>{}, per_channel{}, minmax_range{}, float_format::f32};
+    EXPECT_EQ(failure_message([&] { learn_clips(w, matrix::Identity(48, 48), p, {}); }),
+              "clipping: finds no clip whose error is finite; are weights or inputs too large?");
+}
+
 TEST(symmetric_floats, have_both_triangles_and_a_largest_diagonal_element_of_1) {
     hessian const h = hessian::of(1e15F * correlated_inputs(200, 48, 1));
     matrix const f = symmetric_floats(h.sum());

@@ -202,4 +202,53 @@ TEST(joint_search, threads_do_not_change_the_answer) {
     EXPECT_TRUE(one.input == both.input);
 }
 
+/// Rounds like another problem, but to numbers that are infinite.
+class infinite_problem final : public problem {
+public:
+    explicit infinite_problem(problem const& p) : problem(p), problem_(p) {}
+    extents tile(extents shape) const override { return problem_.tile(shape); }
+    tile_scale fit(matrix_view tile, tile_place place) const override { return problem_.fit(tile, place); }
+    void round(index_t n, float const* weights, float const* scales, float const* zeros, code* codes,
+               float* numbers) const override {
+        problem_.round(n, weights, scales, zeros, codes, numbers);
+        std::fill_n(numbers, n, std::numeric_limits<float>::infinity());
+    }
+
+private:
+    problem const& problem_;
+};
+
+TEST(choose_format, never_chooses_what_has_no_finite_error) {
+    layer_with_outliers const l;
+    layer_inputs const known = layer_inputs::of(l.x);
+    infinite_problem const bad(e2m1_rows);
+    problem const* const fine = &e3m0_rows;
+    metric_search const cosine{.metric = output_metric::cosine};
+    for (bool const first : {true, false}) { // NaN first would win where less is asked for
+        std::vector<problem const*> const two{first ? &bad : fine, first ? fine : &bad};
+        std::size_t const good = first ? 1 : 0;
+        EXPECT_EQ(choose_format(l.w, known, two, {}).format, good);
+        EXPECT_EQ(choose_format(l.w, known, two, {.finalists = 0}).format, good);
+        EXPECT_EQ(choose_format(l.w, l.x, l.x, two, cosine).format, good);
+    }
+    std::vector<problem const*> const none{&bad, &bad};
+    std::string const message =
+        "format search: finds no format whose error is finite; are weights or inputs too large?";
+    EXPECT_EQ(failure_message([&] { choose_format(l.w, known, none, {}); }), message);
+    EXPECT_EQ(failure_message([&] { choose_format(l.w, l.x, l.x, none, cosine); }), message);
+    EXPECT_EQ(failure_message([&] { output_search{}.solve(l.w, known, bad); }),
+              "range search: finds no range whose error is finite; are weights or inputs too large?");
+}
+
+TEST(activation_search, complains_where_no_error_is_finite) {
+    layer_with_outliers const l;
+    matrix const huge = 1e20F * l.w; // whose squares are no floats
+    std::string const message =
+        "range search: finds no range of the inputs whose error is finite; are weights or inputs too large?";
+    for (index_t const finalists : {0, 6}) {
+        activation_search const search{.finalists = finalists};
+        EXPECT_EQ(failure_message([&] { search(l.x, huge, 1.1F * huge, grids); }), message);
+    }
+}
+
 } // namespace

@@ -295,6 +295,10 @@ TEST(owq, complains_of_what_it_cannot_do) {
     problem_of const wide{int_grid<3>{}, per_channel{}, minmax_range{}, float_format::f32};
     EXPECT_NE(fails(2, large, h, wide).find("is too large for their format"), std::string::npos);
     EXPECT_EQ((owq<>{.columns = 2, .format = float_format::bf16}.solve(large, h, wide).weak.count()), 2);
+    matrix beyond = w; // rounded up, it would be no float
+    beyond(2, 3) = std::numeric_limits<float>::max();
+    beyond(2, 4) = -0.6F * beyond(2, 3);
+    EXPECT_TRUE(contains(fails(2, beyond, h, wide), "weak columns: "));
     matrix broken = w;
     broken(2, 3) = std::numeric_limits<float>::infinity();
     EXPECT_EQ(fails(2, broken, h, int3_rows), "weights: the weight at row 2, column 3 is not finite");

@@ -115,6 +115,12 @@ TEST(weak_budget, complains_of_what_cannot_be) {
     EXPECT_EQ(budget(4, 6), "");
 }
 
+TEST(weak_budget, complains_of_more_columns_than_can_be_counted) {
+    double const tiny = std::numeric_limits<double>::denorm_min();
+    std::vector<weak_share> const shares{{{64, 64}, tiny}, {{64, 64}, 0}};
+    EXPECT_TRUE(contains(failure_message([&] { weak_budget(3, 15.5, shares); }), "would make")) << tiny;
+}
+
 TEST(weak_budget, complains_of_ratios_bits_and_shapes) {
     auto const message = [](int bits, weak_share share) {
         return failure_message([&] { weak_budget(bits, 8.5, std::array{share}); });

@@ -57,6 +57,15 @@ TEST(tokenizer, from_text_to_ids_and_back) {
     EXPECT_EQ(t.largest_id(), 301);
 }
 
+TEST(tokenizer, ids_around_a_text_may_be_the_largest) {
+    NEEDS_UNICODE();
+    auto other = byte_level_json();
+    other["post_processor"]["sep"] = {"<other>", 305};
+    auto const t = tokenizer_of(other);
+    EXPECT_EQ(t.encode("the", true), (ids{300, 257, 305}));
+    EXPECT_EQ(t.largest_id(), 305);
+}
+
 TEST(tokenizer, bytes_that_are_no_text_are_read_as_one_character) {
     NEEDS_UNICODE();
     auto const t = tokenizer_of(byte_level_json());

@@ -2,10 +2,15 @@
 
 // The program detent: quantizes language models, evaluates and runs them, converts and looks into their files.
 
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #if defined(__GLIBC__)
@@ -32,9 +37,33 @@ public:
     }
 };
 
+/// The files and directories that a command works on, for a message: those of its arguments that are there.
+std::string files_of(int argc, char** argv) {
+    std::string files;
+    for (int i = 2; i < argc; ++i) {
+        std::error_code ignored;
+        if (std::filesystem::exists(argv[i], ignored)) {
+            files += (files.empty() ? "" : ", ") + std::string(argv[i]);
+        }
+    }
+    return files.empty() ? "the command" : files;
+}
+
+char const* const no_memory = "needs more memory than the system gives";
+
 } // namespace
 
 int main(int argc, char** argv) {
+    std::set_terminate([] { // where a destructor has no memory, as those of JSON may
+        try {
+            std::rethrow_exception(std::current_exception());
+        } catch (std::bad_alloc const&) {
+            static_cast<void>(std::fprintf(stderr, "error: detent: %s\n", no_memory));
+            std::_Exit(1);
+        } catch (...) {
+            std::abort();
+        }
+    });
     // Activations come and go by the megabyte: keep their pages instead of returning them to the system each time.
 #if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -61,6 +90,9 @@ int main(int argc, char** argv) {
     } catch (detent::cancelled const&) {
         std::cerr << "cancelled\n";
         return 128 + ending_signal();
+    } catch (std::bad_alloc const&) {
+        std::cerr << "error: " << files_of(argc, argv) << ": " << no_memory << '\n';
+        return 1;
     } catch (std::exception const& e) {
         std::cerr << "error: " << e.what() << '\n';
         return 1;

@@ -276,7 +276,13 @@ DETENT_INLINE void block_learner::operator()(block& b, matrix_view x, matrix_vie
         targets.push_back(forward(b, x, rows, executor_));
     }
     learned_block<float> const learner(original, weights_, rounding);
-    auto const learn_it = [&] { return learn(learner, first, how, x, targets, rows, executor_, progress_); };
+    auto const learn_it = [&] {
+        try {
+            return learn(learner, first, how, x, targets, rows, executor_, progress_);
+        } catch (error const& e) {
+            throw error("block " + std::to_string(losses_.size()), e.what());
+        }
+    };
     learned found = directory_.empty() ? learn_it() : kept(how, original, x, targets, first, learn_it);
     losses_.push_back(std::move(found.losses));
     auto const made = found.parameters.transform.apply(original);

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -124,7 +123,7 @@ DETENT_INLINE learned load(std::filesystem::path const& path, block_parameters<f
         if (tensor.type != type || tensor.bytes.size() != numbers.size_bytes()) {
             throw error(io::subject_of(path, name), "has the wrong type or shape");
         }
-        std::memcpy(numbers.data(), tensor.bytes.data(), tensor.bytes.size());
+        std::copy_n(tensor.bytes.data(), tensor.bytes.size(), reinterpret_cast<std::uint8_t*>(numbers.data()));
     };
     learned found{std::move(first), {}};
     for (auto const& [name, numbers] : named_parts(found.parameters)) {

@@ -37,6 +37,9 @@ DETENT_INLINE layer_report quantize_linear(linear_layer& layer, layer_place plac
         std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
         stopwatch::section const timed(executor.watch(), work_kind::layer_errors);
         matrix const decoded = dequantize(q.weights);
+        if (!decoded.allFinite()) { // a map that is undone may go beyond what codes stand for
+            throw error("weights", "are rounded to numbers beyond all floats");
+        }
         auto const share = [](double missed, double whole) { return whole > 0 ? missed / whole : 0; };
         layer_report report{.name = layer.name,
                             .place = place,

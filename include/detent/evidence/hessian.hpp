@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <string>
@@ -55,7 +56,8 @@ public:
     void add(std::span<half const> x, executor_ref executor = {}) { add_halves(x, executor); }
     void add(std::span<bfloat16 const> x, executor_ref executor = {}) { add_halves(x, executor); }
 
-    /// Adds what another Hessian has seen. @throws error when the number of features differs.
+    /// Adds what another Hessian has seen. @throws error when the number of features differs, or that of all tokens
+    /// does not fit.
     basic_hessian& operator+=(basic_hessian const& other);
 
     /// The Hessian of only these inputs, ascending. @throws error when there are no such, or they do not ascend.
@@ -138,6 +140,13 @@ private:
         }
     }
 
+    /// How many tokens have been seen with `more`, which a file may have made any number.
+    index_t added_tokens(index_t more) const {
+        constexpr index_t most = std::numeric_limits<index_t>::max();
+        expect_valid(more <= most - tokens_, "hessian", "has seen more tokens than can be counted");
+        return tokens_ + more;
+    }
+
     /// Rows [begin, end) become 0 between column `begin` and the diagonal.
     void clear_lower(index_t begin, index_t end) {
         for (index_t row = begin; row < end; ++row) {
@@ -175,6 +184,7 @@ template <class Scalar> void basic_hessian<Scalar>::add(matrix_view x, executor_
     if (x.rows() == 0) {
         return;
     }
+    index_t const seen = added_tokens(x.rows());
     simd::strided<float> const inputs{x.data(), x.outerStride()};
     // A task is a square tile of the triangle; smaller where there are few.
     index_t const width = std::clamp<index_t>(ceil_div(features(), 8), 64, 256);
@@ -192,7 +202,7 @@ template <class Scalar> void basic_hessian<Scalar>::add(matrix_view x, executor_
             clear_lower(row, std::min(row + width, features()));
         }
     });
-    tokens_ += x.rows();
+    tokens_ = seen;
 }
 
 template <class Scalar> basic_hessian<Scalar>& basic_hessian<Scalar>::operator+=(basic_hessian const& other) {
@@ -200,10 +210,11 @@ template <class Scalar> basic_hessian<Scalar>& basic_hessian<Scalar>::operator+=
         raise(error("hessian", "expected one of " + std::to_string(features()) + " features, got " +
                                    std::to_string(other.features())));
     }
+    index_t const seen = added_tokens(other.tokens_);
     for (index_t k = 0; k < sum_.size(); ++k) {
         sum_.data()[k] += other.sum_.data()[k];
     }
-    tokens_ += other.tokens_;
+    tokens_ = seen;
     return *this;
 }
 

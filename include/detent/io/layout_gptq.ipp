@@ -70,7 +70,8 @@ DETENT_INLINE void add_gptq(safetensors_writer& file, std::string const& name, p
 DETENT_INLINE int bits_of_words(tensor_reader const& tensors, std::string const& name, extents shape) {
     auto const& words = tensors.at(name + ".qweight").shape;
     index_t const rows = words.empty() ? 0 : words[0];
-    int const bits = shape.cols > 0 ? static_cast<int>(std::min<index_t>(9, rows * 32 / shape.cols)) : 0;
+    // The rows of a tensor without columns may be any number, more than 32 times of which fits.
+    int const bits = shape.cols > 0 && rows <= shape.cols ? static_cast<int>(rows * 32 / shape.cols) : 0;
     if (bits < 1 || bits > 8 || shape.cols * bits / 32 != rows || shape.cols * bits % 32 != 0) {
         throw does_not_hold(tensors, name, shape);
     }

@@ -44,6 +44,9 @@ public:
     /// The names of all tensors, sorted.
     std::vector<std::string> names() const;
 
+    /// All tensors by name, valid as long as this object, also after moving it.
+    std::map<std::string, tensor_view, std::less<>> const& tensors() const { return tensors_; }
+
     bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
     /// The tensor of that name, valid as long as this object, also after moving it. Throws `error` naming file and

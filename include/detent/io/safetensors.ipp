@@ -62,15 +62,23 @@ DETENT_INLINE safetensors_file::safetensors_file(std::filesystem::path const& pa
     if (!text.starts_with('{')) {
         throw error(path.string() + ", header", "does not start with '{'");
     }
-    auto const header = parse_json(text, path.string() + ", header");
     auto const data = rest.subspan(text.size());
-    for (auto const& [key, value] : header.items()) {
+    std::string const subject = path.string() + ", header";
+    bool has_metadata = false;
+    parse_members(text, subject, [&](std::string const& key, nlohmann::json const& value) {
+        bool is_new = true;
         if (key == "__metadata__") {
+            is_new = !std::exchange(has_metadata, true);
             read_metadata(value);
         } else {
-            tensors_.emplace(key, read_tensor(key, value, data));
+            auto const before = tensors_.size();
+            tensors_.emplace_hint(tensors_.end(), key, read_tensor(key, value, data)); // most files are in order
+            is_new = tensors_.size() > before;
         }
-    }
+        if (!is_new) {
+            throw error(subject, "repeats the key '" + printable(key) + "'");
+        }
+    });
     check_layout(data);
 }
 
@@ -142,26 +150,26 @@ DETENT_INLINE tensor_view safetensors_file::read_tensor(std::string const& name,
                     "unknown type '" + printable(type_name.get_ref<std::string const&>()) + "'");
     }
     auto shape = integers("shape");
-    index_t const needed = byte_size(*type, shape, subject_of(path(), name, "shape"));
+    index_t const needed = byte_size(*type, shape, [&] { return subject_of(path(), name, "shape"); });
 
     auto const offsets = integers("data_offsets");
-    std::string const subject = subject_of(path(), name, "data_offsets");
+    auto const subject = [&] { return subject_of(path(), name, "data_offsets"); };
     if (offsets.size() != 2) {
-        throw error(subject, "has " + std::to_string(offsets.size()) + " elements instead of 2");
+        throw error(subject(), "has " + std::to_string(offsets.size()) + " elements instead of 2");
     }
     index_t const begin = offsets[0];
     index_t const end = offsets[1];
-    std::string const range = "[" + std::to_string(begin) + ", " + std::to_string(end) + ")";
+    auto const range = [&] { return "[" + std::to_string(begin) + ", " + std::to_string(end) + ")"; };
     if (begin > end) {
-        throw error(subject, range + " ends before it begins");
+        throw error(subject(), range() + " ends before it begins");
     }
     if (end - begin != needed) {
-        throw error(subject, range + " holds " + std::to_string(end - begin) + " bytes, but dtype and shape need " +
-                                 std::to_string(needed));
+        throw error(subject(), range() + " holds " + std::to_string(end - begin) + " bytes, but dtype and shape need " +
+                                   std::to_string(needed));
     }
     if (end > std::ssize(data)) {
-        throw error(subject, range + " lies beyond the " + std::to_string(data.size()) +
-                                 " bytes of data: the file is truncated or the offsets are wrong");
+        throw error(subject(), range() + " lies beyond the " + std::to_string(data.size()) +
+                                   " bytes of data: the file is truncated or the offsets are wrong");
     }
     return {*type, std::move(shape), data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(needed))};
 }
@@ -261,8 +269,8 @@ DETENT_INLINE tensor_view const& checkpoint::at(std::string_view name) const {
 
 DETENT_INLINE void checkpoint::open_file(std::filesystem::path const& path) {
     auto const& file = files_.emplace_back(path);
-    for (auto const& name : file.names()) {
-        tensors_.emplace(name, &file.at(name));
+    for (auto const& [name, tensor] : file.tensors()) {
+        tensors_.emplace_hint(tensors_.end(), name, &tensor);
     }
 }
 

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "detent/core/function_ref.hpp"
 #include "detent/core/index.hpp"
 #include "detent/core/needs_exceptions.hpp"
 
@@ -88,6 +89,8 @@ struct tensor_view {
 /// The bytes a tensor of this type and shape takes. Throws `error(subject, ...)` when an extent is negative, when the
 /// product of the extents overflows, even one hidden by a zero extent, or when the elements end within a byte.
 index_t byte_size(dtype type, std::span<index_t const> shape, std::string const& subject);
+/// The same, with a subject that is only made for an error.
+index_t byte_size(dtype type, std::span<index_t const> shape, function_ref<std::string()> subject);
 
 /// Writes the elements of an F32, F16, BF16 or F64 tensor to `out[0 .. tensor.size())`. Other types throw `error`
 /// naming the tensor and its type.

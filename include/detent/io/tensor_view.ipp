@@ -27,19 +27,23 @@ DETENT_INLINE index_t tensor_view::size() const {
 }
 
 DETENT_INLINE index_t byte_size(dtype type, std::span<index_t const> shape, std::string const& subject) {
+    return byte_size(type, shape, [&] { return subject; });
+}
+
+DETENT_INLINE index_t byte_size(dtype type, std::span<index_t const> shape, function_ref<std::string()> subject) {
     index_t bits = bit_size(type);
     bool empty = false;
     for (index_t const extent : shape) {
         if (extent < 0) {
-            throw error(subject, "has the negative extent " + std::to_string(extent));
+            throw error(subject(), "has the negative extent " + std::to_string(extent));
         }
         empty = empty || extent == 0;
         if (extent != 0 && __builtin_mul_overflow(bits, extent, &bits)) {
-            throw error(subject, "is too large: its number of bits does not fit 63 bits");
+            throw error(subject(), "is too large: its number of bits does not fit 63 bits");
         }
     }
     if (!empty && bits % 8 != 0) {
-        throw error(subject, "does not fill whole bytes with elements of type " + std::string(name(type)));
+        throw error(subject(), "does not fill whole bytes with elements of type " + std::string(name(type)));
     }
     return empty ? 0 : bits / 8;
 }

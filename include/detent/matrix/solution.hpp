@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +16,7 @@
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/grid/grid.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/matrix/input_map.hpp"
@@ -126,6 +129,32 @@ template <class Scalar = float> index_t clamped_scales(matrix_view w, solution c
     return count;
 }
 
+/// @throws error where a scale is not finite, or a code stands for a number that is not: weights that are nearly as
+/// large as floats can be are rounded beyond them.
+template <std::same_as<solution> S> void expect_finite_numbers(S const& s) {
+    auto const number_of = [&](float number, tile_scale t) { return (number - t.zero) * t.scale; };
+    auto const largest_of = [](float a, float b) { return is_nan(b) ? a : std::max(a, std::abs(b)); };
+    float const largest = std::accumulate(s.table.begin(), s.table.end(), 0.0F, largest_of);
+    for (index_t i = 0; i < s.scales.tiles.rows; ++i) {
+        for (index_t j = 0; j < s.scales.tiles.cols; ++j) {
+            tile_scale const t = s.scales.at(i, j);
+            index_t const top = i * s.tile.rows;
+            expect_valid(is_finite(t.scale) && is_finite(t.zero), "scales", "are not finite");
+            if (is_finite((largest + std::abs(t.zero)) * t.scale)) {
+                continue;
+            }
+            for (index_t row = top; row < std::min(s.shape.rows, top + s.tile.rows); ++row) {
+                for (index_t col = s.first_of_tile(j); col < s.first_of_tile(j + 1); ++col) {
+                    if (!is_finite(number_of(s.table[s.code_at(row, col)], t))) {
+                        raise(error("weights", "the weight at row " + std::to_string(row) + ", column " +
+                                                   std::to_string(col) + " is rounded to a number beyond all floats"));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A packed matrix, what its solver reported, and how its input is to be quantized.
 struct quantization {
     packed_matrix weights;
@@ -133,9 +162,10 @@ struct quantization {
     std::optional<activation_quantizer> input = {}; ///< rounds mapped inputs; none where they stay as they are
 };
 
-/// The solution as packed bytes.
+/// The solution as packed bytes. @throws error where it is not whole, or stands for numbers that are not finite.
 template <std::same_as<solution> S> packed_matrix pack(S const& s) {
     expect_complete(s, s.shape);
+    expect_finite_numbers(s);
     expect_valid(s.tile_of.empty(), "solution", "is for some of the columns of a matrix");
     int const bits = static_cast<int>(std::bit_width(s.table.size())) - 1;
     return {.bits = bits,

@@ -181,12 +181,18 @@ DETENT_INLINE void read_rotaries(configuration_fields const& fields, model_confi
     expect_rotated_pairs(fields, c);
 }
 
+// A file of a few bytes can ask for any number of them, and what is known of a model without its weights has an entry
+// for each. The largest models in use have some 130 layers, and heads of 512 features.
+inline constexpr index_t most_layers = 4096;
+inline constexpr index_t largest_head = 16384;
+
 DETENT_INLINE void read_heads(configuration_fields const& fields, model_configuration& c,
                               family_defaults const& defaults) {
     std::string const name = fields.either({"num_attention_heads", "n_head", "n_heads", "num_heads"});
     c.heads.heads = fields.size(name);
     index_t const head_dim =
-        fields.has("head_dim") ? fields.size("head_dim", 0, (index_t{1} << 24) / c.heads.heads) : defaults.head_dim;
+        fields.has("head_dim") ? fields.size("head_dim", 0, std::min(largest_head, (index_t{1} << 24) / c.heads.heads))
+                               : defaults.head_dim;
     if (head_dim == 0 && c.hidden % c.heads.heads != 0) {
         throw fields.wrong(name, "is " + std::to_string(c.heads.heads) + ", which does not divide hidden_size " +
                                      std::to_string(c.hidden));
@@ -284,7 +290,7 @@ DETENT_INLINE void read_common(configuration_fields const& fields, model_configu
     c.hidden = fields.size(fields.either({"hidden_size", "n_embd", "d_model", "n_embed"}));
     c.embedding_width = c.hidden;
     c.layers.resize(static_cast<std::size_t>(
-        fields.size(fields.either({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}), {}, index_t{1} << 16)));
+        fields.size(fields.either({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}), {}, most_layers)));
     c.intermediate = fields.size(fields.either({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}),
                                  defaults.wide ? std::optional(4 * c.hidden) : std::nullopt);
     c.max_positions =

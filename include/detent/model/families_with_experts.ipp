@@ -25,13 +25,16 @@
 // transformers.
 namespace detent::inline DETENT_ABI {
 
+/// The experts of all layers together; the largest models in use have some 25 000.
+inline constexpr index_t most_experts = index_t{1} << 19;
+
 /// Makes the network of every layer one of experts; reads how many there are, `count` where no field says, and how many
 /// a token is sent to.
 DETENT_INLINE void read_experts(configuration_fields const& fields, model_configuration& c, index_t count,
                                 index_t per_token, index_t intermediate) {
     c.experts = expert_configuration{
         .count = fields.size(fields.either({"num_experts", "num_local_experts", "n_routed_experts"}), count,
-                             index_t{1} << 16),
+                             most_experts / std::ssize(c.layers)),
         .intermediate = intermediate};
     index_t const chosen = fields.size(fields.either({"num_experts_per_tok", "experts_per_token"}), per_token);
     if (chosen > c.experts->count) {

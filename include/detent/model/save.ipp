@@ -28,6 +28,7 @@
 #include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
+#include "detent/io/text_file.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
@@ -353,10 +354,7 @@ DETENT_INLINE void copy_sidecars(std::filesystem::path const& source, std::files
             continue;
         }
         auto const target = directory / (lower == "readme.md" ? "README.source.md" : name);
-        std::filesystem::copy_file(entry.path(), target, std::filesystem::copy_options::overwrite_existing, failure);
-        if (failure) {
-            throw error(target.string(), "cannot be written: " + failure.message());
-        }
+        io::write_text(target, io::read_text(entry.path())); // as it was or as it shall be, also on a full disk
     }
 }
 

@@ -350,11 +350,14 @@ DETENT_INLINE quantization quantize_embeddings(matrix_view table, spec const& s,
         rows.range = s.search ? spec::range_kind::mse : spec::range_kind::automatic;
         rows.format = s.format;
         quantization q = quantize(table, rows, executor);
-        double const error = (table - dequantize(q.weights)).squaredNorm();
-        if (error < least) {
-            least = error;
+        double const missed = (table - dequantize(q.weights)).squaredNorm();
+        if (missed < least) {
+            least = missed;
             best = std::move(q);
         }
+    }
+    if (!is_finite(least)) {
+        throw error("embeddings", "no grid has a finite error of rounding; are they too large?");
     }
     return best;
 }

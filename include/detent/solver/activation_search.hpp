@@ -13,6 +13,7 @@
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/scale/any_grid.hpp"
@@ -74,7 +75,8 @@ struct activation_search {
     }
 
     /// The best of `grids` and its best range for the inputs `x` (token, in) of a layer that has the weights `q` (out,
-    /// in) in place of `w`. @throws error when there is no grid, as `range_candidates`, or when an input is not finite.
+    /// in) in place of `w`. @throws error when there is no grid, as `range_candidates`, when an input is not finite, or
+    /// no error of a range is.
     template <class Scalar = float>
     answer operator()(matrix_view x, matrix_view w, matrix_view q, std::span<any_grid const> grids,
                       executor_ref executor = {}) const;
@@ -187,6 +189,7 @@ activation_search::answer activation_search::operator()(matrix_view x, matrix_vi
         matrix const some = every_nth_row(x, x.rows() / std::clamp<index_t>(sample, 1, x.rows()));
         value = by_forms ? errors<Scalar>(some, half, basic_rough_form<Scalar>(g), tried, chosen, executor)
                          : distances<Scalar>(some, w, q, tried, chosen, executor);
+        std::ranges::transform(value, value.begin(), comparable_cost);
         auto const last = chosen.begin() + std::min<index_t>(std::ssize(chosen), finalists);
         std::ranges::partial_sort(chosen, last, {}, [&](std::size_t i) { return value[i]; });
         chosen.erase(last, chosen.end());
@@ -198,7 +201,11 @@ activation_search::answer activation_search::operator()(matrix_view x, matrix_vi
     }
     value = by_forms ? errors<Scalar>(x, half, basic_quadratic_form<Scalar>(g), tried, chosen, executor)
                      : distances<Scalar>(x, w, q, tried, chosen, executor);
+    std::ranges::transform(value, value.begin(), comparable_cost);
     auto const best = std::ranges::min_element(value) - value.begin();
+    if (!is_finite(value[static_cast<std::size_t>(best)])) {
+        raise(no_finite_error("range search", "range of the inputs"));
+    }
     return {tried[chosen[static_cast<std::size_t>(best)]], value[static_cast<std::size_t>(best)]};
 }
 

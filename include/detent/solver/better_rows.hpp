@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/core/same_bits.hpp"
 #include "detent/matrix/solution.hpp"
 #include "detent/nn/products.hpp"
@@ -46,19 +48,25 @@ basic_vector<double> row_losses(matrix_view w, solution const& s, matrix const& 
 }
 
 /// Of two solutions for the same weights, the better one of each row of tiles, given what every row loses; where they
-/// store columns differently, the better one as a whole. The report is that of `a`.
+/// store columns differently, the better one as a whole. The report is that of `a`. @throws error where neither loses a
+/// finite amount.
 template <class Scalar>
 solution better_rows(solution a, basic_vector<Scalar> const& losses_a, solution b,
                      basic_vector<Scalar> const& losses_b) {
     bool const alike = a.tile == b.tile && a.scales.tiles == b.scales.tiles && a.map == b.map &&
                        a.tile_of == b.tile_of && same_bits(a.table, b.table) && a.weak.columns() == b.weak.columns();
+    auto const is_better = [](double loss_b, double loss_a) {
+        expect_valid(is_finite(loss_a) || is_finite(loss_b), "choice of rows",
+                     "finds no error that is finite; are weights or inputs too large?");
+        return comparable_cost(loss_b) < comparable_cost(loss_a);
+    };
     if (!alike) {
-        return losses_b.sum() < losses_a.sum() ? std::move(b) : std::move(a);
+        return is_better(losses_b.sum(), losses_a.sum()) ? std::move(b) : std::move(a);
     }
     for (index_t i = 0; i < a.scales.tiles.rows; ++i) {
         index_t const top = i * a.tile.rows;
         index_t const count = std::min(a.tile.rows, a.shape.rows - top);
-        if (!(losses_b.segment(top, count).sum() < losses_a.segment(top, count).sum())) {
+        if (!is_better(losses_b.segment(top, count).sum(), losses_a.segment(top, count).sum())) {
             continue;
         }
         for (index_t j = 0; j < a.scales.tiles.cols; ++j) {

@@ -72,6 +72,11 @@ public:
             high.step({clip_.high.data(), size}, {slopes.high.data(), size}, rate);
         }
         evaluate(clip_, [](index_t) {});
+        for (index_t i = 0; i < tile_rows_; ++i) {
+            if (!is_finite(best_(i))) { // no step gave it scales
+                raise(error("clipping", "finds no clip whose error is finite; are weights or inputs too large?"));
+            }
+        }
     }
 
 private:
@@ -202,7 +207,7 @@ inline matrix symmetric_floats(basic_matrix<double> const& h) {
 /// Learns how far the range of each tile of `w` (out, in) is clipped so that rounding to nearest loses least at the
 /// layer's output, tr(D H D^T) for D = Q - W (OmniQuant's LWC, section 3.2, on one matrix), given `h` (in, in) with
 /// both triangles. The answer has the scales; its codes mean nothing. The same bits for any executor. @throws error
-/// when scales are given, a weight is not finite, or an option is out of range.
+/// when scales are given, a weight is not finite, no error is, or an option is out of range.
 template <class Scalar = float>
 solution learn_clips(matrix_view w, matrix const& h, problem const& p, clip_learning how, executor_ref executor = {}) {
     expect_option(how.steps >= 0, "clipping", "number of steps", how.steps, "0 or more");

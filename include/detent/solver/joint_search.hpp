@@ -29,13 +29,9 @@ struct format_choice {
     solution weights;
 };
 
-/// What a search of formats throws where no error of the output can be compared with another.
-inline error no_finite_error() {
-    return error("format search", "finds no format whose error is finite; are weights or inputs too large?");
-}
-
 /// Rounds `w` (out, in) in each of the ways of `formats`, ranges searched by `search`, and answers the one with the
-/// smallest error of the layer's output. @throws error when there is no format, or as `output_search`.
+/// smallest error of the layer's output. @throws error when there is no format, the error of none is finite, or as
+/// `output_search`.
 template <class Scalar = float>
 format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<problem const* const> formats,
                             output_search const& search, executor_ref executor = {}) {
@@ -65,7 +61,7 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
         }
     }
     if (!found) {
-        raise(no_finite_error());
+        raise(no_finite_error("format search", "format"));
     }
     best.weights.report.loss += constant;
     return best;
@@ -73,7 +69,7 @@ format_choice choose_format(matrix_view w, layer_inputs const& known, std::span<
 
 /// Chooses among `formats` as the other, by another metric: some hundreds of the inputs `x` (token, in), which are
 /// rounded to `rounded` before they meet the weights, pass through the layer. @throws error as `metric_search`, when
-/// there is no format or no input, and when an input is not finite.
+/// there is no format or no input, the error of none is finite, and when an input is not finite.
 template <class Scalar = float>
 format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, std::span<problem const* const> formats,
                             metric_search const& search, executor_ref executor = {}) {
@@ -97,7 +93,7 @@ format_choice choose_format(matrix_view w, matrix_view x, matrix_view rounded, s
         }
     }
     if (!found) {
-        raise(no_finite_error());
+        raise(no_finite_error("format search", "format"));
     }
     return best;
 }

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/executor.hpp"
+#include "detent/core/finite.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/nn/products.hpp"
 #include "detent/solver/output_search.hpp"
@@ -57,6 +59,9 @@ inline double output_distance(output_metric metric, index_t n, float const* o, i
     }
     if (metric == output_metric::cosine) {
         double const lengths = std::sqrt(squares * rounded_squares);
+        if (!is_finite(lengths)) { // outputs that are no numbers have no direction, not even a wrong one
+            return lengths;
+        }
         return lengths > 0 ? 1 - sum / lengths : squares > 0 ? 1 : 0;
     }
     return sum;
@@ -69,8 +74,8 @@ struct metric_search {
     range_candidates candidates = {};
 
     /// Codes and scales for `w` (out, in), for inputs that were `x` (token, in) and are `rounded`. The loss in the
-    /// report is the distance, summed over the outputs. @throws error when a weight is not finite, or as
-    /// `range_candidates`.
+    /// report is the distance, summed over the outputs; it is not finite where no distance of a range is. @throws error
+    /// when a weight is not finite, or as `range_candidates`.
     template <class Scalar = float>
     solution solve(matrix_view w, matrix_view x, matrix_view rounded, problem const& p,
                    executor_ref executor = {}) const {
@@ -90,7 +95,7 @@ struct metric_search {
                 tile_scale const initial = s.scales.at(tile_row, tile);
                 auto const ratios = candidates.ratios(initial.scale, p.split());
                 auto const at = [&](float ratio) { return ratio == 1 ? initial : p.widened(initial, ratio); };
-                double least = 0;
+                double least = std::numeric_limits<double>::infinity();
                 tile_scale best = initial;
                 for (std::size_t i = 0; i < ratios.size(); ++i) {
                     round(w, top, tile, at(ratios[i]), chosen, s, p);
@@ -99,7 +104,7 @@ struct metric_search {
                     for (index_t row = 0; row < height; ++row) {
                         distance += output_distance(metric, tokens, &o(row, 0), 1, &now(row, 0), 1);
                     }
-                    if (i == 0 || distance < least) {
+                    if (comparable_cost(distance) < least) {
                         least = distance;
                         best = at(ratios[i]);
                     }

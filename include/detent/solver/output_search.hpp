@@ -8,11 +8,13 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
+#include "detent/core/error.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/finite.hpp"
 #include "detent/evidence/layer_inputs.hpp"
@@ -63,6 +65,12 @@ struct range_candidates {
     friend constexpr bool operator==(range_candidates, range_candidates) = default;
 };
 
+/// What a search throws where none of its `candidates` has an error that can be compared.
+inline error no_finite_error(char const* search, char const* candidates) {
+    return error(search,
+                 "finds no " + std::string(candidates) + " whose error is finite; are weights or inputs too large?");
+}
+
 /// Rounds to the nearest number and searches the range of each tile for the smallest error of the layer's output
 /// (LLM-FP4, section 4.1), given what rounding does to the other tiles of its rows; tiles side by side are searched one
 /// after the other.
@@ -75,17 +83,18 @@ struct output_search {
     index_t finalists = 4;
 
     /// Codes and scales for `w` (out, in). The loss in the report is the error, its mean over the inputs. @throws error
-    /// when a weight is not finite, or as `range_candidates`.
+    /// when a weight is not finite, no error of a range is, or as `range_candidates`.
     template <class Scalar = float>
     solution solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor = {}) const;
 
     /// Codes and scales from what `output_cost` made of the inputs, which formats with the same tiles can share. The
-    /// loss lacks what does not depend on the weights that are chosen.
+    /// loss lacks what does not depend on the weights that are chosen. It is not finite where no error of a range is;
+    /// the scales then mean nothing.
     template <class Scalar>
     solution solve(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                    executor_ref executor = {}) const;
 
-    /// That loss, nearly and from some of the rows, at a fraction of the time.
+    /// That loss, nearly and from some of the rows, at a fraction of the time; infinite where it is no finite number.
     template <class Scalar>
     double estimate(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                     executor_ref executor = {}) const;
@@ -252,6 +261,9 @@ private:
             }
         }
         batch.finish();
+        for (trials& t : tiles) {
+            std::ranges::transform(t.cost, t.cost.begin(), comparable_cost);
+        }
     }
 
     /// Writes the codes of `n` columns of a row, and what rounding does to them to `d`.
@@ -301,6 +313,9 @@ template <class Scalar>
 solution output_search::solve(matrix_view w, layer_inputs const& known, problem const& p, executor_ref executor) const {
     expect_features(known.features(), w);
     solution s = solve(w, basic_output_cost<Scalar>(known, p.begin(w)), p, executor);
+    if (!is_finite(s.report.loss)) {
+        raise(no_finite_error("range search", "range"));
+    }
     s.report.loss += known.has_difference() ? known.difference_error(w, executor) : 0;
     return s;
 }
@@ -314,7 +329,7 @@ solution output_search::solve(matrix_view w, basic_output_cost<Scalar> const& er
 template <class Scalar>
 double output_search::estimate(matrix_view w, basic_output_cost<Scalar> const& error, problem const& p,
                                executor_ref executor) const {
-    return run(w, error, p, true, executor).report.loss;
+    return comparable_cost(run(w, error, p, true, executor).report.loss);
 }
 
 #if defined(DETENT_COMPILED)

@@ -34,7 +34,7 @@ enum class sensitivity {
 
 /// The sensitivity of every column of `w` (out, in), rounded to nearest: with the range of `p` of whole rows, or where
 /// scales depend on the place, with those of its place; 0 for inputs that were always zero. @throws error when `h` is
-/// not finite.
+/// not finite, or a sensitivity is not.
 template <class Scalar = double>
 basic_vector<Scalar> sensitivities(matrix_view w, hessian const& h, problem const& p, sensitivity kind,
                                    executor_ref executor = {}) {
@@ -80,6 +80,10 @@ basic_vector<Scalar> sensitivities(matrix_view w, hessian const& h, problem cons
             sum += errors(task, j);
         }
         diagonal(j) *= sum;
+        if (!is_finite(diagonal(j))) { // which cannot be put in order
+            raise(error("weak columns", "the sensitivity of input " + std::to_string(j) +
+                                            " is not finite; are weights or inputs too large?"));
+        }
     }
     return diagonal;
 }

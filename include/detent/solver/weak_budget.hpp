@@ -44,8 +44,7 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     double shared = 0;
     double sharing = 0; // layers
     for (weak_share const& layer : layers) {
-        expect_option(layer.ratio >= 0 && is_finite(layer.ratio), "weak columns", "ratio", layer.ratio,
-                      "0 or more");
+        expect_option(layer.ratio >= 0 && is_finite(layer.ratio), "weak columns", "ratio", layer.ratio, "0 or more");
         expect_valid(layer.shape.rows >= 0 && layer.shape.cols >= 0, "weak columns",
                      "are of a layer of negative shape");
         auto const size = static_cast<double>(layer.shape.size());
@@ -58,7 +57,13 @@ inline std::vector<index_t> weak_budget(int bits, double target, std::span<weak_
     std::vector<index_t> counts(layers.size());
     for (std::size_t i = 0; i < layers.size(); ++i) {
         weak_share const& layer = layers[i];
-        auto n = static_cast<index_t>(std::nearbyint(static_cast<double>(layer.shape.cols) * r * layer.ratio));
+        auto const cols = static_cast<double>(layer.shape.cols);
+        double const share = std::nearbyint(cols * r * layer.ratio);
+        if (!(share <= cols)) { // also where it is no number
+            raise(error("weak columns", std::to_string(target) + " bits would make more inputs weak than the " +
+                                            std::to_string(layer.shape.cols) + " that there are"));
+        }
+        auto n = static_cast<index_t>(share);
         n += n % 2;
         if (n > 0 && n >= layer.shape.cols) {
             raise(error("weak columns", std::to_string(target) + " bits would make " + std::to_string(n) + " of " +

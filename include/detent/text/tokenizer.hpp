@@ -59,7 +59,8 @@ public:
     /// The token of an id as the vocabulary or the added tokens have it, or nothing.
     std::optional<std::string> token(std::int32_t id) const;
 
-    /// The largest id: a model needs an embedding for each from 0 to this.
+    /// The largest id that `encode` may give, those around a text included: a model needs an embedding for each from 0
+    /// to this.
     std::int32_t largest_id() const;
 
     /// The ids that `encode` puts around a text.

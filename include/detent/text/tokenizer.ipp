@@ -162,7 +162,13 @@ DETENT_INLINE std::optional<std::string> tokenizer::token(std::int32_t id) const
 }
 
 DETENT_INLINE std::int32_t tokenizer::largest_id() const {
-    return std::max(parts_.model->largest_id(), parts_.added_tokens.largest_id());
+    std::int32_t largest = std::max(parts_.model->largest_id(), parts_.added_tokens.largest_id());
+    for (auto const* const around : {&parts_.post_processor.front, &parts_.post_processor.back}) {
+        for (auto const id : *around) { // a file may put any there
+            largest = std::max(largest, id);
+        }
+    }
+    return largest;
 }
 
 // What is new in the text of all ids that are kept. A decoder may change what it gave before, which cannot be taken
