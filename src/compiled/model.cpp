@@ -28,5 +28,6 @@
 #include "detent/model/save.ipp"
 #include "detent/model/save_encoder.ipp"
 #include "detent/model/save_gguf.ipp"
+#include "detent/model/save_onnx.ipp"
 #include "detent/model/weak_plan.ipp"
 #include "detent/model/write_gguf_tokenizer.ipp"
