@@ -15,10 +15,11 @@
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/spec.hpp"
 
-/// A layout that models are saved in: a checkpoint of safetensors, or a file of GGUF. With a specification, the models
-/// that it is asked about are only outlines of what that will make.
+/// A layout that models are saved in: a checkpoint of safetensors, or one file of GGUF or ONNX. With a specification,
+/// the models that it is asked about are only outlines of what that will make.
 struct layout {
-    detent::io::checkpoint_layout const* of = nullptr; ///< null for GGUF
+    detent::io::checkpoint_layout const* of = nullptr;          ///< null for files
+    detent::io::model_file file = detent::io::model_file::gguf; ///< where it is no checkpoint
 
     /// On the command line, and in sentences.
     std::string name() const;
@@ -33,9 +34,13 @@ struct layout {
     /// The programs that open a model that it can hold.
     std::string clients(detent::decoder const& model) const;
 
-    /// Writes a model that was loaded from `source` to `directory`, which it makes; `description` is kept beside it.
+    /// Where a model saved in `directory` is.
+    std::filesystem::path path_in(std::filesystem::path const& directory) const;
+
+    /// Writes a model that was loaded from `source` to `directory`, which it makes; `description` is kept beside it,
+    /// and a checkpoint has shards of at most `shard_bytes` bytes.
     void save(detent::decoder const& model, std::filesystem::path const& source, std::filesystem::path const& directory,
-              std::string const& description) const;
+              std::string const& description, detent::index_t shard_bytes) const;
 };
 
 /// All layouts that can be written.
@@ -63,10 +68,11 @@ layout_choice choose_layout(detent::decoder const& model, detent::spec const* s,
 /// Throws `detent::error` unless a model from `source` can be saved in the directory `output`.
 void check_destination(std::filesystem::path const& source, std::filesystem::path const& output);
 
-/// Saves a model, says so and who opens it, and answers the model that is in the file.
-detent::decoder save_and_reload(detent::decoder const& model, std::filesystem::path const& source,
+/// Saves a model, says so and who opens it, and answers the model that is in the file; `model` itself where that is one
+/// of ONNX, which are only written.
+detent::decoder save_and_reload(detent::decoder model, std::filesystem::path const& source,
                                 std::filesystem::path const& directory, std::string const& description,
-                                layout_choice const& chosen);
+                                layout_choice const& chosen, detent::index_t shard_bytes);
 
 /// Where the tokenizer of a model is: the file of GGUF that is all of a directory, else the path itself.
 std::filesystem::path files_of(std::filesystem::path const& path);

@@ -68,6 +68,7 @@ void add_what(CLI::App& command, quantize_options& o) {
         ->check(CLI::IsMember(client_names()))
         ->excludes(layout)
         ->type_name("CLIENT");
+    add_shard_size(command, o.shard_bytes);
 }
 
 void add_how(CLI::App& command, quantize_options& o) {

@@ -168,7 +168,8 @@ model_report quantize_job::quantize(task const& t) {
     result.effective_bits /= weights;
 
     if (!t.destination.empty()) { // from here on the model is what its file says
-        model = save_and_reload(model, options_.model, t.destination, s.text, t.layout);
+        model =
+            save_and_reload(std::move(model), options_.model, t.destination, s.text, t.layout, options_.shard_bytes);
     }
     start = clock_type::now();
     if (!evaluation_.empty()) {

@@ -11,6 +11,7 @@
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/model/save.hpp"
 #include "layouts.hpp"
 #include "report.hpp"
 #include "specification.hpp"
@@ -25,6 +26,7 @@ struct quantize_options {
     std::filesystem::path output;
     std::string layout; // empty: chosen
     std::string client; // for which it is chosen; empty: none
+    detent::index_t shard_bytes = detent::usual_shard_bytes;
     std::vector<std::string> specs;
     bool compare = false;
     bool dequantize = false;  // a quantized model is made one of floats first
