@@ -14,6 +14,7 @@
 #include "detent/model/fold.ipp"
 #include "detent/model/generate.ipp"
 #include "detent/model/gguf_architecture.ipp"
+#include "detent/model/gguf_checkpoint.ipp"
 #include "detent/model/gguf_configuration.ipp"
 #include "detent/model/kv_cache.ipp"
 #include "detent/model/linear_layer.ipp"

@@ -472,7 +472,7 @@ class Program(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertRegex(result.stdout, rf"opened by .*{client}")
             self.assertTrue((self.directory / client / file).exists())
-        self.quantize_fails(*FEW, "--for", "llama.cpp", "--spec", "int3:g32", says=["llama.cpp", "bits"])
+        self.quantize_fails(*FEW, "--for", "llama.cpp", "--spec", "int7:g32", says=["llama.cpp", "bits"])
         self.quantize_fails(*FEW, model=self.directory / "vllm", says=["vllm", "quantized already"])
 
     def test_help_is_plain(self):

@@ -33,8 +33,9 @@ void convert(convert_options const& o) {
     if (o.dequantize && dequantize_decoder(model) == 0) {
         throw error(o.model.string(), "is not quantized");
     }
-    auto const chosen = choose_layout(model, nullptr, o.layout, o.client);
-    save_and_reload(std::move(model), o.model, o.output, "converted", chosen, o.shard_bytes);
+    source_directory const source(o.model, model);
+    auto const chosen = choose_layout(model, nullptr, source.path(), o.layout, o.client);
+    save_and_reload(std::move(model), source.path(), o.output, "converted", chosen, o.shard_bytes);
 }
 
 } // namespace

@@ -6,13 +6,17 @@
 #include <system_error>
 #include <utility>
 
+#include <stdlib.h>
+
 #include "detent/io/packed_tensors.hpp"
+#include "detent/model/gguf_checkpoint.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/load_gguf.hpp"
 #include "detent/model/plan_gguf.hpp"
 #include "detent/model/save.hpp"
 #include "detent/model/save_gguf.hpp"
 #include "detent/model/save_onnx.hpp"
+#include "detent/model/write_gguf_tokenizer.hpp"
 #include "layouts.hpp"
 
 using namespace detent;
@@ -76,11 +80,14 @@ std::string layout::title() const {
     return of != nullptr ? std::string(of->title) + " layout" : std::string(io::name_of(file));
 }
 
-std::optional<error> layout::obstacle(decoder const& model, spec const* s) const {
+std::optional<error> layout::obstacle(decoder const& model, spec const* s, std::filesystem::path const& source) const {
     if (of == nullptr) {
-        std::string const why = file == model_file::onnx ? onnx_obstacle(model)
-                                : s != nullptr           ? gguf_obstacle(model.configuration, *s)
-                                                         : gguf_obstacle(model);
+        std::string why = file == model_file::onnx ? onnx_obstacle(model)
+                          : s != nullptr           ? gguf_obstacle(model.configuration, *s)
+                                                   : gguf_obstacle(model);
+        if (why.empty() && file == model_file::gguf && !source.empty()) {
+            why = gguf_tokenizer_obstacle(source, model.configuration);
+        }
         return why.empty() ? std::nullopt : std::optional(error(title(), why));
     }
     auto const tensors = tensors_of(model);
@@ -156,11 +163,11 @@ std::string specification_for(std::string const& name) {
     return std::string(choices[static_cast<std::size_t>(client_named(name))].specification);
 }
 
-layout_choice choose_layout(decoder const& model, spec const* s, std::string const& name,
-                            std::string const& for_client) {
+layout_choice choose_layout(decoder const& model, spec const* s, std::filesystem::path const& source,
+                            std::string const& name, std::string const& for_client) {
     if (!name.empty()) {
         auto const wanted = find_layout(name);
-        if (auto const obstacle = wanted.obstacle(model, s)) {
+        if (auto const obstacle = wanted.obstacle(model, s, source)) {
             throw *obstacle;
         }
         return {wanted, {}};
@@ -172,7 +179,7 @@ layout_choice choose_layout(decoder const& model, spec const* s, std::string con
             continue;
         }
         auto const tried = find_layout(candidate);
-        auto const obstacle = tried.obstacle(model, s);
+        auto const obstacle = tried.obstacle(model, s, source);
         std::string const here = obstacle ? obstacle->what() : who ? tried.client_obstacle(*who, model) : "";
         if (here.empty()) {
             return {tried, why};
@@ -206,7 +213,34 @@ std::filesystem::path files_of(std::filesystem::path const& path) {
     return alone ? path / gguf_name : path;
 }
 
+bool is_gguf(std::filesystem::path const& path) { return files_of(path).extension() == ".gguf"; }
+
+source_directory::source_directory(std::filesystem::path const& path, decoder const& model) : path_(path) {
+    if (!is_gguf(path)) {
+        return;
+    }
+    std::string pattern = (std::filesystem::temp_directory_path() / "detent-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) {
+        throw error(pattern, "cannot be created");
+    }
+    temporary_ = pattern;
+    path_ =
+        temporary_ / (std::filesystem::is_directory(path) ? std::filesystem::canonical(path).filename() : path.stem());
+    try {
+        write_gguf_source(files_of(path), model, path_);
+    } catch (...) { // there is no destructor yet
+        std::error_code ignored;
+        std::filesystem::remove_all(temporary_, ignored);
+        throw;
+    }
+}
+
+source_directory::~source_directory() {
+    if (std::error_code ignored; !temporary_.empty()) {
+        std::filesystem::remove_all(temporary_, ignored);
+    }
+}
+
 decoder load_model(std::filesystem::path const& path) {
-    auto const files = files_of(path);
-    return files.extension() == ".gguf" ? load_gguf(files) : load_decoder(path);
+    return is_gguf(path) ? load_gguf(files_of(path)) : load_decoder(path);
 }

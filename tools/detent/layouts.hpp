@@ -25,8 +25,10 @@ struct layout {
     std::string name() const;
     std::string title() const;
 
-    /// What it cannot hold of a model; nothing where it can hold all.
-    std::optional<detent::error> obstacle(detent::decoder const& model, detent::spec const* s) const;
+    /// What it cannot hold of a model, or of the tokenizer in the directory `source`, if that is given; nothing where
+    /// it can hold all.
+    std::optional<detent::error> obstacle(detent::decoder const& model, detent::spec const* s,
+                                          std::filesystem::path const& source) const;
 
     /// Why a program does not open a model that it can hold; empty where it does.
     std::string client_obstacle(detent::io::client who, detent::decoder const& model) const;
@@ -59,11 +61,11 @@ struct layout_choice {
     std::string why;
 };
 
-/// The layout called `name`; without a name the first that `client` opens and that can hold the model; without either
-/// the first of the usual ones that can hold it. Throws `detent::error` that says what the layout, or each of a
-/// client's, cannot hold.
-layout_choice choose_layout(detent::decoder const& model, detent::spec const* s, std::string const& name,
-                            std::string const& client);
+/// The layout called `name` for a model whose tokenizer is in `source`; without a name the first that `client` opens
+/// and that can hold the model; without either the first of the usual ones that can hold it. Throws `detent::error`
+/// that says what the layout, or each of a client's, cannot hold.
+layout_choice choose_layout(detent::decoder const& model, detent::spec const* s, std::filesystem::path const& source,
+                            std::string const& name, std::string const& client);
 
 /// Throws `detent::error` unless a model from `source` can be saved in the directory `output`.
 void check_destination(std::filesystem::path const& source, std::filesystem::path const& output);
@@ -76,6 +78,26 @@ detent::decoder save_and_reload(detent::decoder model, std::filesystem::path con
 
 /// Where the tokenizer of a model is: the file of GGUF that is all of a directory, else the path itself.
 std::filesystem::path files_of(std::filesystem::path const& path);
+
+/// Whether a path is a file of GGUF, or a directory that is no more than one.
+bool is_gguf(std::filesystem::path const& path);
+
+/// Where a model comes from, as a directory from which layouts copy what is beside weights: the model's own or, for a
+/// file of GGUF, a temporary one of what that says (`detent::write_gguf_source`), of the name of the file.
+class source_directory {
+public:
+    /// `model` was loaded from `path`.
+    source_directory(std::filesystem::path const& path, detent::decoder const& model);
+    source_directory(source_directory const&) = delete;
+    source_directory& operator=(source_directory const&) = delete;
+    ~source_directory();
+
+    std::filesystem::path const& path() const { return path_; }
+
+private:
+    std::filesystem::path path_;
+    std::filesystem::path temporary_; // to be removed; empty for none
+};
 
 /// The model in a directory or file of any layout.
 detent::decoder load_model(std::filesystem::path const& path);

@@ -19,7 +19,8 @@
 
 /// What the command line asks of `detent quantize`.
 struct quantize_options {
-    std::filesystem::path model;
+    std::filesystem::path model; // a directory
+    std::filesystem::path gguf;  // a file that weights come from, or empty; `model` is then what it says beside them
     paths calibration;
     paths evaluation;
     std::filesystem::path tokenizer;
