@@ -47,6 +47,8 @@ TEST(clients_of, are_those_that_open_all_layers) {
     EXPECT_EQ(io::clients_of(std::span(forms).first(1)),
               (clients{client::llama_cpp, client::vllm, client::transformers}));
     EXPECT_EQ(io::clients_of(forms), (clients{client::llama_cpp, client::transformers}));
+    EXPECT_EQ(io::clients_of(std::span(forms).first(0)),
+              (clients{client::llama_cpp, client::vllm, client::transformers, client::mlx})); // floats
 }
 
 TEST(clients_of, are_one_for_a_file) {

@@ -73,7 +73,12 @@ TEST_F(checkpoint_of_gguf, codes_come_back_to_the_bit) {
     round();
     save_gguf(model_, origin_, file_, "a test");
     auto const loaded = as_checkpoint(file_, load_gguf(file_), directory_, io::packed_layout::gptq);
-    EXPECT_TRUE(loaded.forward(tokens_) == load_gguf(file_).forward(tokens_));
+    auto const stored = load_gguf(file_);
+    auto const codes_of = [](decoder const& model) {
+        return std::get<packed_matrix>(model.blocks[2].mlps[0].up.weight).codes;
+    };
+    EXPECT_TRUE(codes_of(loaded) == codes_of(stored));
+    EXPECT_TRUE(loaded.forward(tokens_).isApprox(stored.forward(tokens_), 1e-5F)); // zero points are 8 there
     EXPECT_EQ(io::read_json(directory_ / "saved" / "config.json").at("quantization_config").at("bits"), 4);
     io::checkpoint const after(directory_ / "saved");
     EXPECT_FALSE(after.contains("model.layers.0.mlp.down_proj.weight"));
@@ -122,7 +127,7 @@ TEST_P(checkpoint_of_family, computes_what_the_file_does) {
     decoder const stored = load_gguf(file);
     decoder const loaded = as_checkpoint(file, stored, directory);
     auto const all = test::family_tokens();
-    std::vector<nn::token_id> const tokens(all.begin(), all.begin() + 32);
+    std::vector<nn::token_id> const tokens(all.begin(), all.begin() + 16);
     EXPECT_TRUE(loaded.forward(tokens).isApprox(stored.forward(tokens), 1e-6F));
 }
 

@@ -137,7 +137,8 @@ template <class Obstacle> std::vector<client> clients_without(Obstacle const& ob
 
 DETENT_INLINE std::vector<client> clients_of(std::span<stored_form const> forms) {
     return clients_without([&](client who) {
-        std::string obstacle;
+        bool const opens_some = std::ranges::any_of(opened_forms, [&](auto const& o) { return o.who == who; });
+        std::string obstacle = opens_some ? "" : "no checkpoint is opened, not even of floats";
         for (auto const& form : forms) {
             obstacle = obstacle.empty() ? client_obstacle(who, form) : obstacle;
         }
