@@ -19,6 +19,8 @@
 #include "detent/io/layout_mxfp4.ipp"
 #include "detent/io/layout_owq.ipp"
 #include "detent/io/mapped_file.ipp"
+#include "detent/io/matmul_nbits.ipp"
+#include "detent/io/onnx_writer.ipp"
 #include "detent/io/packed_parts.ipp"
 #include "detent/io/packed_tensors.ipp"
 #include "detent/io/quantization_settings.ipp"

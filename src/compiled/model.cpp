@@ -15,6 +15,7 @@
 #include "detent/model/fold.ipp"
 #include "detent/model/generate.ipp"
 #include "detent/model/gguf_architecture.ipp"
+#include "detent/model/gguf_checkpoint.ipp"
 #include "detent/model/gguf_configuration.ipp"
 #include "detent/model/kv_cache.ipp"
 #include "detent/model/linear_layer.ipp"
@@ -29,6 +30,7 @@
 #include "detent/model/save.ipp"
 #include "detent/model/save_encoder.ipp"
 #include "detent/model/save_gguf.ipp"
+#include "detent/model/save_onnx.ipp"
 #include "detent/model/weak_plan.ipp"
 #include "detent/model/write_gguf_tokenizer.ipp"
 

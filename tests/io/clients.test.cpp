@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,21 +23,39 @@ TEST(clients, have_names) {
 }
 
 TEST(clients_of, says_who_opens_what) {
-    auto const of_gptq = [](int bits, index_t group, bool symmetric) {
-        return io::clients_of({.layout = packed_layout::gptq, .bits = bits, .group = group, .symmetric = symmetric});
+    auto const of = [](stored_form const& form) { return io::clients_of(std::span(&form, 1)); };
+    auto const of_gptq = [&](int bits, index_t group, bool symmetric) {
+        return of({.layout = packed_layout::gptq, .bits = bits, .group = group, .symmetric = symmetric});
     };
     EXPECT_EQ(of_gptq(4, 128, true), (clients{client::llama_cpp, client::vllm, client::transformers}));
     EXPECT_EQ(of_gptq(4, 128, false), (clients{client::llama_cpp, client::transformers}));
     EXPECT_EQ(of_gptq(3, 128, true), (clients{client::transformers}));
-    EXPECT_EQ(io::clients_of({.layout = packed_layout::awq, .group = 128, .symmetric = false}),
+    EXPECT_EQ(of({.layout = packed_layout::awq, .group = 128, .symmetric = false}),
               (clients{client::vllm, client::transformers, client::mlx}));
-    EXPECT_EQ(io::clients_of({.layout = packed_layout::detent}), clients{});
-    auto const packed = [](int bits, index_t group, bool symmetric) {
-        return io::clients_of({packed_layout::compressed_tensors, "pack-quantized", bits, group, symmetric});
+    EXPECT_EQ(of({.layout = packed_layout::detent}), clients{});
+    auto const packed = [&](int bits, index_t group, bool symmetric) {
+        return of({packed_layout::compressed_tensors, "pack-quantized", bits, group, symmetric});
     };
     EXPECT_EQ(packed(4, 128, false), (clients{client::llama_cpp, client::vllm, client::transformers}));
     EXPECT_EQ(packed(4, 0, true), (clients{client::vllm, client::transformers}));
     EXPECT_EQ(packed(3, 128, true), (clients{client::llama_cpp, client::transformers}));
+}
+
+TEST(clients_of, are_those_that_open_all_layers) {
+    stored_form const forms[] = {{.layout = packed_layout::gptq, .bits = 4, .group = 128},
+                                 {.layout = packed_layout::gptq, .bits = 2, .group = 128}};
+    EXPECT_EQ(io::clients_of(std::span(forms).first(1)),
+              (clients{client::llama_cpp, client::vllm, client::transformers}));
+    EXPECT_EQ(io::clients_of(forms), (clients{client::llama_cpp, client::transformers}));
+    EXPECT_EQ(io::clients_of(std::span(forms).first(0)),
+              (clients{client::llama_cpp, client::vllm, client::transformers, client::mlx})); // floats
+}
+
+TEST(clients_of, are_one_for_a_file) {
+    EXPECT_EQ(io::clients_of(io::model_file::gguf), clients{client::llama_cpp});
+    EXPECT_EQ(io::clients_of(io::model_file::onnx), clients{client::onnxruntime});
+    EXPECT_EQ(io::client_obstacle(client::vllm, io::model_file::onnx), "vllm does not read ONNX");
+    EXPECT_EQ(io::client_obstacle(client::onnxruntime, io::model_file::onnx), "");
 }
 
 TEST(client_obstacle, says_why_not) {

@@ -235,6 +235,44 @@ TEST(ggml_type, what_is_written_is_read_to_the_bit) {
     }
 }
 
+/// Blocks of two levels are found again, whatever their factors are: some are 0, others negative.
+TEST(ggml_type, scales_of_two_levels_are_written_to_the_bit) {
+    for (char const* const name : {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}) {
+        auto const& type = ggml_type_named(name);
+        extents const shape{20, 512};
+        auto const bytes = random_blocks(type, 40, 7);
+        auto const w = type.read(bytes.data(), shape);
+        ASSERT_EQ(type.obstacle(w), "") << name;
+        auto const blocks = blocks_of(type, w);
+        EXPECT_TRUE(type.read(blocks.data(), shape) == w) << name;
+        auto part = blocks_of(type, w, 0, 7);
+        auto const rest = blocks_of(type, w, 7, 20);
+        part.insert(part.end(), rest.begin(), rest.end());
+        EXPECT_EQ(part, blocks) << name;
+    }
+}
+
+TEST(ggml_type, obstacles_of_two_levels) {
+    auto const& type = ggml_type_named("Q4_K");
+    auto w = random_matrix(integers_from(0, 4), {2, 256}, {1, 32}, float_format::f32, true);
+    std::ranges::fill(w.scales.zeros, 3.0F);
+    std::ranges::fill(w.scales.scales, 0.5F);
+    EXPECT_EQ(type.obstacle(w), "");
+    w.scales.scales[11] = 0.5F * 17 / 23;
+    EXPECT_EQ(type.obstacle(w), "its scales are an f16 number for 256 weights times small integers");
+    w.scales.scales[11] = 0.25F;
+    EXPECT_EQ(type.obstacle(w), ""); // 1.5 and 0.75 are subtracted
+    w.scales.zeros[11] = 3.001F;
+    EXPECT_FALSE(type.obstacle(w).empty());
+    EXPECT_EQ(type.obstacle(random_matrix(integers_from(-8, 4), {2, 256}, {1, 32}, float_format::f32)),
+              "its grids are integers with zero points");
+    EXPECT_EQ(ggml_type_named("Q6_K").obstacle(
+                  random_matrix(integers_from(0, 6), {2, 256}, {1, 16}, float_format::f32, true)),
+              "its grids are symmetric integers");
+    EXPECT_EQ(type.obstacle(random_matrix(integers_from(0, 4), {2, 128}, {1, 32}, float_format::f32, true)),
+              "a row of 128 weights is not of whole blocks, which have 256");
+}
+
 TEST(ggml_type, rows_are_written_alone) {
     for (auto const& h : all_held()) {
         auto const& type = ggml_type_named(h.type);
@@ -299,7 +337,7 @@ TEST(ggml_type, obstacles) {
     auto const of = [](char const* type, packed_matrix const& w) { return ggml_type_named(type).obstacle(w); };
     auto const w = random_of(all_held().front());
     EXPECT_EQ(of("Q5_0", w), "it stores 5 bits, not 4");
-    EXPECT_EQ(of("Q4_K", w), "it is not written");
+    EXPECT_EQ(of("IQ4_XS", w), "it is not written");
     EXPECT_EQ(of("F16", w), "it stores numbers, no codes");
     EXPECT_EQ(of("IQ4_NL", w), "its grid has other numbers");
     EXPECT_EQ(of("MXFP4", w), "its scales are powers of two (E8M0)");

@@ -8,7 +8,10 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "detent/io/text_file.hpp"
 #include "detent/model/configuration.hpp"
+#include "io/failure_message.hpp"
+#include "io/temporary_directory.hpp"
 
 namespace detent {
 
@@ -439,6 +442,23 @@ TEST(configuration, what_serves_other_purposes_is_passed_over) {
         "initializer_range": 0.02, "do_sample": true, "temperature": 0.6, "top_p": 0.9, "max_length": 4096,
         "_attn_implementation_autoset": true, "hidden_dropout_prob": 0, "model_max_length": 9, "n_special": 0,
         "id2label": {"0": "a"}, "pad_token_id": 0, "bos_token_id": 1})"));
+}
+
+TEST(configuration, generation_ends_where_either_file_says) {
+    temporary_directory const directory;
+    auto const write = [&](char const* name, std::string const& text) {
+        io::write_text(directory / name, text);
+        return read_configuration(directory / "config.json").end_of_text;
+    };
+    std::string const configuration = R"({"model_type": "llama", "vocab_size": 100, "hidden_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "eos_token_id": 7})";
+    EXPECT_EQ(write("config.json", configuration), (std::vector<index_t>{7}));
+    EXPECT_EQ(write("generation_config.json", R"({"eos_token_id": [9, 7, 8, 500], "temperature": 0.6})"),
+              (std::vector<index_t>{7, 9, 8}));
+    EXPECT_EQ(write("generation_config.json", R"({"eos_token_id": 3})"), (std::vector<index_t>{7, 3}));
+    EXPECT_EQ(write("generation_config.json", R"({"do_sample": true})"), (std::vector<index_t>{7}));
+    EXPECT_TRUE(contains(failure_message([&] { write("generation_config.json", R"({"eos_token_id": "end"})"); }),
+                         "generation_config.json"));
 }
 
 } // namespace detent

@@ -24,7 +24,8 @@ std::string obstacle_of(std::string const& specification, std::string const& fam
 TEST(plan_gguf, groups_of_32_and_more_have_types) {
     for (auto const* fits :
          {"int4sym:g32:gptq", "int4:g32", "int4sym:g128", "int8sym:g64:gptq", "int5sym:g32", "int5:g32", "mxfp4",
-          "nvfp4", "int4sym:channel", "ternary:g256:gptq", "int4sym:g32:gptq:act:static"}) {
+          "nvfp4", "int4sym:channel", "ternary:g256:gptq", "int4sym:g32:gptq:act:static", "q2_k", "q3_k:gptq",
+          "q4_k:gptq:act", "q5_k", "q6_k:gptq"}) {
         EXPECT_EQ(obstacle_of(fits), "") << fits;
     }
 }
@@ -34,7 +35,9 @@ TEST(plan_gguf, the_type_and_the_reason_are_told) {
                          "a layer of 256 inputs fits no type of llama.cpp: Q4_0: its scales "
                          "are each of 32 weights, not of 16"))
         << obstacle_of("int4sym:g16");
-    EXPECT_TRUE(contains(obstacle_of("int3:g32"), "none has 3 bits")) << obstacle_of("int3:g32");
+    EXPECT_TRUE(contains(obstacle_of("int7:g32"), "none has 7 bits")) << obstacle_of("int7:g32");
+    EXPECT_TRUE(contains(obstacle_of("int3:g32"), "Q3_K: its scales are each of 16 weights, not of 32"))
+        << obstacle_of("int3:g32");
     EXPECT_TRUE(contains(obstacle_of("nf4:g32"), "its grid has other numbers")) << obstacle_of("nf4:g32");
     EXPECT_TRUE(contains(obstacle_of("int8:g32"), "Q8_0: it has no zero points")) << obstacle_of("int8:g32");
 }

@@ -465,13 +465,52 @@ class Program(unittest.TestCase):
         result = self.run_program("inspect", "floats")
         self.assertIn("model.layers.*.mlp.down_proj.weight ", result.stdout)
 
+    def test_files_of_gguf_become_checkpoints_and_are_quantized_again(self):
+        made = self.quantize(*FEW, "--spec", "q4_k", "--layout", "gguf", "--output", "q4k")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        floats = self.run_program("convert", "q4k/model.gguf", "--dequantize", "--output", "floats", "--shard-size", "5MB")
+        self.assertEqual(floats.returncode, 0, floats.stderr)
+        for name in ["tokenizer.json", "tokenizer_config.json", "model-00001-of-00003.safetensors"]:
+            self.assertTrue((self.directory / "floats" / name).exists(), name)
+        again = self.run_program("convert", "q4k", "--layout", "gguf", "--output", "again")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        measured = []
+        for name in ["q4k", "floats", "again"]:
+            result = self.run_program("evaluate", name, "--text", EXAMPLES / "text" / "novels_evaluation.txt",
+                                      "--window", 64, "--windows", 8)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            measured.append(float(result.stdout.splitlines()[1].split()[1]))
+        self.assertEqual(measured[0], measured[2])
+        self.assertAlmostEqual(measured[1] / measured[0], 1, delta=1e-4)
+        self.quantize_fails(*FEW, "--spec", "int4:g32", model="q4k", says=["quantized already; --dequantize"])
+        other = self.quantize(*FEW, "--spec", "int4:g32:gptq", "--dequantize", "--output", "int4", model="q4k/model.gguf")
+        self.assertEqual(other.returncode, 0, other.stderr)
+        self.assertTrue((self.directory / "int4" / "tokenizer.json").exists())
+        evaluated = self.run_program("evaluate", "int4", "--text", EXAMPLES / "text" / "novels_evaluation.txt",
+                                     "--window", 64, "--windows", 8)
+        self.assertEqual(evaluated.returncode, 0, evaluated.stderr)
+
+    def test_tokenizers_are_judged_before_any_work(self):
+        model = self.copy_model()
+        shutil.copy(EXAMPLES / "text" / "novels_evaluation.txt", model / "tokenizer.json")
+        self.fails("convert", model, "--layout", "gguf", "--output", "out", says=["GGUF", "tokenizer.json"])
+        self.assertFalse((self.directory / "out").exists())
+
+    def test_writes_onnx(self):
+        result = self.quantize(*FEW, "--for", "onnxruntime", "--output", "out")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("opened by onnxruntime", result.stdout)
+        self.assertIn(b"MatMulNBits", (self.directory / "out" / "model.onnx").read_bytes())
+        self.quantize_fails(*FEW, "--layout", "onnx", "--spec", "int3:g32",
+                            says=["ONNX", "3 bits, ONNX Runtime's products 2, 4 or 8"])
+
     def test_chooses_for_a_program(self):
         for client, file in [("llama.cpp", "model.gguf"), ("vllm", "config.json"), ("transformers", "config.json")]:
             result = self.quantize(*FEW, "--for", client, "--output", client)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertRegex(result.stdout, rf"opened by .*{client}")
             self.assertTrue((self.directory / client / file).exists())
-        self.quantize_fails(*FEW, "--for", "llama.cpp", "--spec", "int3:g32", says=["llama.cpp", "bits"])
+        self.quantize_fails(*FEW, "--for", "llama.cpp", "--spec", "int7:g32", says=["llama.cpp", "bits"])
         self.quantize_fails(*FEW, model=self.directory / "vllm", says=["vllm", "quantized already"])
 
     def test_help_is_plain(self):

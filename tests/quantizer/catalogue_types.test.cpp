@@ -212,6 +212,11 @@ TEST(catalogue_types, clips_and_maps_are_those_of_the_types) {
     EXPECT_FALSE(result("int3:gptq:smooth=0.75") == result("int3:gptq:smooth"));
 }
 
+TEST(catalogue_types, scales_of_two_levels_are_those_of_the_types) {
+    expect_same(quantizer<int_grid<4>, per_group<32>, super_blocks<gptq<>>>{.format = float_format::f32}, "q4_k:gptq");
+    expect_same(quantizer<int_grid<3, zero::none>, per_group<16>, super_blocks<>>{.format = float_format::f32}, "q3_k");
+}
+
 TEST(catalogue_types, rounded_inputs_are_those_of_the_types) {
     using groups_of_16 = activations<int_grid<4>, per_group<16>>;
     expect_same(quantizer<int_grid<4>, per_channel, gptq<>, minmax_range, groups_of_16>{}, "int4:gptq:a=int4@g16");

@@ -88,6 +88,32 @@ TEST(parse_spec, scales_of_8_bits) {
     }
 }
 
+TEST(parse_spec, words_of_ggml_are_grids_with_scales_of_two_levels) {
+    struct {
+        char const* text;
+        char const* grid;
+        bool symmetric;
+        index_t width;
+    } const cases[] = {{"q2_k", "int2", false, 16},
+                       {"q3_k:gptq", "int3", true, 16},
+                       {"q4_k:gptq:act", "int4", false, 32},
+                       {"q5_k:obq", "int5", false, 32},
+                       {"q6_k", "int6", true, 16}};
+    for (auto const& c : cases) {
+        spec const s = spec::parse(c.text);
+        EXPECT_TRUE(s.super_blocks) << c.text;
+        EXPECT_EQ(s.grid.name, c.grid) << c.text;
+        EXPECT_EQ(s.grid.symmetric, c.symmetric) << c.text;
+        EXPECT_EQ(s.granularity, (per_tile{1, c.width})) << c.text;
+        EXPECT_EQ(s.format, float_format::f32) << c.text;
+    }
+    EXPECT_FALSE(spec::parse("int4:g32:f32").super_blocks);
+    for (char const* const wrong : {"q4_k:g64", "q4_k:f16", "q4_k:mse", "q4_k:clip", "q4_k:owq=2", "q4_k:gptaq",
+                                    "q4_k:lwc", "q4_k:qronos", "q4_k:int4", "q3_k:search"}) {
+        EXPECT_THROW(spec::parse(wrong), error) << wrong;
+    }
+}
+
 TEST(parse_spec, weak_columns_have_defaults) {
     spec const fixed = spec::parse("int3:owq=4");
     EXPECT_TRUE(fixed.weak.wanted);

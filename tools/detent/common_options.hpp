@@ -38,6 +38,14 @@ inline void add_window(CLI::App& command, detent::index_t& window) {
         ->type_name("N");
 }
 
+/// The option for the size of files of weights, in bytes.
+inline void add_shard_size(CLI::App& command, detent::index_t& bytes) {
+    command.add_option("--shard-size", bytes, "largest file of a checkpoint's weights, such as 500MB; default: 5GB")
+        ->transform(CLI::AsSizeValue(true))
+        ->check(CLI::PositiveNumber)
+        ->type_name("SIZE");
+}
+
 inline void add_cache(CLI::App& command, std::optional<std::string>& format) {
     command.add_option("--kv", format, "format of cached keys and values: float, f16, int8, int4:g16, ...")
         ->type_name("FORMAT");

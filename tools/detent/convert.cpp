@@ -4,9 +4,12 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "commands.hpp"
+#include "common_options.hpp"
 #include "detent/model/dequantize_decoder.hpp"
+#include "detent/model/save.hpp"
 #include "layouts.hpp"
 #include "measure.hpp"
 
@@ -20,6 +23,7 @@ struct convert_options {
     std::string layout;
     std::string client;
     bool dequantize = false;
+    index_t shard_bytes = usual_shard_bytes;
 };
 
 void convert(convert_options const& o) {
@@ -29,8 +33,9 @@ void convert(convert_options const& o) {
     if (o.dequantize && dequantize_decoder(model) == 0) {
         throw error(o.model.string(), "is not quantized");
     }
-    auto const chosen = choose_layout(model, nullptr, o.layout, o.client);
-    save_and_reload(model, o.model, o.output, "converted", chosen);
+    source_directory const source(o.model, model);
+    auto const chosen = choose_layout(model, nullptr, source.path(), o.layout, o.client);
+    save_and_reload(std::move(model), source.path(), o.output, "converted", chosen, o.shard_bytes);
 }
 
 } // namespace
@@ -52,5 +57,6 @@ void add_convert(CLI::App& program) {
         ->excludes(layout)
         ->type_name("CLIENT");
     command->add_flag("--dequantize", o->dequantize, "write the numbers that codes stand for, as a float model");
+    add_shard_size(*command, o->shard_bytes);
     command->callback([o] { convert(*o); });
 }

@@ -4,13 +4,19 @@
 #include <array>
 #include <iostream>
 #include <system_error>
+#include <utility>
+
+#include <stdlib.h>
 
 #include "detent/io/packed_tensors.hpp"
+#include "detent/model/gguf_checkpoint.hpp"
 #include "detent/model/load.hpp"
 #include "detent/model/load_gguf.hpp"
 #include "detent/model/plan_gguf.hpp"
 #include "detent/model/save.hpp"
 #include "detent/model/save_gguf.hpp"
+#include "detent/model/save_onnx.hpp"
+#include "detent/model/write_gguf_tokenizer.hpp"
 #include "layouts.hpp"
 
 using namespace detent;
@@ -18,7 +24,10 @@ using io::client;
 
 namespace {
 
+using io::model_file;
+
 constexpr char const* gguf_name = "model.gguf";
+constexpr char const* onnx_name = "model.onnx";
 
 /// What is tried for a program, in this order, and a specification that it opens.
 struct client_choice {
@@ -32,7 +41,7 @@ constexpr std::array<client_choice, io::client_names.size()> choices{{
     {"int4:g128:gptq", {"compressed-tensors", "awq", "gptq"}},
     {"int4:g128:gptq", {"gptq", "compressed-tensors", "awq"}},
     {"int4:g64:gptq", {"awq", "gptq", "compressed-tensors"}},
-    {"int4:g128:gptq", {"gptq", "compressed-tensors", "awq"}},
+    {"int4:g128:gptq", {"onnx"}},
 }};
 
 /// What is tried where nobody asks for a layout.
@@ -49,15 +58,37 @@ client client_named(std::string const& name) {
     return found ? *found : throw error("--for", "there is no program '" + name + "'");
 }
 
+/// How a checkpoint of a layout has the packed layers of a model.
+std::vector<io::stored_form> forms_of(io::checkpoint_layout const& of, decoder const& model) {
+    auto const tensors = tensors_of(model);
+    auto const inputs = inputs_to_store(tensors);
+    std::vector<io::stored_form> forms;
+    for (auto const& [name, packed] : packed_layers(tensors)) {
+        auto const input = inputs.find(name);
+        forms.push_back(io::form_of(of.id, *packed, input == inputs.end() ? nullptr : &input->second));
+    }
+    return forms;
+}
+
 } // namespace
 
-std::string layout::name() const { return of != nullptr ? std::string(of->name) : "gguf"; }
-std::string layout::title() const { return of != nullptr ? std::string(of->title) + " layout" : "GGUF"; }
+std::string layout::name() const {
+    return of != nullptr ? std::string(of->name) : file == model_file::gguf ? "gguf" : "onnx";
+}
 
-std::optional<error> layout::obstacle(decoder const& model, spec const* s) const {
+std::string layout::title() const {
+    return of != nullptr ? std::string(of->title) + " layout" : std::string(io::name_of(file));
+}
+
+std::optional<error> layout::obstacle(decoder const& model, spec const* s, std::filesystem::path const& source) const {
     if (of == nullptr) {
-        std::string const why = s != nullptr ? gguf_obstacle(model.configuration, *s) : gguf_obstacle(model);
-        return why.empty() ? std::nullopt : std::optional(error("GGUF", why));
+        std::string why = file == model_file::onnx ? onnx_obstacle(model)
+                          : s != nullptr           ? gguf_obstacle(model.configuration, *s)
+                                                   : gguf_obstacle(model);
+        if (why.empty() && file == model_file::gguf && !source.empty()) {
+            why = gguf_tokenizer_obstacle(source, model.configuration);
+        }
+        return why.empty() ? std::nullopt : std::optional(error(title(), why));
     }
     auto const tensors = tensors_of(model);
     inputs_to_store(tensors); // whether they can be stored
@@ -66,15 +97,9 @@ std::optional<error> layout::obstacle(decoder const& model, spec const* s) const
 
 std::string layout::client_obstacle(client who, decoder const& model) const {
     if (of == nullptr) {
-        return who == client::llama_cpp
-                   ? ""
-                   : std::string(io::client_names[static_cast<std::size_t>(who)]) + " does not read GGUF";
+        return io::client_obstacle(who, file);
     }
-    auto const tensors = tensors_of(model);
-    auto const inputs = inputs_to_store(tensors);
-    for (auto const& [name, packed] : packed_layers(tensors)) {
-        auto const input = inputs.find(name);
-        auto const form = io::form_of(of->id, *packed, input == inputs.end() ? nullptr : &input->second);
+    for (auto const& form : forms_of(*of, model)) {
         if (auto why = io::client_obstacle(who, form); !why.empty()) {
             return why;
         }
@@ -83,23 +108,31 @@ std::string layout::client_obstacle(client who, decoder const& model) const {
 }
 
 std::string layout::clients(decoder const& model) const {
+    auto openers = of != nullptr ? io::clients_of(forms_of(*of, model)) : io::clients_of(file);
     std::string names;
-    for (std::size_t i = 0; i < io::client_names.size(); ++i) {
-        if (client_obstacle(static_cast<client>(i), model).empty()) {
-            names += (names.empty() ? "" : ", ") + std::string(io::client_names[i]);
-        }
+    for (client const who : openers) {
+        names += (names.empty() ? "" : ", ") + std::string(io::name_of(who));
     }
     return names.empty() ? "detent" : names;
 }
 
+std::filesystem::path layout::path_in(std::filesystem::path const& directory) const {
+    return of != nullptr ? directory : directory / (file == model_file::gguf ? gguf_name : onnx_name);
+}
+
 void layout::save(decoder const& model, std::filesystem::path const& source, std::filesystem::path const& directory,
-                  std::string const& description) const {
+                  std::string const& description, index_t shard_bytes) const {
     if (of != nullptr) {
-        save_decoder(model, source, directory, description, of->id);
+        save_decoder(model, source, directory, description, of->id, shard_bytes);
         return;
     }
     std::filesystem::create_directories(directory);
-    for (auto const& warning : save_gguf(model, source, directory / gguf_name, description)) {
+    if (file == model_file::onnx) {
+        save_onnx(model, path_in(directory), description);
+        copy_sidecars(source, directory);
+        return;
+    }
+    for (auto const& warning : save_gguf(model, source, path_in(directory), description)) {
         std::cerr << "note: " << warning << '\n';
     }
 }
@@ -108,10 +141,11 @@ std::vector<layout> layouts() {
     std::vector<layout> all;
     for (auto const* of : io::layouts()) {
         if (of->add != nullptr) {
-            all.push_back({of});
+            all.push_back({.of = of});
         }
     }
-    all.push_back({nullptr});
+    all.push_back({nullptr, model_file::gguf});
+    all.push_back({nullptr, model_file::onnx});
     return all;
 }
 
@@ -129,11 +163,11 @@ std::string specification_for(std::string const& name) {
     return std::string(choices[static_cast<std::size_t>(client_named(name))].specification);
 }
 
-layout_choice choose_layout(decoder const& model, spec const* s, std::string const& name,
-                            std::string const& for_client) {
+layout_choice choose_layout(decoder const& model, spec const* s, std::filesystem::path const& source,
+                            std::string const& name, std::string const& for_client) {
     if (!name.empty()) {
         auto const wanted = find_layout(name);
-        if (auto const obstacle = wanted.obstacle(model, s)) {
+        if (auto const obstacle = wanted.obstacle(model, s, source)) {
             throw *obstacle;
         }
         return {wanted, {}};
@@ -145,7 +179,7 @@ layout_choice choose_layout(decoder const& model, spec const* s, std::string con
             continue;
         }
         auto const tried = find_layout(candidate);
-        auto const obstacle = tried.obstacle(model, s);
+        auto const obstacle = tried.obstacle(model, s, source);
         std::string const here = obstacle ? obstacle->what() : who ? tried.client_obstacle(*who, model) : "";
         if (here.empty()) {
             return {tried, why};
@@ -165,14 +199,13 @@ void check_destination(std::filesystem::path const& source, std::filesystem::pat
     }
 }
 
-decoder save_and_reload(decoder const& model, std::filesystem::path const& source,
-                        std::filesystem::path const& directory, std::string const& description,
-                        layout_choice const& chosen) {
+decoder save_and_reload(decoder model, std::filesystem::path const& source, std::filesystem::path const& directory,
+                        std::string const& description, layout_choice const& chosen, index_t shard_bytes) {
     layout const& l = chosen.of;
-    l.save(model, source, directory, description);
-    std::cout << "saved " << (l.of != nullptr ? directory : directory / gguf_name).string() << " in " << l.title()
+    l.save(model, source, directory, description, shard_bytes);
+    std::cout << "saved " << l.path_in(directory).string() << " in " << l.title()
               << (chosen.why.empty() ? "" : " (" + chosen.why + ")") << "; opened by " << l.clients(model) << '\n';
-    return load_model(directory);
+    return l.of == nullptr && l.file == model_file::onnx ? std::move(model) : load_model(directory);
 }
 
 std::filesystem::path files_of(std::filesystem::path const& path) {
@@ -180,7 +213,34 @@ std::filesystem::path files_of(std::filesystem::path const& path) {
     return alone ? path / gguf_name : path;
 }
 
+bool is_gguf(std::filesystem::path const& path) { return files_of(path).extension() == ".gguf"; }
+
+source_directory::source_directory(std::filesystem::path const& path, decoder const& model) : path_(path) {
+    if (!is_gguf(path)) {
+        return;
+    }
+    std::string pattern = (std::filesystem::temp_directory_path() / "detent-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) {
+        throw error(pattern, "cannot be created");
+    }
+    temporary_ = pattern;
+    path_ =
+        temporary_ / (std::filesystem::is_directory(path) ? std::filesystem::canonical(path).filename() : path.stem());
+    try {
+        write_gguf_source(files_of(path), model, path_);
+    } catch (...) { // there is no destructor yet
+        std::error_code ignored;
+        std::filesystem::remove_all(temporary_, ignored);
+        throw;
+    }
+}
+
+source_directory::~source_directory() {
+    if (std::error_code ignored; !temporary_.empty()) {
+        std::filesystem::remove_all(temporary_, ignored);
+    }
+}
+
 decoder load_model(std::filesystem::path const& path) {
-    auto const files = files_of(path);
-    return files.extension() == ".gguf" ? load_gguf(files) : load_decoder(path);
+    return is_gguf(path) ? load_gguf(files_of(path)) : load_decoder(path);
 }

@@ -77,7 +77,7 @@ void print_layouts(std::vector<decoder> const& models, std::vector<std::string> 
     for (std::size_t i = 0; i < models.size(); ++i) {
         auto const s = spec::parse(specs[i]);
         for (auto const& l : layouts()) {
-            auto const obstacle = l.obstacle(models[i], &s);
+            auto const obstacle = l.obstacle(models[i], &s, {});
             lines.add(
                 {specs[i], l.name(), obstacle ? "no" : "yes", obstacle ? obstacle->what() : l.clients(models[i])});
         }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "commands.hpp"
@@ -20,6 +21,17 @@ void quantize(quantize_options o) {
     } else if (o.specs.empty()) {
         o.specs.emplace_back(o.client.empty() ? "int4:g128:gptq" : specification_for(o.client));
     }
+    std::optional<source_directory> source;
+    if (is_gguf(o.model)) {
+        detent::decoder const model = load_model(o.model);
+        if (!o.dequantize && !detent::packed_layers(model).empty()) {
+            throw detent::error(o.model.string(),
+                                "is quantized already; --dequantize quantizes what its codes stand for");
+        }
+        o.gguf = files_of(o.model);
+        source.emplace(o.model, model);
+        o.model = source->path();
+    }
     auto executor = make_executor(o.threads);
     quantize_job job(o, executor);
     run_report const report = job.run();
@@ -35,9 +47,9 @@ void quantize(quantize_options o) {
 }
 
 void add_what(CLI::App& command, quantize_options& o) {
-    command.add_option("MODEL", o.model, "directory of a model, as on Hugging Face")
+    command.add_option("MODEL", o.model, "directory of a model, as on Hugging Face, or file of GGUF")
         ->required()
-        ->check(CLI::ExistingDirectory)
+        ->check(CLI::ExistingPath)
         ->type_name("");
     auto* const one = command.add_option("--spec", o.specs, "quantizer, such as int4:g128:gptq (the default)")
                           ->expected(1)
@@ -68,6 +80,7 @@ void add_what(CLI::App& command, quantize_options& o) {
         ->check(CLI::IsMember(client_names()))
         ->excludes(layout)
         ->type_name("CLIENT");
+    add_shard_size(command, o.shard_bytes);
 }
 
 void add_how(CLI::App& command, quantize_options& o) {

@@ -10,6 +10,7 @@
 #include "detent/model/dequantize_decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/model/load.hpp"
+#include "detent/model/load_gguf.hpp"
 #include "detent/model/save.hpp"
 #include "detent/quantizer/parse_spec.hpp"
 #include "measure.hpp"
@@ -64,7 +65,8 @@ void quantize_job::plan(model_configuration const& c) {
     for (auto const& text : options_.specs) {
         task t{.spec = spec::parse(text), .layout = {}, .destination = {}};
         auto const model = planned(c, t.spec, original);
-        t.layout = saves ? choose_layout(model, &t.spec, options_.layout, options_.client) : layout_choice{};
+        t.layout =
+            saves ? choose_layout(model, &t.spec, options_.model, options_.layout, options_.client) : layout_choice{};
         if (saves) {
             t.destination = options_.output.empty()
                                 ? std::filesystem::path(report_.model + "-" + file_name(text))
@@ -101,7 +103,8 @@ void quantize_job::read_texts(model_configuration const& c) {
 }
 
 decoder quantize_job::load() const {
-    decoder model = load_decoder(options_.model);
+    decoder model =
+        options_.gguf.empty() ? load_decoder(options_.model) : load_gguf(options_.gguf, gguf_weights::floats);
     dequantize_decoder(model);
     if (options_.outliers > 1) {
         plant_outliers(model, options_.outliers);
@@ -168,7 +171,8 @@ model_report quantize_job::quantize(task const& t) {
     result.effective_bits /= weights;
 
     if (!t.destination.empty()) { // from here on the model is what its file says
-        model = save_and_reload(model, options_.model, t.destination, s.text, t.layout);
+        model =
+            save_and_reload(std::move(model), options_.model, t.destination, s.text, t.layout, options_.shard_bytes);
     }
     start = clock_type::now();
     if (!evaluation_.empty()) {

@@ -11,6 +11,7 @@
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/core/stopwatch.hpp"
 #include "detent/model/decoder.hpp"
+#include "detent/model/save.hpp"
 #include "layouts.hpp"
 #include "report.hpp"
 #include "specification.hpp"
@@ -18,13 +19,15 @@
 
 /// What the command line asks of `detent quantize`.
 struct quantize_options {
-    std::filesystem::path model;
+    std::filesystem::path model; // a directory
+    std::filesystem::path gguf;  // a file that weights come from, or empty; `model` is then what it says beside them
     paths calibration;
     paths evaluation;
     std::filesystem::path tokenizer;
     std::filesystem::path output;
     std::string layout; // empty: chosen
     std::string client; // for which it is chosen; empty: none
+    detent::index_t shard_bytes = detent::usual_shard_bytes;
     std::vector<std::string> specs;
     bool compare = false;
     bool dequantize = false;  // a quantized model is made one of floats first

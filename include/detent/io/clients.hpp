@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,13 @@ enum class client { llama_cpp, vllm, transformers, mlx, onnxruntime };
 /// What people call them, in the order of `client`.
 inline constexpr std::array<std::string_view, 5> client_names{"llama.cpp", "vllm", "transformers", "mlx",
                                                               "onnxruntime"};
+
+/// A model as one file, of which one kind of client opens all.
+enum class model_file { gguf, onnx };
+
+/// What people call it.
+constexpr std::string_view name_of(client who) { return client_names[static_cast<std::size_t>(who)]; }
+constexpr std::string_view name_of(model_file file) { return file == model_file::gguf ? "GGUF" : "ONNX"; }
 
 /// The client of that name, or nothing.
 std::optional<client> find_client(std::string_view name);
@@ -44,8 +52,14 @@ stored_form form_of(packed_layout layout, packed_matrix const& w, stored_input c
 /// is in a table beside the definition; it follows their sources and documentation as of 2026.
 std::string client_obstacle(client who, stored_form const& form);
 
-/// The clients that open such layers.
-std::vector<client> clients_of(stored_form const& form);
+/// Why a client does not open such a file, which was written without obstacles; empty when it does.
+std::string client_obstacle(client who, model_file file);
+
+/// The clients that open all such layers of a checkpoint.
+std::vector<client> clients_of(std::span<stored_form const> forms);
+
+/// The clients that open such a file.
+std::vector<client> clients_of(model_file file);
 
 } // namespace detent::inline DETENT_ABI::io
 

@@ -86,7 +86,7 @@ DETENT_INLINE bool names_group(std::string_view list, index_t width) {
 }
 
 DETENT_INLINE std::string client_obstacle(client who, stored_form const& form) {
-    std::string const name(client_names[static_cast<std::size_t>(who)]);
+    std::string const name(name_of(who));
     std::string closest = name + " does not read " + std::string(layout_of(form.layout).title) + " layout";
     int best = 0;
     for (auto const& o : opened_forms) {
@@ -119,14 +119,35 @@ DETENT_INLINE std::string client_obstacle(client who, stored_form const& form) {
     return closest;
 }
 
-DETENT_INLINE std::vector<client> clients_of(stored_form const& form) {
+DETENT_INLINE std::string client_obstacle(client who, model_file file) {
+    client const opens = file == model_file::gguf ? client::llama_cpp : client::onnxruntime;
+    return who == opens ? "" : std::string(name_of(who)) + " does not read " + std::string(name_of(file));
+}
+
+/// The clients for whom `obstacle` is empty.
+template <class Obstacle> std::vector<client> clients_without(Obstacle const& obstacle) {
     std::vector<client> all;
     for (std::size_t i = 0; i < client_names.size(); ++i) {
-        if (client_obstacle(static_cast<client>(i), form).empty()) {
+        if (obstacle(static_cast<client>(i)).empty()) {
             all.push_back(static_cast<client>(i));
         }
     }
     return all;
+}
+
+DETENT_INLINE std::vector<client> clients_of(std::span<stored_form const> forms) {
+    return clients_without([&](client who) {
+        bool const opens_some = std::ranges::any_of(opened_forms, [&](auto const& o) { return o.who == who; });
+        std::string obstacle = opens_some ? "" : "no checkpoint is opened, not even of floats";
+        for (auto const& form : forms) {
+            obstacle = obstacle.empty() ? client_obstacle(who, form) : obstacle;
+        }
+        return obstacle;
+    });
+}
+
+DETENT_INLINE std::vector<client> clients_of(model_file file) {
+    return clients_without([&](client who) { return client_obstacle(who, file); });
 }
 
 } // namespace detent::inline DETENT_ABI::io

@@ -269,8 +269,9 @@ template <class Block> std::string number_obstacle(packed_matrix const& w) {
     return {};
 }
 
-/// Why blocks cannot hold `w` to the bit, as the end of a sentence about their type; empty when they can.
-template <class Block> std::string block_obstacle(packed_matrix const& w) {
+/// Why blocks cannot hold codes and tiles that lie as those of `w`, as the end of a sentence about their type; empty
+/// when they can.
+template <class Block> std::string place_obstacle(packed_matrix const& w) {
     if (w.bits != Block::bits) {
         return "it stores " + std::to_string(Block::bits) + " bits, not " + std::to_string(w.bits);
     }
@@ -288,6 +289,14 @@ template <class Block> std::string block_obstacle(packed_matrix const& w) {
     if (w.tile.cols % Block::tile_cols != 0 && w.tile.cols < in) {
         return "its scales are each of " + std::to_string(Block::tile_cols) + " weights, not of " +
                std::to_string(w.tile.cols);
+    }
+    return {};
+}
+
+/// Why blocks cannot hold `w` to the bit, as the end of a sentence about their type; empty when they can.
+template <class Block> std::string block_obstacle(packed_matrix const& w) {
+    if (auto obstacle = place_obstacle<Block>(w); !obstacle.empty()) {
+        return obstacle;
     }
     scale_format const format{Block::format, Block::format == scale_kind::ue4m3 ? w.scales.format.unit : 1};
     if (!std::ranges::all_of(w.scales.scales, [&](float s) { return holds(format, s); })) {

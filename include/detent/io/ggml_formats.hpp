@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -173,10 +174,12 @@ struct q2_0 {
 };
 
 // Blocks of 256 weights whose scales have two levels: a small integer for each tile times an f16 number of the block.
-// Such products are exact in float. They are only read.
+// Such products are exact in float. Those that are written have the range of these integers, `lowest` to `highest`, and
+// `put_factors(block, factors, least)`: what io/ggml_super_blocks.hpp finds of a block, `least` where there is such.
 
 /// What these blocks have in common: codes count from `Lowest`, `TileCols` weights share a scale.
 template <int Bits, index_t Bytes, index_t TileCols, int Lowest, bool HasLeast = false> struct super_block {
+    static constexpr index_t tiles = 256 / TileCols;
     static constexpr int bits = Bits;
     static constexpr index_t block_codes = 256;
     static constexpr index_t block_bytes = Bytes;
@@ -200,6 +203,21 @@ constexpr int two_bits(std::uint8_t const* bytes, index_t run, index_t i) {
     return bytes[run / 4 * 32 + i] >> (run % 4 * 2) & 3;
 }
 
+/// Sets bits that are 0.
+constexpr void set_bits(std::uint8_t& byte, int bits, index_t place) {
+    byte = static_cast<std::uint8_t>(byte | bits << place);
+}
+
+constexpr void put_two_bits(std::uint8_t* bytes, index_t run, index_t i, int bits) {
+    set_bits(bytes[run / 4 * 32 + i], bits, run % 4 * 2);
+}
+
+/// The scales of a block's tiles, or what is subtracted from them: an f16 number and what multiplies it.
+struct block_factors {
+    float unit = 0;
+    std::array<int, 16> integers{};
+};
+
 /// 16 bytes with a scale below and a least number above, the codes, their f16 factors.
 struct q2_k : super_block<2, 84, 16, 0, true> {
     using packing = ggml_packing<2, 84>;
@@ -209,6 +227,14 @@ struct q2_k : super_block<2, 84, 16, 0, true> {
     }
     static float least(std::uint8_t const* block, index_t i) {
         return -half_at(block + 82) * static_cast<float>(block[i] >> 4);
+    }
+    static constexpr int lowest = 0, highest = 15;
+    static void put_factors(std::uint8_t* block, block_factors const& factors, block_factors const& least) {
+        for (std::size_t i = 0; i < 16; ++i) {
+            block[i] = static_cast<std::uint8_t>(factors.integers[i] | least.integers[i] << 4);
+        }
+        put_half(factors.unit, block + 80);
+        put_half(least.unit, block + 82);
     }
 };
 
@@ -224,6 +250,25 @@ struct q3_k : super_block<3, 110, 16, -4> {
         int const low = s[i % 8] >> (i / 8 * 4) & 15;
         int const high = s[8 + i % 4] >> (i / 4 * 2) & 3;
         return half_at(block + 108) * static_cast<float>((low | high << 4) - 32);
+    }
+    static constexpr int lowest = -32, highest = 31;
+    static void put_codes(code const* codes, std::uint8_t* block) {
+        std::fill_n(block, 96, std::uint8_t{0});
+        for_each_of_runs([&](index_t run, index_t i) {
+            code const c = codes[32 * run + i];
+            put_two_bits(block + 32, run, i, c & 3);
+            set_bits(block[i], c >> 2, run);
+        });
+    }
+    static void put_factors(std::uint8_t* block, block_factors const& factors, block_factors const&) {
+        std::uint8_t* const s = block + 96;
+        std::fill_n(s, 12, std::uint8_t{0});
+        for (index_t i = 0; i < 16; ++i) {
+            int const factor = factors.integers[static_cast<std::size_t>(i)] + 32;
+            set_bits(s[i % 8], factor & 15, i / 8 * 4);
+            set_bits(s[8 + i % 4], factor >> 4, i / 4 * 2);
+        }
+        put_half(factors.unit, block + 108);
     }
 };
 
@@ -244,6 +289,22 @@ template <int Bits, index_t Bytes> struct q45_k : super_block<Bits, Bytes, 32, 0
     static int nibble(std::uint8_t const* bytes, index_t run, index_t i) {
         return bytes[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
     }
+    static constexpr int lowest = 0, highest = 63;
+    static void put_nibble(std::uint8_t* bytes, index_t run, index_t i, int bits) {
+        set_bits(bytes[run / 2 * 32 + i], bits, run % 2 * 4);
+    }
+    static void put_factors(std::uint8_t* block, block_factors const& factors, block_factors const& least) {
+        put_half(factors.unit, block);
+        put_half(least.unit, block + 2);
+        std::uint8_t* const s = block + 4;
+        std::fill_n(s, 12, std::uint8_t{0});
+        for (index_t i = 0; i < 4; ++i) {
+            auto const first = static_cast<std::size_t>(i), second = first + 4;
+            set_bits(s[i], factors.integers[first] | factors.integers[second] >> 4 << 6, 0);
+            set_bits(s[i + 4], least.integers[first] | least.integers[second] >> 4 << 6, 0);
+            set_bits(s[i + 8], (factors.integers[second] & 15) | (least.integers[second] & 15) << 4, 0);
+        }
+    }
 };
 
 struct q4_k : q45_k<4, 144> {
@@ -251,12 +312,24 @@ struct q4_k : q45_k<4, 144> {
         for_each_of_runs(
             [&](index_t run, index_t i) { out[32 * run + i] = static_cast<code>(nibble(block + 16, run, i)); });
     }
+    static void put_codes(code const* codes, std::uint8_t* block) {
+        std::fill_n(block + 16, 128, std::uint8_t{0});
+        for_each_of_runs([&](index_t run, index_t i) { put_nibble(block + 16, run, i, codes[32 * run + i]); });
+    }
 };
 
 struct q5_k : q45_k<5, 176> {
     static void codes(std::uint8_t const* block, code* out) {
         for_each_of_runs([&](index_t run, index_t i) {
             out[32 * run + i] = static_cast<code>(nibble(block + 48, run, i) | (block[16 + i] >> run & 1) << 4);
+        });
+    }
+    static void put_codes(code const* codes, std::uint8_t* block) {
+        std::fill_n(block + 16, 160, std::uint8_t{0});
+        for_each_of_runs([&](index_t run, index_t i) {
+            code const c = codes[32 * run + i];
+            put_nibble(block + 48, run, i, c & 15);
+            set_bits(block[16 + i], c >> 4, run);
         });
     }
 };
@@ -271,6 +344,21 @@ struct q6_k : super_block<6, 210, 16, -32> {
     }
     static float scale(std::uint8_t const* block, index_t i) {
         return half_at(block + 208) * static_cast<float>(std::bit_cast<std::int8_t>(block[192 + i]));
+    }
+    static constexpr int lowest = -128, highest = 127;
+    static void put_codes(code const* codes, std::uint8_t* block) {
+        std::fill_n(block, 192, std::uint8_t{0});
+        for_each_of_runs([&](index_t run, index_t i) {
+            code const c = codes[32 * run + i];
+            set_bits(block[run / 4 * 64 + run % 2 * 32 + i], c & 15, run % 4 / 2 * 4);
+            put_two_bits(block + 128, run, i, c >> 4);
+        });
+    }
+    static void put_factors(std::uint8_t* block, block_factors const& factors, block_factors const&) {
+        for (std::size_t i = 0; i < 16; ++i) {
+            block[192 + i] = static_cast<std::uint8_t>(factors.integers[i]);
+        }
+        put_half(factors.unit, block + 208);
     }
 };
 

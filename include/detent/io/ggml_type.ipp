@@ -16,6 +16,7 @@
 #include "detent/core/error.hpp"
 #include "detent/io/ggml_blocks.hpp"
 #include "detent/io/ggml_formats.hpp"
+#include "detent/io/ggml_super_blocks.hpp"
 #include "detent/io/ggml_type.hpp"
 #include "detent/io/json.hpp"
 
@@ -45,6 +46,14 @@ template <class Block> constexpr ggml_type read_and_written(std::uint32_t id, st
     return type;
 }
 
+/// The entry of one whose scales have two levels.
+template <class Block> constexpr ggml_type of_two_levels(std::uint32_t id, std::string_view name) {
+    ggml_type type = read_only<Block>(id, name);
+    type.obstacle_of = &super_block_obstacle<Block>;
+    type.write = &write_super_blocks<Block>;
+    return type;
+}
+
 /// The entry of one whose codes may be ternary.
 template <class Block> constexpr ggml_type of_ternary(std::uint32_t id, std::string_view name) {
     ggml_type type = read_and_written<Block>(id, name);
@@ -62,11 +71,11 @@ DETENT_INLINE std::span<ggml_type const> ggml_types() {
         read_and_written<ggml::q5_1>(7, "Q5_1"),
         read_and_written<ggml::q8_0>(8, "Q8_0"),
         {9, "Q8_1", 32, 36},
-        read_only<ggml::q2_k>(10, "Q2_K"),
-        read_only<ggml::q3_k>(11, "Q3_K"),
-        read_only<ggml::q4_k>(12, "Q4_K"),
-        read_only<ggml::q5_k>(13, "Q5_K"),
-        read_only<ggml::q6_k>(14, "Q6_K"),
+        of_two_levels<ggml::q2_k>(10, "Q2_K"),
+        of_two_levels<ggml::q3_k>(11, "Q3_K"),
+        of_two_levels<ggml::q4_k>(12, "Q4_K"),
+        of_two_levels<ggml::q5_k>(13, "Q5_K"),
+        of_two_levels<ggml::q6_k>(14, "Q6_K"),
         {15, "Q8_K", 256, 292},
         {16, "IQ2_XXS", 256, 66},
         {17, "IQ2_XS", 256, 74},

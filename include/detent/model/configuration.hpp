@@ -105,7 +105,8 @@ struct model_configuration {
 /// library does not compute, or is not known and may change what the model computes.
 model_configuration parse_configuration(nlohmann::json const& json, std::string const& file);
 
-/// Reads a Hugging Face `config.json`. Throws like `parse_configuration`.
+/// Reads a Hugging Face `config.json`, and further ids after which generation stops from a `generation_config.json`
+/// beside it. Throws like `parse_configuration`.
 model_configuration read_configuration(std::filesystem::path const& path);
 
 /// The `model_type`s of decoders that are known.

@@ -46,7 +46,18 @@ DETENT_INLINE model_configuration parse_configuration(nlohmann::json const& json
 }
 
 DETENT_INLINE model_configuration read_configuration(std::filesystem::path const& path) {
-    return parse_configuration(io::read_json(path), path.string());
+    auto c = parse_configuration(io::read_json(path), path.string());
+    auto const generation = path.parent_path() / "generation_config.json";
+    if (std::filesystem::exists(generation)) {
+        auto const json = io::read_json(generation);
+        configuration_fields const fields(json, generation.string());
+        for (index_t const id : fields.token_ids("eos_token_id", c.vocabulary)) {
+            if (std::ranges::count(c.end_of_text, id) == 0) {
+                c.end_of_text.push_back(id);
+            }
+        }
+    }
+    return c;
 }
 
 } // namespace detent::inline DETENT_ABI

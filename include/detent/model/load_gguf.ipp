@@ -223,11 +223,12 @@ DETENT_INLINE decoder load_gguf(std::filesystem::path const& path, gguf_weights 
     io::gguf_file const file(path);
     auto const json = read_gguf_configuration(file);
     auto c = parse_configuration(json, path.string());
-    c.norm_offset = 0; // files have it in the norms
+    float const offset = std::exchange(c.norm_offset, 0.0F); // files have it in the norms
     std::string const prefix = c.names.prefixes.front();
     gguf_source source(file, c, gguf_architecture_of(file.metadata()), prefix, weights);
     decoder model = assemble_decoder(c, prefix, source);
     source.expect_all_used();
+    model.configuration.norm_offset = offset; // as of a checkpoint, should the model be saved as one
     return model;
 }
 

@@ -37,7 +37,7 @@ DETENT_INLINE input_map outline_map(spec const& s, extents tile, index_t in) {
     using kind = spec::solver_kind;
     bool const sweeps = s.solver == kind::gptq || s.solver == kind::gptaq || s.solver == kind::qronos;
     auto const& how = s.gptq_options;
-    bool const placed = s.clip || s.learning; // scales are given
+    bool const placed = s.clip || s.learning || s.super_blocks; // scales are given
     bool const swept_in_order = sweeps && how.activation_order && !how.static_groups;
     bool const weak_last = s.weak.columns > 0;
     if ((swept_in_order || weak_last) && !placed && tile.cols < in) {
@@ -70,7 +70,7 @@ DETENT_INLINE packed_matrix outline_like(packed_matrix sample, spec const& s, ex
     w.scales.tiles = {ceil_div(shape.rows, w.tile.rows), ceil_div(shape.cols, w.tile.cols)};
     w.scales.scales.clear();
     w.scales.zeros.resize(w.scales.zeros.empty() ? 0 : 1);
-    std::fill(w.scales.zeros.begin(), w.scales.zeros.end(), 1.0F);
+    std::fill(w.scales.zeros.begin(), w.scales.zeros.end(), s.super_blocks ? 0.5F : 1.0F);
     w.map = outline_map(s, w.tile, shape.cols);
     std::vector<std::int32_t> columns(static_cast<std::size_t>(s.weak.columns));
     std::iota(columns.begin(), columns.end(), 0);

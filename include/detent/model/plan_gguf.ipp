@@ -26,7 +26,8 @@ inline std::string gguf_form_obstacle(spec const& s, gguf_architecture const& a)
         return "llama.cpp's types have no weak columns";
     }
     bool const scaled = (s.smooth || s.power_of_two) && !s.input.folded;
-    bool const moved = s.gptq_options.activation_order && !s.gptq_options.static_groups && s.granularity.cols > 0;
+    bool const moved =
+        s.gptq_options.activation_order && !s.gptq_options.static_groups && s.granularity.cols > 0 && !s.super_blocks;
     if (scaled || s.hadamard > 0 || moved) {
         return "llama.cpp's products read inputs as they come, neither scaled, rotated nor in another order";
     }
@@ -57,6 +58,7 @@ DETENT_INLINE std::string gguf_obstacle(model_configuration const& c, spec const
     rounded.granularity = s.granularity;
     rounded.range = s.range;
     rounded.format = s.format;
+    rounded.super_blocks = s.super_blocks;
     for (index_t const in :
          {c.hidden, c.heads.heads * c.heads.head_dim, c.experts ? c.experts->intermediate : c.hidden, c.intermediate}) {
         matrix row(1, in);

@@ -201,9 +201,12 @@ DETENT_INLINE bool has_gguf_tokenizer(io::gguf_metadata const& metadata) {
     return metadata.contains("tokenizer.ggml.model") && metadata.contains("tokenizer.ggml.tokens");
 }
 
+DETENT_INLINE nlohmann::json read_gguf_tokenizer_json(io::gguf_metadata const& metadata) {
+    return gguf_tokenizer_reader(metadata).read();
+}
+
 DETENT_INLINE text::tokenizer read_gguf_tokenizer(io::gguf_metadata const& metadata) {
-    auto const json = gguf_tokenizer_reader(metadata).read();
-    return text::tokenizer(text::read_tokenizer_json(json, "tokenizer.ggml"));
+    return text::tokenizer(text::read_tokenizer_json(read_gguf_tokenizer_json(metadata), "tokenizer.ggml"));
 }
 
 } // namespace detent::inline DETENT_ABI

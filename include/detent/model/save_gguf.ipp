@@ -47,8 +47,9 @@ struct gguf_part {
 };
 
 /// The types that are tried for a packed matrix, those first that products are fastest with.
-inline constexpr std::array<std::string_view, 12> gguf_packed_types{
-    "Q4_0", "Q8_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4", "NVFP4", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0"};
+inline constexpr std::array<std::string_view, 17> gguf_packed_types{
+    "Q4_0",  "Q8_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4", "NVFP4", "TQ2_0",
+    "TQ1_0", "Q2_0", "Q1_0", "Q4_K", "Q5_K", "Q6_K",   "Q3_K",  "Q2_K"};
 
 DETENT_INLINE std::string gguf_packed_obstacle(std::span<packed_matrix const* const> all, io::ggml_type const*& type) {
     std::string obstacle;
@@ -379,9 +380,9 @@ private:
 /// What `general.file_type` says where most tensors are of a type.
 inline std::uint32_t gguf_file_type(std::string_view type) {
     constexpr std::pair<std::string_view, std::uint32_t> numbers[] = {
-        {"F32", 0},    {"F16", 1},    {"Q4_0", 2},    {"Q4_1", 3},  {"Q8_0", 7},
-        {"Q5_0", 8},   {"Q5_1", 9},   {"IQ4_NL", 25}, {"BF16", 32}, {"TQ1_0", 36},
-        {"TQ2_0", 37}, {"MXFP4", 38}, {"NVFP4", 39},  {"Q1_0", 40}, {"Q2_0", 41}};
+        {"F32", 0},    {"F16", 1},    {"Q4_0", 2},   {"Q4_1", 3},   {"Q8_0", 7},  {"Q5_0", 8},    {"Q5_1", 9},
+        {"Q2_K", 10},  {"Q3_K", 11},  {"Q4_K", 14},  {"Q5_K", 16},  {"Q6_K", 18}, {"IQ4_NL", 25}, {"BF16", 32},
+        {"TQ1_0", 36}, {"TQ2_0", 37}, {"MXFP4", 38}, {"NVFP4", 39}, {"Q1_0", 40}, {"Q2_0", 41}};
     return std::ranges::find(numbers, type, [](auto const& n) { return n.first; })->second;
 }
 

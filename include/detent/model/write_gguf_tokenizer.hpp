@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/io/gguf_metadata.hpp"
@@ -16,6 +17,9 @@ namespace detent::inline DETENT_ABI {
 /// @throws error naming the file when there is no tokenizer, or none that llama.cpp has.
 void add_gguf_tokenizer(io::gguf_metadata& metadata, std::filesystem::path const& directory,
                         model_configuration const& c);
+
+/// What `add_gguf_tokenizer` would throw of a directory; empty where it would not.
+std::string gguf_tokenizer_obstacle(std::filesystem::path const& directory, model_configuration const& c);
 
 } // namespace detent::inline DETENT_ABI
 

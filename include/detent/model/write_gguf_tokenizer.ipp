@@ -315,4 +315,15 @@ DETENT_INLINE void add_gguf_tokenizer(io::gguf_metadata& metadata, std::filesyst
     gguf_tokenizer_writer(metadata, directory, c).run();
 }
 
+DETENT_INLINE std::string gguf_tokenizer_obstacle(std::filesystem::path const& directory,
+                                                  model_configuration const& c) {
+    try {
+        io::gguf_metadata metadata;
+        add_gguf_tokenizer(metadata, directory, c);
+        return {};
+    } catch (error const& e) {
+        return e.what();
+    }
+}
+
 } // namespace detent::inline DETENT_ABI

@@ -27,6 +27,7 @@
 #include "detent/solver/clipped.hpp"
 #include "detent/solver/rounding_inputs.hpp"
 #include "detent/solver/searched.hpp"
+#include "detent/solver/super_blocks.hpp"
 #include "detent/solver/transformed.hpp"
 #include "detent/transform/hadamard.hpp"
 #include "detent/transform/power_of_two.hpp"
@@ -121,7 +122,7 @@ template <class F> any_solver with_solver(spec const& s, F const& f) {
 }
 
 /// The solver that `s` describes for a matrix, with as many weak columns as `s.weak.columns` says: maps around the
-/// search around weak columns around clips around the solver.
+/// search around weak columns around clips around the solver, or scales of two levels around it.
 DETENT_INLINE any_solver make_solver(spec const& s) {
     auto const with_weak_columns = [&]<Solver S>(S const& inner) {
         if (s.weak.columns == 0) {
@@ -133,6 +134,10 @@ DETENT_INLINE any_solver make_solver(spec const& s) {
                                  .compensate = s.weak.compensate,
                                  .format = s.format == float_format::bf16 ? float_format::bf16 : float_format::f16});
     };
+    if (s.super_blocks) {
+        return any_solver(
+            super_blocks<any_solver>{with_solver(s, [](auto const& inner) { return any_solver(inner); })});
+    }
     return with_solver(s, [&]<Solver S>(S const& inner) {
         return s.clip ? with_weak_columns(clipped<S>{inner}) : with_weak_columns(inner);
     });

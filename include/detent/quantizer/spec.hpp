@@ -75,6 +75,7 @@ struct spec {
     std::optional<double> strength; ///< of `gptaq` and `qronos`; their own default where none is named
     weak_options weak;
     scale_format format;       ///< of scales
+    bool super_blocks = false; ///< scales have two levels, as those of ggml's blocks that are called K
     learning_options learning; ///< of how each block of a model is quantized
 
     /// Whether the solver must know what layers read in the float model.

@@ -47,6 +47,11 @@ inline constexpr need own_ranges{[](spec const& s) { return s.range == spec::ran
 inline constexpr need precise_scales{
     [](spec const& s) { return s.format.kind != scale_kind::e8m0 && s.format.kind != scale_kind::ue4m3; },
     "needs scales of 16 bits or more"};
+inline constexpr std::array<need, 7> needs_of_super_blocks{
+    own_ranges, alone,
+    need{[](spec const& s) { return !s.clip && !s.weak.wanted; }, "may not stand beside clip or owq"},
+    need{[](spec const& s) { return s.solver != spec::solver_kind::gptaq && s.solver != spec::solver_kind::qronos; },
+         "needs rtn, gptq or obq"}};
 inline constexpr std::array<need, 7> needs_of_learning{rows_or_groups, inputs_by_tokens, precise_scales,
                                                        no_search,      own_ranges,       unmapped_inputs};
 
@@ -105,6 +110,38 @@ inline constexpr std::array grids{
          .help = "of NVIDIA: `e2m1:g16:scale=e4m3`",
          .sets = [](spec& s) { read_block_format(s, "nvfp4"); },
          .once = {"grid", "granularity", "format of scales"}},
+    word{.name = "q2_k",
+         .help =
+             "of llama.cpp: `int2:g16` with scales of two levels, small integers times an f16 number for 256 inputs",
+         .sets = [](spec& s) { read_super_blocks(s, "int2", 16); },
+         .once = {"grid", "granularity", "format of scales"},
+         .needs = needs_of_super_blocks},
+    word{
+        .name = "q3_k",
+        .help =
+            "of llama.cpp: `int3:sym:g16` with scales of two levels, small integers times an f16 number for 256 inputs",
+        .sets = [](spec& s) { read_super_blocks(s, "int3sym", 16); },
+        .once = {"grid", "granularity", "format of scales"},
+        .needs = needs_of_super_blocks},
+    word{.name = "q4_k",
+         .help =
+             "of llama.cpp: `int4:g32` with scales of two levels, small integers times an f16 number for 256 inputs",
+         .sets = [](spec& s) { read_super_blocks(s, "int4", 32); },
+         .once = {"grid", "granularity", "format of scales"},
+         .needs = needs_of_super_blocks},
+    word{.name = "q5_k",
+         .help =
+             "of llama.cpp: `int5:g32` with scales of two levels, small integers times an f16 number for 256 inputs",
+         .sets = [](spec& s) { read_super_blocks(s, "int5", 32); },
+         .once = {"grid", "granularity", "format of scales"},
+         .needs = needs_of_super_blocks},
+    word{
+        .name = "q6_k",
+        .help =
+            "of llama.cpp: `int6:sym:g16` with scales of two levels, small integers times an f16 number for 256 inputs",
+        .sets = [](spec& s) { read_super_blocks(s, "int6sym", 16); },
+        .once = {"grid", "granularity", "format of scales"},
+        .needs = needs_of_super_blocks},
 };
 
 inline constexpr std::array granularities{

@@ -158,6 +158,14 @@ inline bool read_block_format(spec& s, std::string_view text) {
     return read_weights(s, std::string(found->grid));
 }
 
+/// Quantizes weights to a grid in tiles of `width` inputs whose scales have two levels.
+inline void read_super_blocks(spec& s, std::string_view grid, index_t width) {
+    s.granularity = {1, width};
+    s.format = float_format::f32;
+    s.super_blocks = true;
+    read_weights(s, std::string(grid));
+}
+
 /// Quantizes inputs to a block format.
 inline bool read_input_block_format(spec& s, std::string_view text) {
     auto const found = std::ranges::find(named_formats, text, &named_format::name);
