@@ -2,6 +2,7 @@
 
 #include "detent/model/backward.ipp"
 #include "detent/model/block.ipp"
+#include "detent/model/block_file.ipp"
 #include "detent/model/common_fields.ipp"
 #include "detent/model/configuration.ipp"
 #include "detent/model/configuration_fields.ipp"

@@ -18,8 +18,6 @@ using io::client;
 
 namespace {
 
-constexpr char const* gguf_name = "model.gguf";
-
 /// What is tried for a program, in this order, and a specification that it opens.
 struct client_choice {
     std::string_view specification;

@@ -15,6 +15,9 @@
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/spec.hpp"
 
+/// The file of GGUF in a directory that is saved in it.
+inline constexpr char const* gguf_name = "model.gguf";
+
 /// A layout that models are saved in: a checkpoint of safetensors, or a file of GGUF. With a specification, the models
 /// that it is asked about are only outlines of what that will make.
 struct layout {
