@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "detent/calibrate/activation_store.hpp"
+#include "io/failure_message.hpp"
 
 namespace detent {
 namespace {
@@ -47,12 +48,8 @@ TEST(activation_store, gives_its_memory_back) {
 
 TEST(activation_store, names_the_directory_where_no_file_can_be) {
     activation_space space(0, "/nowhere");
-    try {
-        activation_store const a(space, 1, 1);
-        FAIL();
-    } catch (error const& e) {
-        EXPECT_EQ(std::string(e.what()).find("/nowhere: no temporary file can be created there"), 0U) << e.what();
-    }
+    auto const message = failure_message([&] { activation_store const a(space, 1, 1); });
+    EXPECT_EQ(message.find("/nowhere: no temporary file can be created there"), 0U) << message;
 }
 
 } // namespace
