@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include "detent/calibrate/activation_store.ipp"
+#include "detent/calibrate/block_journal.ipp"
 #include "detent/calibrate/fold_transform.ipp"
 #include "detent/calibrate/hessians.ipp"
 #include "detent/calibrate/learn_block.ipp"
 #include "detent/calibrate/learned_file.ipp"
+#include "detent/calibrate/memory_plan.ipp"
 #include "detent/calibrate/perplexity.ipp"
 #include "detent/calibrate/quantize_decoder.ipp"
 #include "detent/calibrate/quantize_encoder.ipp"

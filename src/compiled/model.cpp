@@ -3,6 +3,7 @@
 #include "detent/model/backward.ipp"
 #include "detent/model/block.ipp"
 #include "detent/model/block_flow.hpp"
+#include "detent/model/block_file.ipp"
 #include "detent/model/common_fields.ipp"
 #include "detent/model/configuration.ipp"
 #include "detent/model/configuration_fields.ipp"

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "calibrate/tiny_models.hpp"
+#include "detent/calibrate/blocks_of_file.hpp"
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/quantizer/find_kv_format.hpp"
 
@@ -105,6 +106,21 @@ TEST(perplexity, stops_when_told) {
     auto const model = load_decoder(test::model_directory("tiny-opt"));
     std::vector<nn::token_id> const tokens(512);
     EXPECT_THROW(perplexity(model, tokens, 64, {}, [](std::string_view, double) { return false; }), cancelled);
+}
+
+TEST(perplexity, of_blocks_from_a_file_has_the_bits_of_a_model_in_memory) {
+    auto const directory = test::model_directory("tiny-llama");
+    auto const model = load_decoder(directory);
+    auto text = test::evaluation_text();
+    text.resize(130 * 64);
+    double const expected = perplexity(model, text, 64, test::two_threads());
+    decoder_file file(directory);
+    decoder const ends = file.take_ends();
+    EXPECT_TRUE(ends.blocks.empty());
+    for (std::uint64_t const bytes : {std::uint64_t{0}, std::uint64_t{1} << 22, std::uint64_t{1} << 40}) {
+        blocks_of_file blocks(file);
+        EXPECT_EQ(perplexity(ends, blocks, text, 64, bytes, test::two_threads()), expected);
+    }
 }
 
 } // namespace

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "detent/io/mapped_file.hpp"
-
 #include <fstream>
 #include <string>
 #include <type_traits>
@@ -10,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "detent/io/mapped_file.hpp"
 #include "failure_message.hpp"
 #include "temporary_directory.hpp"
 
@@ -69,6 +68,36 @@ TEST(mapped_file, errors_name_the_file) {
     auto const pipe = directory / "pipe";
     ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
     EXPECT_EQ(message(pipe), pipe.string() + ": is not a regular file");
+}
+
+TEST(mapped_file, reads_pages_again_that_were_given_back) {
+    temporary_directory const directory;
+    std::string const text(100'000, 'x');
+    std::ofstream(directory / "a") << text;
+    mapped_file const file(directory / "a");
+    EXPECT_EQ(text_of(file), text);
+    file.release(file.bytes().subspan(5000, 50'000));
+    file.release(file.bytes());
+    EXPECT_EQ(text_of(file), text);
+    std::vector<std::uint8_t> others(100'000, 7);
+    EXPECT_FALSE(file.owns(others));
+    file.release(others); // which are not of the file
+    EXPECT_EQ(std::count(others.begin(), others.end(), 7), 100'000);
+}
+
+TEST(mapped_file, tells_when_the_file_has_changed) {
+    temporary_directory const directory;
+    auto const path = directory / "a";
+    std::ofstream(path) << "first";
+    mapped_file const file(path);
+    auto const problem = [&] { return failure_message([&] { expect_stamp(path, file.stamp()); }); };
+    EXPECT_EQ(problem(), "");
+    std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(2));
+    EXPECT_EQ(problem(), path.string() + ": has changed since it was opened: it was written again");
+    std::filesystem::resize_file(path, 2);
+    EXPECT_EQ(problem(), path.string() + ": has changed since it was opened: it had 5 bytes and has 2");
+    std::filesystem::remove(path);
+    EXPECT_EQ(problem(), path.string() + ": cannot be examined: No such file or directory");
 }
 
 } // namespace

@@ -639,4 +639,48 @@ TEST(header_of_safetensors, of_many_tensors_takes_linear_time) { // quadratic ti
     EXPECT_TRUE(many.contains("199999"));
 }
 
+TEST(safetensors_writer, writes_the_same_bytes_from_a_file_and_from_a_checkpoint) {
+    temporary_directory const directory;
+    std::vector<std::uint8_t> large(20'000'000);
+    std::mt19937 random(1);
+    for (std::size_t i = 0; i < large.size(); i += 1000) {
+        large[i] = static_cast<std::uint8_t>(random());
+    }
+    std::vector<std::uint8_t> const small{1, 2, 3};
+    safetensors_writer plain;
+    plain.add("large", dtype::u8, {20'000'000}, large);
+    plain.add("small", dtype::u8, {3}, small);
+    plain.add("empty", dtype::u8, {0}, std::span<std::uint8_t const>());
+    plain.save(directory / "source.safetensors");
+    checkpoint const source(directory / "source.safetensors");
+    safetensors_writer writer;
+    writer.keep_in_file(directory.path());
+    writer.copy_from(source);
+    writer.add("large", dtype::u8, {20'000'000}, source.at("large").bytes);
+    {
+        auto borrowed = small; // gone before the file is saved
+        writer.add("small", dtype::u8, {3}, std::span<std::uint8_t const>(borrowed));
+        borrowed.assign(3, 0);
+    }
+    writer.add("empty", dtype::u8, {0}, std::vector<std::uint8_t>());
+    for (int i = 0; i < 2; ++i) {
+        writer.save(directory / "copy.safetensors");
+        EXPECT_TRUE(read_text(directory / "copy.safetensors") == read_text(directory / "source.safetensors"));
+    }
+    EXPECT_EQ(directory.entries(), 2);
+    EXPECT_TRUE(source.owns(source.at("large").bytes));
+    EXPECT_FALSE(source.owns(small));
+}
+
+TEST(checkpoint, tells_when_a_file_has_changed) {
+    temporary_directory const directory;
+    safetensors_writer writer;
+    writer.add("w", dtype::u8, {3}, std::vector<std::uint8_t>{1, 2, 3});
+    writer.save(directory / "model.safetensors");
+    checkpoint const source(directory.path());
+    source.expect_unchanged();
+    std::filesystem::resize_file(directory / "model.safetensors", 20);
+    EXPECT_TRUE(contains(failure_message([&] { source.expect_unchanged(); }), "model.safetensors: has changed"));
+}
+
 } // namespace

@@ -12,10 +12,11 @@
 
 #include <gtest/gtest.h>
 
+#include "calibrate/tiny_models.hpp"
 #include "detent/grid/fp_grid.hpp"
 #include "detent/grid/int_grid.hpp"
-#include "detent/matrix/solution.hpp"
 #include "detent/io/layout_detent.hpp"
+#include "detent/matrix/solution.hpp"
 #include "detent/model/load.hpp"
 #include "detent/scale/minmax.hpp"
 #include "detent/solver/rtn.hpp"
@@ -353,6 +354,43 @@ TEST_P(load_experts, each_has_its_own_numbers) {
     EXPECT_EQ(firsts.size(), 12U);
     EXPECT_EQ(mlps[2].up.name, "model.layers.0.mlp.experts.2.up_proj");
     EXPECT_EQ(mlps[2].up.stored.has_value(), GetParam() == "gpt-oss-bf16");
+}
+
+TEST(decoder_file, reads_the_blocks_that_load_decoder_reads) {
+    for (std::string const name : {"tiny-llama", "tiny-opt"}) {
+        auto const model = load_decoder(test::model_directory(name));
+        decoder_file const file(test::model_directory(name));
+        EXPECT_TRUE(file.ends().blocks.empty());
+        EXPECT_TRUE(file.ends().embeddings.weight == model.embeddings.weight);
+        ASSERT_EQ(file.size(), std::ssize(model.blocks));
+        for (index_t i = file.size(); i-- > 0;) {
+            block const b = file.read_block(i);
+            for (layer_place const place : b.places()) {
+                auto const& expected = model.blocks[static_cast<std::size_t>(i)].linear(place);
+                EXPECT_EQ(b.linear(place).name, expected.name);
+                EXPECT_TRUE(b.linear(place).weight == expected.weight);
+                EXPECT_TRUE(b.linear(place).bias == expected.bias);
+            }
+        }
+        file.expect_all_read();
+    }
+}
+
+TEST(decoder_file, refuses_files_that_change_while_it_is_read) {
+    for (std::string const changed : {"config.json", "model.safetensors"}) {
+        temporary_directory const directory;
+        for (auto const* name : {"config.json", "model.safetensors"}) {
+            std::filesystem::copy_file(test::model_directory("tiny-llama") / name, directory / name);
+        }
+        decoder_file const file(directory.path());
+        file.read_block(0);
+        auto const path = directory / changed;
+        std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+        EXPECT_TRUE(contains(failure_message([&] { file.read_block(1); }),
+                             path.string() + ": has changed since it was opened: it had "));
+        std::filesystem::remove(path);
+        EXPECT_TRUE(contains(failure_message([&] { file.expect_unchanged(); }), path.string()));
+    }
 }
 
 } // namespace detent

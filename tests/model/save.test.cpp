@@ -16,6 +16,7 @@
 #include "detent/io/json.hpp"
 #include "detent/io/text_file.hpp"
 #include "detent/matrix/dequantize.hpp"
+#include "detent/model/block_file.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/model/save.hpp"
 #include "detent/quantizer/named_grid.hpp"
@@ -594,6 +595,47 @@ TEST_P(save, leaves_nothing_where_it_cannot_write) {
     } catch (error const& e) {
         EXPECT_NE(std::string(e.what()).find("file"), std::string::npos) << e.what();
     }
+    EXPECT_EQ(directory_.entries(), 1);
+}
+
+TEST_P(save, a_model_whose_blocks_come_one_after_the_other_gives_the_same_files) {
+    round_blocks();
+    for (auto const layout :
+         {io::packed_layout::gptq, io::packed_layout::compressed_tensors, io::packed_layout::detent}) {
+        auto const whole = directory_ / "whole", parts = directory_ / "parts";
+        save_decoder(model_, source_, whole, "", layout, 300'000);
+        decoder outlines = model_;
+        for (block& b : outlines.blocks) {
+            block small = outline_of(b);
+            b = std::move(small);
+            EXPECT_EQ(std::get<packed_matrix>(b.query.weight).codes.size(), 0);
+        }
+        blocks_in_memory blocks(model_);
+        std::filesystem::create_directories(parts);
+        write_decoder(outlines, blocks, source_, parts, "", layout, directory_.path(), 300'000);
+        std::size_t files = 0;
+        for (auto const& entry : std::filesystem::directory_iterator(whole)) {
+            auto const name = entry.path().filename().string();
+            EXPECT_TRUE(io::read_text(entry.path()) == io::read_text(parts / name)) << name;
+            ++files;
+        }
+        EXPECT_GT(files, 3U);
+        std::filesystem::remove_all(parts);
+    }
+}
+
+TEST_P(save, a_directory_is_replaced_as_a_whole) {
+    auto const out = directory_ / "out";
+    save_decoder(model_, source_, out, "", {}, 300'000);
+    io::write_text(out / "notes", "mine");
+    io::write_text(out / "config.json", "{}");
+    std::filesystem::create_directories(directory_ / "out.part" / "result"); // of a program that was stopped
+    io::write_text(directory_ / "out.part" / "result" / "config.json", "unfinished");
+    save_decoder(model_, source_, out, "");
+    EXPECT_EQ(io::read_text(out / "notes"), "mine");
+    EXPECT_FALSE(std::filesystem::exists(out / "model.safetensors.index.json"));
+    EXPECT_FALSE(std::filesystem::exists(directory_ / "out.part"));
+    EXPECT_TRUE(load_decoder(out).embeddings.weight == model_.embeddings.weight);
     EXPECT_EQ(directory_.entries(), 1);
 }
 

@@ -26,7 +26,6 @@ namespace {
 
 using io::model_file;
 
-constexpr char const* gguf_name = "model.gguf";
 constexpr char const* onnx_name = "model.onnx";
 
 /// What is tried for a program, in this order, and a specification that it opens.
@@ -116,6 +115,8 @@ std::string layout::clients(decoder const& model) const {
     return names.empty() ? "detent" : names;
 }
 
+bool layout::is_read() const { return of != nullptr || file == model_file::gguf; }
+
 std::filesystem::path layout::path_in(std::filesystem::path const& directory) const {
     return of != nullptr ? directory : directory / (file == model_file::gguf ? gguf_name : onnx_name);
 }
@@ -199,13 +200,17 @@ void check_destination(std::filesystem::path const& source, std::filesystem::pat
     }
 }
 
+void say_saved(layout_choice const& chosen, std::filesystem::path const& directory, std::string const& programs) {
+    std::cout << "saved " << chosen.of.path_in(directory).string() << " in " << chosen.of.title()
+              << (chosen.why.empty() ? "" : " (" + chosen.why + ")") << "; opened by " << programs << '\n';
+}
+
 decoder save_and_reload(decoder model, std::filesystem::path const& source, std::filesystem::path const& directory,
                         std::string const& description, layout_choice const& chosen, index_t shard_bytes) {
     layout const& l = chosen.of;
     l.save(model, source, directory, description, shard_bytes);
-    std::cout << "saved " << l.path_in(directory).string() << " in " << l.title()
-              << (chosen.why.empty() ? "" : " (" + chosen.why + ")") << "; opened by " << l.clients(model) << '\n';
-    return l.of == nullptr && l.file == model_file::onnx ? std::move(model) : load_model(directory);
+    say_saved(chosen, directory, l.clients(model));
+    return l.is_read() ? load_model(directory) : std::move(model);
 }
 
 std::filesystem::path files_of(std::filesystem::path const& path) {

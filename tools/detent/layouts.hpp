@@ -15,6 +15,9 @@
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/spec.hpp"
 
+/// The file of GGUF in a directory that is saved in it.
+inline constexpr char const* gguf_name = "model.gguf";
+
 /// A layout that models are saved in: a checkpoint of safetensors, or one file of GGUF or ONNX. With a specification,
 /// the models that it is asked about are only outlines of what that will make.
 struct layout {
@@ -35,6 +38,9 @@ struct layout {
 
     /// The programs that open a model that it can hold.
     std::string clients(detent::decoder const& model) const;
+
+    /// Whether a model that was saved in it can be loaded again.
+    bool is_read() const;
 
     /// Where a model saved in `directory` is.
     std::filesystem::path path_in(std::filesystem::path const& directory) const;
@@ -69,6 +75,9 @@ layout_choice choose_layout(detent::decoder const& model, detent::spec const* s,
 
 /// Throws `detent::error` unless a model from `source` can be saved in the directory `output`.
 void check_destination(std::filesystem::path const& source, std::filesystem::path const& output);
+
+/// Says where a model was saved, how, and which programs open it.
+void say_saved(layout_choice const& chosen, std::filesystem::path const& directory, std::string const& programs);
 
 /// Saves a model, says so and who opens it, and answers the model that is in the file; `model` itself where that is one
 /// of ONNX, which are only written.

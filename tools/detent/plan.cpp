@@ -61,15 +61,17 @@ double operations(decoder const& model, double tokens) {
     return sum;
 }
 
-/// The bytes in memory while a model is quantized: all weights as floats, hidden states before and after a step, the
-/// widest layer's Hessian and factor.
-double memory(decoder const& model, model_numbers const& numbers, double tokens) {
-    double widest = 0;
-    for (auto const& layer : tensors_of(model).layers) {
-        widest = std::max(widest, layer.in_block ? static_cast<double>(layer.of->shape().cols) : 0);
+/// Says what memory each specification takes, with and without the activations of all windows.
+void print_memory(std::vector<decoder> const& models, std::vector<std::string> const& specs, calibration const& text) {
+    table lines({"memory to quantize", "with all activations", "the least (--memory)", "a block", "a layer's solver"});
+    auto const megabytes = [](std::uint64_t bytes) { return size_text(static_cast<double>(bytes)); };
+    for (std::size_t i = 0; i < models.size(); ++i) {
+        auto const s = spec::parse(specs[i]);
+        auto const all = memory_of(models[i], s, text);
+        lines.add({specs[i], megabytes(all.least() + activations_of(models[i], s, text)),
+                   goes_by_blocks(s) ? megabytes(all.least()) : "-", megabytes(all.block), megabytes(all.solver)});
     }
-    auto const hidden = static_cast<double>(model.configuration.hidden);
-    return 4 * numbers.all + 2 * 4 * tokens * hidden + 2 * 8 * widest * widest;
+    lines.print();
 }
 
 void print_layouts(std::vector<decoder> const& models, std::vector<std::string> const& specs) {
@@ -113,10 +115,12 @@ void plan(plan_options o) {
     std::cout << '\n';
     print_layouts(models, o.specs);
     auto executor = make_executor(o.threads);
-    double const tokens = static_cast<double>(o.windows * window_of(o.window, c));
-    std::cout << "\nto quantize with " << fixed(tokens, 0)
-              << " tokens on this machine, roughly: " << size_text(memory(models.front(), numbers, tokens))
-              << " of memory, " << duration_text(operations(models.front(), tokens) / speed(executor)) << '\n';
+    calibration const text{.window = window_of(o.window, c), .windows = o.windows};
+    std::cout << '\n';
+    print_memory(models, o.specs, text);
+    double const tokens = static_cast<double>(text.windows * text.window);
+    std::cout << "\nto quantize with " << fixed(tokens, 0) << " tokens on this machine, roughly: "
+              << duration_text(operations(models.front(), tokens) / speed(executor)) << '\n';
 }
 
 } // namespace

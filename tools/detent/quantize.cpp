@@ -1,18 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <csignal>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+#include <unistd.h>
+
 #include "commands.hpp"
-#include "detent/io/text_file.hpp"
 #include "quantize_job.hpp"
 
 namespace {
 
+// What the system sends where a mapped file was cut in the moment in which it was read: there is nothing to go on with,
+// and a run that is started again finds all blocks that are done.
+extern "C" void on_cut_file(int) {
+    constexpr char message[] = "error: a file of the model became shorter while it was read\n";
+    static_cast<void>(::write(STDERR_FILENO, message, sizeof message - 1) == 0);
+    ::_exit(1);
+}
+
+/// Gives memory back to the system as soon as it is free.
+void keep_no_memory() {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
+
 void quantize(quantize_options o) {
+    std::signal(SIGBUS, on_cut_file);
+    if (o.memory > 0) {
+        keep_no_memory();
+    }
     if (o.compare) {
         std::erase(o.specs, "");
         if (o.specs.empty()) {
@@ -39,9 +64,10 @@ void quantize(quantize_options o) {
     std::cout << "peak memory " << fixed(report.peak_bytes / 1e6, 0) << " MB\n";
     auto const directory = job.report_directory();
     if (!directory.empty()) {
-        std::filesystem::create_directories(directory);
-        detent::io::write_text(directory / "report.json", to_json(report));
-        detent::io::write_text(directory / "layer_errors.svg", to_svg(report));
+        if (o.compare) { // else it came with the model
+            std::filesystem::create_directories(directory);
+            write_report(report, directory);
+        }
         std::cout << "wrote report.json and layer_errors.svg to " << directory.string() << '\n';
     }
 }
@@ -101,6 +127,11 @@ void add_how(CLI::App& command, quantize_options& o) {
                     "make four channels of each norm so many times larger, and what reads them smaller")
         ->check(CLI::Range(1.0, 65536.0))
         ->type_name("FACTOR");
+    command
+        .add_option("--memory", o.memory,
+                    "bytes of memory to stay within, such as 8G: what does not fit is kept in files beside the output")
+        ->transform(CLI::AsSizeValue(true))
+        ->type_name("BYTES");
     command.add_flag("--at-once", o.at_once, "calibrate all layers of a block before quantizing any");
     command.add_flag("--all-experts", o.all_experts,
                      "calibrate every expert with all tokens, not only those that the router sends it");

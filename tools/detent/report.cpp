@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
+#include "detent/io/text_file.hpp"
 #include "report.hpp"
 #include "terminal.hpp"
 
@@ -252,4 +253,9 @@ std::string to_svg(run_report const& report) {
     }
     svg << "</svg>\n";
     return svg.str();
+}
+
+void write_report(run_report const& report, std::filesystem::path const& directory) {
+    detent::io::write_text(directory / "report.json", to_json(report));
+    detent::io::write_text(directory / "layer_errors.svg", to_svg(report));
 }

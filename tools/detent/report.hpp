@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -43,6 +44,9 @@ double peak_memory();
 /// Prints one line for the float model and one for each result, what the solvers found worth a look, and what the time
 /// went to.
 void print(run_report const& report);
+
+/// Writes the run to `report.json` and `layer_errors.svg` in a directory that exists.
+void write_report(run_report const& report, std::filesystem::path const& directory);
 
 /// The run as JSON.
 std::string to_json(run_report const& report);

@@ -4,8 +4,10 @@
 
 #include <vector>
 
+#include "detent/calibrate/memory_plan.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/io/safetensors.hpp"
+#include "detent/model/block_sequence.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/spec.hpp"
 
@@ -15,6 +17,20 @@
 std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::spec const& s,
                                               detent::calibration const& text, detent::executor_ref executor,
                                               detent::progress const& report);
+
+/// The same block by block, see there.
+std::vector<detent::layer_report> quantize_by(detent::decoder& model, detent::block_sequence& blocks,
+                                              detent::spec const& s, detent::calibration const& text,
+                                              detent::executor_ref executor, detent::progress const& report);
+
+/// Whether `s` can be done block by block.
+bool goes_by_blocks(detent::spec const& s);
+
+/// The memory that quantizing as `s` says takes, see `detent::plan_memory`.
+detent::memory_plan memory_of(detent::decoder const& planned, detent::spec const& s, detent::calibration const& text);
+
+/// The bytes of the activations of all windows beside that.
+std::uint64_t activations_of(detent::decoder const& planned, detent::spec const& s, detent::calibration const& text);
 
 /// The model that `s` makes of one with configuration `c` and the tensors of `original`, before any work, without its
 /// numbers, see `detent::outline_decoder`. Throws `detent::error` when `s` is impossible.

@@ -52,6 +52,9 @@ public:
     /// The bits are those of learning it. @throws error when the directory cannot be made.
     block_learner& keep_in(std::filesystem::path directory);
 
+    /// The block that is learned next is number `block` of the model; the losses of those before it are not known.
+    block_learner& begin_at(index_t block);
+
     /// `x` and `floats` (token, hidden) are the hidden states before the block in the quantized and the float model.
     /// @throws error as `learn` and `dense`.
     void operator()(block& b, matrix_view x, matrix_view floats, nn::token_rows rows);

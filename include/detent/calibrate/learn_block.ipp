@@ -195,6 +195,11 @@ DETENT_INLINE block_learner& block_learner::keep_in(std::filesystem::path direct
     return *this;
 }
 
+DETENT_INLINE block_learner& block_learner::begin_at(index_t block) {
+    losses_.resize(static_cast<std::size_t>(block));
+    return *this;
+}
+
 template <class Learn>
 learned block_learner::kept(learning_options const& how, dense_block<float> const& b, matrix_view x,
                             std::span<matrix const> targets, block_parameters<float> first,

@@ -2,12 +2,14 @@
 
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "detent/core/executor.hpp"
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/matrix/kv_store.hpp"
+#include "detent/model/block_sequence.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
 
@@ -26,6 +28,12 @@ index_t windows_at_once(index_t window, index_t features);
 /// @throws error when there is not one window, or a token or window does not fit the model.
 double perplexity(decoder const& model, std::span<nn::token_id const> tokens, index_t window,
                   executor_ref executor = {}, progress const& report = {});
+
+/// The same of a decoder whose blocks come one after the other: `model` is the rest of it, whose own blocks are not
+/// looked at. So many windows are run at a time that their hidden states take no more than `bytes`, or as few as can
+/// be, and all blocks are opened for each such part of the text. The result has the same bits.
+double perplexity(decoder const& model, block_sequence& blocks, std::span<nn::token_id const> tokens, index_t window,
+                  std::uint64_t bytes, executor_ref executor = {}, progress const& report = {});
 
 /// The `perplexity` of `model` where attention reads keys and values from a cache of `format`. A window is cached at a
 /// time, which differs by rounding only from token by token: what the cache makes of a token depends on those before

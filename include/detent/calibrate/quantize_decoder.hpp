@@ -3,19 +3,23 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "detent/calibrate/block_journal.hpp"
 #include "detent/calibrate/quantize_linear.hpp"
 #include "detent/core/executor.hpp"
 #include "detent/core/needs_exceptions.hpp"
 #include "detent/core/progress.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/model/block_flow.hpp"
+#include "detent/model/block_sequence.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/quantizer/layer_quantizer.hpp"
 
@@ -41,6 +45,12 @@ struct calibration {
     /// Changes a block that is about to be quantized, but not what it computes, given the hidden states (token, hidden)
     /// before it in the quantized model and, with a float stream, in the float model.
     std::function<void(block& b, matrix_view x, matrix_view floats, nn::token_rows rows)> prepare = {};
+    /// Memory that the activations of all windows may take together; those that do not fit are kept, with the same
+    /// bits, in temporary files in `scratch`, by default the system's directory for such files.
+    std::uint64_t activation_bytes = std::numeric_limits<std::uint64_t>::max();
+    std::filesystem::path scratch = {};
+    /// Keeps the blocks that are done, and gives back those that were when the run began; none where nothing is kept.
+    block_journal* journal = nullptr;
     /// Rounds the input of every layer, which solvers then take into account; made for dynamic ranges.
     std::optional<activation_quantizer> activations = {};
 };
@@ -60,6 +70,12 @@ inline void send_all_tokens(block const& b, std::size_t network, block_tape<floa
 /// Quantizes `model` in place, see `decoder_quantizer`, every layer by `quantize(weights, inputs, place)`.
 std::vector<layer_report> quantize_decoder(decoder& model, quantize_layer quantize, calibration const& text,
                                            executor_ref executor = {}, progress const& report = {});
+
+/// Quantizes a decoder whose blocks come one after the other: `model` is the rest of it, whose own blocks are not
+/// looked at. Each block is opened once, quantized and closed.
+std::vector<layer_report> quantize_decoder(decoder& model, block_sequence& blocks, quantize_layer quantize,
+                                           calibration const& text, executor_ref executor = {},
+                                           progress const& report = {});
 
 /// Quantizes `model` in place with one quantizer for all layers, composed at compile time or named by a specification:
 /// shows it what it needs, besides what `text` says.

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <filesystem>
 #include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "detent/calibrate/activation_store.hpp"
 #include "detent/calibrate/perplexity.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/calibrate/quantize_linear.hpp"
@@ -18,6 +21,7 @@
 #include "detent/core/stopwatch.hpp"
 #include "detent/evidence/layer_inputs.hpp"
 #include "detent/model/block_flow.hpp"
+#include "detent/model/block_sequence.hpp"
 #include "detent/model/decoder.hpp"
 #include "detent/model/fold.hpp"
 #include "detent/model/sites.hpp"
@@ -34,10 +38,12 @@ namespace detent::inline DETENT_ABI {
 /// routers stay as they are, and the output head unless it is asked for.
 class decoder_quantizer {
 public:
-    /// @throws error when the text is shorter than one window, or scales are to be folded without float inputs, kept.
-    decoder_quantizer(decoder& model, calibration const& text, quantize_layer quantize, executor_ref executor = {},
-                      progress report = {})
-        : model_(model), text_(text), quantize_(quantize), executor_(executor), progress_(std::move(report)) {
+    /// `model` needs no blocks beside those of the sequence. @throws error when the text is shorter than one window, or
+    /// scales are to be folded without float inputs, kept.
+    decoder_quantizer(decoder& model, block_sequence& blocks, calibration const& text, quantize_layer quantize,
+                      executor_ref executor = {}, progress report = {})
+        : model_(model), blocks_(blocks), text_(text), quantize_(quantize), executor_(executor),
+          progress_(std::move(report)), space_(text.activation_bytes, scratch_of(text)) {
         text_.windows = text.window > 0 ? std::min(text.windows, std::ssize(text.tokens) / text.window) : 0;
         if (text_.windows < 1) {
             throw error("calibration text", "has " + std::to_string(text.tokens.size()) +
@@ -52,14 +58,15 @@ public:
     /// Does it. @throws error naming the layer that cannot be quantized, for example that of an expert to which no
     /// token was sent, unless its quantizer needs none; `cancelled`. The model is then half done.
     std::vector<layer_report> run() {
-        auto const ids = text_.tokens.first(static_cast<std::size_t>(text_.windows * text_.window));
-        quantized_.x = model_.embed(ids, {.sequences = text_.windows});
-        if (text_.float_stream) {
-            float_.x = quantized_.x;
-        }
-        for (block& b : model_.blocks) {
+        begin();
+        for (; done_ < blocks_.size(); ++done_) {
+            block& b = blocks_.open(done_);
+            auto const before = reports_.size();
             run(b);
-            ++done_;
+            if (text_.journal != nullptr) {
+                text_.journal->add(b, std::span(reports_).subspan(before), quantized_.x, float_.x);
+            }
+            blocks_.close(done_);
         }
         if (text_.head) {
             run_head();
@@ -72,11 +79,11 @@ private:
     /// All windows on their way through a block. What is between two steps otherwise is not kept but computed again,
     /// which needs less memory.
     struct stream {
-        matrix x;       // (token, hidden), before the block; where its branches are not parallel, then between them
-        matrix context; // (token, heads * head_dim), what attention made, between its two steps
-        matrix middle;  // (token, hidden), between parallel branches
+        activation_store x; // (token, hidden), before the block; where its branches are not parallel, then between them
+        activation_store context; // (token, heads * head_dim), what attention made, between its two steps
+        activation_store middle;  // (token, hidden), between parallel branches
 
-        matrix& between(block const& b) { return b.parallel ? middle : x; }
+        activation_store& between(block const& b) { return b.parallel ? middle : x; }
     };
 
     /// Layers that read the same, and what is known about that.
@@ -87,11 +94,59 @@ private:
         layer_inputs inputs;
     };
 
+    static std::filesystem::path scratch_of(calibration const& text) {
+        return text.scratch.empty() ? std::filesystem::temp_directory_path() : text.scratch;
+    }
+
+    /// The hidden states before the first block that is not done.
+    void begin() {
+        index_t const hidden = model_.configuration.hidden, tokens = text_.windows * text_.window;
+        quantized_.x = activation_store(space_, tokens, hidden);
+        float_.x = text_.float_stream ? activation_store(space_, tokens, hidden) : activation_store();
+        if (text_.journal != nullptr && text_.journal->done() > 0) {
+            go_on(*text_.journal);
+            return;
+        }
+        for_rows([&](index_t first, index_t count, nn::token_rows rows) {
+            auto const ids = text_.tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+            matrix const x = model_.embed(ids, rows);
+            quantized_.x.write(first, x);
+            if (text_.float_stream) {
+                float_.x.write(first, x);
+            }
+        });
+    }
+
+    /// Begins where another run was stopped.
+    void go_on(block_journal const& journal) {
+        for (; done_ < journal.done(); ++done_) {
+            advance(progress_, "quantize", static_cast<double>(done_) / static_cast<double>(blocks_.size()));
+            journal.read(done_, blocks_.open(done_));
+            blocks_.close(done_);
+        }
+        reports_ = journal.reports();
+        journal.read(quantized_.x, float_.x);
+    }
+
+    /// A copy of all activations.
+    activation_store copy_of(activation_store const& from) {
+        activation_store copy(space_, from.rows(), from.cols());
+        for_rows([&](index_t first, index_t count, nn::token_rows) {
+            matrix room;
+            copy.write(first, from.read(first, count, room));
+        });
+        return copy;
+    }
+
     /// Quantizes a block, step by step: an input is collected when the layers before it are quantized already, or else,
     /// all at once, when none is.
     void run(block& b) {
         if (text_.prepare) {
-            text_.prepare(b, quantized_.x, float_.x, {.sequences = text_.windows});
+            matrix const none;
+            text_.prepare(b, quantized_.x.all(), text_.float_stream ? float_.x.all() : matrix_view(none),
+                          {.sequences = text_.windows});
+            quantized_.x.release();
+            float_.x.release();
         }
         bool const at_once = text_.fold || (!text_.true_sequential && !text_.float_inputs);
         bool const show_floats = at_once || text_.float_inputs;
@@ -99,7 +154,8 @@ private:
         floats.head_input.reset();
         floats.heads.probability_bits = 0;
         block const& shown = show_floats ? floats : b;
-        matrix const before = at_once ? quantized_.x : matrix{};
+        bool const again = at_once && !text_.float_inputs; // when the block is quantized
+        activation_store const before = again ? copy_of(quantized_.x) : activation_store();
         std::vector<reading> waiting;
         for (site const now : all_sites) {
             enter(now, shown, quantized_);
@@ -125,9 +181,10 @@ private:
             fold_inputs(b, waiting);
         }
         solve(b, waiting);
-        if (at_once && !text_.float_inputs) {
+        if (again) {
             for_batches(site::hidden, [&](index_t first, index_t count, nn::token_rows rows) {
-                quantized_.x.middleRows(first, count) = forward(b, before.middleRows(first, count), rows, executor_);
+                matrix room;
+                quantized_.x.write(first, forward(b, before.read(first, count, room), rows, executor_));
             });
         }
     }
@@ -261,7 +318,8 @@ private:
         layer_inputs inputs = make_inputs(model_.lm_head->shape().cols, text_.windows * text_.window);
         for_batches(site::hidden, [&](index_t first, index_t count, nn::token_rows) {
             auto const read = [&](stream const& s) {
-                return s.x.size() > 0 ? model_.head_input(s.x.middleRows(first, count), executor_) : matrix();
+                matrix room;
+                return s.x.empty() ? matrix() : model_.head_input(s.x.read(first, count, room), executor_);
             };
             add(inputs, read(quantized_), read(float_));
         });
@@ -292,19 +350,20 @@ private:
     block_tape<float> tape_at(site now, block const& b, stream& s, index_t first, index_t count) const {
         block_tape<float> tape;
         tape.keeps = false;
-        matrix_view const x = s.x.middleRows(first, count);
+        matrix room, other;
+        matrix_view const x = s.x.read(first, count, room);
         switch (now) {
         case site::attention_input:
             enter_attention<linear_layer, float>(b, x, tape, executor_);
             break;
         case site::context:
-            tape.context.raw = s.context.middleRows(first, count);
+            tape.context.raw = s.context.read(first, count, other);
             break;
         default:
             if (b.shares_norm()) {
                 enter_attention<linear_layer, float>(b, x, tape, executor_);
             }
-            tape.middle = s.between(b).middleRows(first, count);
+            tape.middle = s.between(b).read(first, count, other);
             enter_mlp<linear_layer, float>(b, x, tape, executor_);
         }
         return tape;
@@ -313,11 +372,11 @@ private:
     /// Makes what `tape_at` takes from the stream at step `now`.
     void enter(site now, block const& b, stream& s) {
         if (now == site::context) {
-            s.context.resize(s.x.rows(), b.output.shape().cols);
+            s.context = activation_store(space_, s.x.rows(), b.output.shape().cols);
             for_batches(now, [&](index_t first, index_t count, nn::token_rows rows) {
                 auto tape = tape_at(site::attention_input, b, s, first, count);
                 attend(b, rows, tape, executor_);
-                s.context.middleRows(first, count) = tape.context.raw;
+                s.context.write(first, tape.context.raw);
             });
         }
     }
@@ -339,11 +398,12 @@ private:
     /// Adds what the layers of step `now` make to the stream where they end a branch.
     void leave(site now, block const& b, stream& s) {
         if (now == site::context) {
-            s.middle.resize(b.parallel ? s.x.rows() : 0, s.x.cols());
+            s.middle = b.parallel ? activation_store(space_, s.x.rows(), s.x.cols()) : activation_store();
             for_batches(now, [&](index_t first, index_t count, nn::token_rows) {
                 auto tape = tape_at(now, b, s, first, count);
-                leave_attention<linear_layer, float>(b, s.x.middleRows(first, count), tape, executor_);
-                s.between(b).middleRows(first, count) = tape.middle;
+                matrix room;
+                leave_attention<linear_layer, float>(b, s.x.read(first, count, room), tape, executor_);
+                s.between(b).write(first, tape.middle);
             });
             s.context = {};
         } else if (now == site::hidden) {
@@ -352,24 +412,31 @@ private:
                 for (std::size_t network = 0; network < b.mlps.size(); ++network) {
                     run_hidden(b, network, tape, executor_);
                 }
-                s.x.middleRows(first, count) = leave_mlp(b, tape, executor_);
+                s.x.write(first, leave_mlp(b, tape, executor_));
             });
             s.middle = {};
         }
     }
 
     /// Calls `f(first token, tokens, rows)` for a few windows at a time.
-    template <class F> void for_batches(site now, F const& f) {
+    template <class F> void for_rows(F const& f) const {
         index_t const batch = windows_at_once(text_.window, widest_activation(model_.configuration));
         for (index_t w = 0; w < text_.windows; w += batch) {
-            double const in_step = static_cast<double>(w) / static_cast<double>(text_.windows);
-            double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(std::size(all_sites));
-            double const all = static_cast<double>(model_.blocks.size() + (text_.head ? 1 : 0));
-            fraction_ = (static_cast<double>(done_) + in_block) / all;
-            advance(progress_, "quantize", fraction_);
             index_t const count = std::min(batch, text_.windows - w);
             f(w * text_.window, count * text_.window, nn::token_rows{.sequences = count});
         }
+    }
+
+    /// The same as a part of step `now`, of which it tells.
+    template <class F> void for_batches(site now, F const& f) {
+        for_rows([&](index_t first, index_t count, nn::token_rows rows) {
+            double const in_step = static_cast<double>(first) / static_cast<double>(text_.windows * text_.window);
+            double const in_block = (static_cast<double>(now) + in_step) / static_cast<double>(std::size(all_sites));
+            double const all = static_cast<double>(blocks_.size() + (text_.head ? 1 : 0));
+            fraction_ = (static_cast<double>(done_) + in_block) / all;
+            advance(progress_, "quantize", fraction_);
+            f(first, count, rows);
+        });
     }
 
     /// Quantizes the layers of some readings, which are used up.
@@ -397,22 +464,31 @@ private:
     }
 
     decoder& model_;
+    block_sequence& blocks_;
     calibration text_;
     quantize_layer quantize_;
     executor_ref executor_;
     progress progress_;
+    activation_space space_;
     stream quantized_;          // behind the quantized blocks
     stream float_;              // in the float model
     std::vector<index_t> sent_; // tokens to each expert of the block, where they must be known beforehand
     std::vector<layer_report> reports_;
-    std::size_t done_ = 0; // blocks
-    double fraction_ = 0;  // of the whole work
+    index_t done_ = 0;    // blocks
+    double fraction_ = 0; // of the whole work
 };
 
 DETENT_INLINE std::vector<layer_report> quantize_decoder(decoder& model, quantize_layer quantize,
                                                          calibration const& text, executor_ref executor,
                                                          progress const& report) {
-    return decoder_quantizer(model, text, quantize, executor, report).run();
+    blocks_in_memory blocks(model);
+    return quantize_decoder(model, blocks, quantize, text, executor, report);
+}
+
+DETENT_INLINE std::vector<layer_report> quantize_decoder(decoder& model, block_sequence& blocks,
+                                                         quantize_layer quantize, calibration const& text,
+                                                         executor_ref executor, progress const& report) {
+    return decoder_quantizer(model, blocks, text, quantize, executor, report).run();
 }
 
 } // namespace detent::inline DETENT_ABI

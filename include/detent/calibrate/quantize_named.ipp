@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -13,7 +14,9 @@
 #include "detent/calibrate/learn_block.hpp"
 #include "detent/calibrate/quantize_decoder.hpp"
 #include "detent/calibrate/quantize_named.hpp"
+#include "detent/model/block_sequence.hpp"
 #include "detent/model/fold.hpp"
+#include "detent/model/outline.hpp"
 #include "detent/model/sites.hpp"
 #include "detent/model/weak_plan.hpp"
 #include "detent/quantizer/catalogue.hpp"
@@ -32,16 +35,26 @@ DETENT_INLINE void check(spec const& s, decoder const& model) {
 /// head.
 class named_decoder_quantizer {
 public:
-    /// Checks the specification against `model` before any work. @throws error when it is impossible.
-    named_decoder_quantizer(decoder& model, spec const& s, calibration text, executor_ref executor, progress report)
-        : model_(model), spec_(s), text_(std::move(text)), executor_(executor), progress_(std::move(report)) {
-        check(spec_, model);
+    /// The specification was checked against `model`.
+    named_decoder_quantizer(decoder& model, block_sequence& blocks, spec const& s, calibration text,
+                            executor_ref executor, progress report)
+        : model_(model), blocks_(blocks), spec_(s), text_(std::move(text)), executor_(executor),
+          progress_(std::move(report)) {}
+
+    /// Folds the scales of inputs of all blocks, which are in memory, where that is asked for; layers where it is not
+    /// possible keep maps of their own.
+    void fold_maps() {
+        if (!needs_all_blocks(spec_)) {
+            return;
+        }
+        if (spec_.smooth) {
+            fold_transform(model_, smooth_of(spec_), text_, executor_, progress_);
+        } else {
+            fold_transform(model_, shifts_of(spec_), text_, executor_, progress_);
+        }
     }
 
     std::vector<layer_report> run() {
-        if (spec_.input.folded && !spec_.input.shifted) {
-            fold_maps();
-        }
         evidence_needs const needs = named_quantizer(spec_).needs();
         text_.float_stream = text_.float_stream || needs.float_stream || spec_.learning;
         text_.float_inputs = text_.float_inputs || needs.float_inputs;
@@ -68,7 +81,7 @@ public:
             }
         };
         auto reports = quantize_decoder(
-            model_,
+            model_, blocks_,
             [&](matrix const& w, layer_inputs const& known, layer_place place) {
                 named_quantizer const q = quantizer_at(place);
                 bool const learned = learner && place.role != linear_role::head;
@@ -91,6 +104,9 @@ private:
         if (!text_.learned.empty()) {
             learner.keep_in(text_.learned);
         }
+        if (text_.journal != nullptr) {
+            learner.begin_at(text_.journal->done());
+        }
         return learner;
     }
 
@@ -108,15 +124,6 @@ private:
         return can;
     }
 
-    /// Folds the scales of inputs; layers where that is not possible keep maps of their own.
-    void fold_maps() {
-        if (spec_.smooth) {
-            fold_transform(model_, smooth_of(spec_), text_, executor_, progress_);
-        } else {
-            fold_transform(model_, shifts_of(spec_), text_, executor_, progress_);
-        }
-    }
-
     /// The quantizer of a layer of the block that is worked on.
     named_quantizer quantizer_at(layer_place place) const {
         spec here = with_plan(spec_, plan_, place);
@@ -128,6 +135,7 @@ private:
     }
 
     decoder& model_;
+    block_sequence& blocks_;
     spec spec_;
     calibration text_;
     executor_ref executor_;
@@ -138,7 +146,25 @@ private:
 
 DETENT_INLINE std::vector<layer_report> quantize_decoder(decoder& model, spec const& s, calibration text,
                                                          executor_ref executor, progress const& report) {
-    return named_decoder_quantizer(model, s, std::move(text), executor, report).run();
+    check(s, model);
+    blocks_in_memory blocks(model);
+    named_decoder_quantizer all(model, blocks, s, std::move(text), executor, report);
+    all.fold_maps();
+    return all.run();
 }
+
+DETENT_INLINE std::vector<layer_report> quantize_decoder(decoder& model, block_sequence& blocks, spec const& s,
+                                                         calibration text, executor_ref executor,
+                                                         progress const& report) {
+    outline_decoder(model.configuration, s); // whether it is possible
+    if (needs_all_blocks(s)) {
+        throw error("specification '" + s.text + "'",
+                    "folds the scales of inputs into all blocks before one is quantized, which needs the whole model "
+                    "in memory");
+    }
+    return named_decoder_quantizer(model, blocks, s, std::move(text), executor, report).run();
+}
+
+DETENT_INLINE bool needs_all_blocks(spec const& s) { return s.input.folded && !s.input.shifted; }
 
 } // namespace detent::inline DETENT_ABI

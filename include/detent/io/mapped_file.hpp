@@ -16,6 +16,20 @@
 
 namespace detent::inline DETENT_ABI::io {
 
+/// What tells versions of a file apart: its size, and when it was changed.
+struct file_stamp {
+    std::uint64_t size = 0;
+    std::int64_t time = 0; ///< in nanoseconds
+
+    friend bool operator==(file_stamp const&, file_stamp const&) = default;
+};
+
+/// That of a file. @throws error naming it when it cannot be examined.
+file_stamp stamp_of(std::filesystem::path const& path);
+
+/// @throws error naming the file unless its stamp is this one.
+void expect_stamp(std::filesystem::path const& path, file_stamp const& stamp);
+
 /// A whole file, read-only, in memory: pages are read when touched (POSIX `mmap`). Replacing the file by rename is safe
 /// while it is mapped; shrinking it in place is not, the system then stops the program on the next access.
 class mapped_file {
@@ -38,6 +52,16 @@ public:
     /// The contents; valid as long as this object, also after moving it.
     std::span<std::uint8_t const> bytes() const { return bytes_; }
 
+    /// What the file was when it was opened.
+    file_stamp const& stamp() const { return stamp_; }
+
+    /// Whether these are some of its bytes.
+    bool owns(std::span<std::uint8_t const> part) const noexcept;
+
+    /// Gives back the memory of pages that were touched; they are read again when they are wanted. `part` are some of
+    /// the bytes; others, which are not of this file, are left alone.
+    void release(std::span<std::uint8_t const> part) const noexcept;
+
 private:
     struct closer {
         int descriptor;
@@ -45,6 +69,7 @@ private:
     };
     std::filesystem::path path_;
     std::span<std::uint8_t const> bytes_;
+    file_stamp stamp_;
 };
 
 } // namespace detent::inline DETENT_ABI::io

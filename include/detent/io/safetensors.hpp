@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@
 namespace detent::inline DETENT_ABI::io {
 
 class atomic_file;
+class scratch_file;
 
 /// No header is longer than this many bytes.
 inline constexpr std::size_t max_header_bytes = 100'000'000;
@@ -55,6 +57,9 @@ public:
 
     /// The strings stored under `__metadata__`.
     std::map<std::string, std::string> const& metadata() const { return metadata_; }
+
+    /// The file itself.
+    mapped_file const& file() const { return file_; }
 
 private:
     void read_metadata(nlohmann::json const& value);
@@ -96,6 +101,18 @@ public:
     /// What is odd about the files: those that are there, but not read.
     std::vector<std::string> const& warnings() const { return warnings_; }
 
+    /// Whether these bytes are of its files.
+    bool owns(std::span<std::uint8_t const> bytes) const noexcept;
+
+    /// Gives back the memory of the pages of a tensor, or a part of it, that was read; see `mapped_file::release`.
+    void release(std::span<std::uint8_t const> bytes) const noexcept;
+
+    /// Gives back the memory of all pages that were read.
+    void release() const noexcept;
+
+    /// @throws error naming a file that was changed, cut or removed since it was opened.
+    void expect_unchanged() const;
+
 private:
     bool has_shards(std::filesystem::path const& index_path) const;
 
@@ -109,10 +126,21 @@ private:
     std::vector<std::string> warnings_;
 };
 
+/// The files of weights that a directory has by the names of this convention.
+std::set<std::string> files_of_checkpoint(std::filesystem::path const& directory);
+
 /// Collects tensors and writes them as safetensors. The same tensors give the same bytes, in whatever order they were
 /// added: the largest element types come first, so that all data are aligned, then names in order.
 class safetensors_writer {
 public:
+    /// Tensors that are added from now on are not kept in memory nor borrowed, but written to a temporary file in this
+    /// directory at once, and copied from there when the file is saved.
+    void keep_in_file(std::filesystem::path const& directory);
+
+    /// Bytes of the files of this checkpoint, which must live until the last save, are borrowed always, and their pages
+    /// given back when they were written.
+    void copy_from(checkpoint const& source) { source_ = &source; }
+
     /// Adds a tensor without copying it: `bytes` must live until the last save. Throws `error` naming the tensor when
     /// the name is taken, reserved or not UTF-8, or when `bytes` is not what type and shape need.
     void add(std::string const& name, dtype type, std::vector<index_t> shape, std::span<std::uint8_t const> bytes);
@@ -135,6 +163,8 @@ private:
     struct stored_tensor {
         tensor_view view;
         std::shared_ptr<std::vector<std::uint8_t> const> owned; // null if borrowed; shared by copies of the writer
+        index_t size = 0;                                       // in bytes
+        std::optional<std::uint64_t> offset = {};               // in the temporary file, where its bytes are there
     };
     using entry = std::pair<std::string const, stored_tensor>;
 
@@ -144,10 +174,13 @@ private:
 
     static bool is_utf8(std::string const& text);
 
-    static void write(atomic_file& file, std::vector<entry const*> tensors,
-                      std::map<std::string, std::string> metadata);
+    void write(atomic_file& file, std::vector<entry const*> tensors, std::map<std::string, std::string> metadata) const;
+
+    void write_bytes(atomic_file& file, stored_tensor const& tensor) const;
 
     std::map<std::string, stored_tensor> tensors_;
+    std::shared_ptr<scratch_file> scratch_; // or none
+    checkpoint const* source_ = nullptr;    // or none
 };
 
 } // namespace detent::inline DETENT_ABI::io

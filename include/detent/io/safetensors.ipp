@@ -33,6 +33,7 @@
 #include "detent/io/json.hpp"
 #include "detent/io/mapped_file.hpp"
 #include "detent/io/safetensors.hpp"
+#include "detent/io/scratch_file.hpp"
 
 namespace detent::inline DETENT_ABI::io {
 
@@ -267,6 +268,28 @@ DETENT_INLINE tensor_view const& checkpoint::at(std::string_view name) const {
     return *found->second;
 }
 
+DETENT_INLINE bool checkpoint::owns(std::span<std::uint8_t const> bytes) const noexcept {
+    return std::ranges::any_of(files_, [&](safetensors_file const& f) { return f.file().owns(bytes); });
+}
+
+DETENT_INLINE void checkpoint::release(std::span<std::uint8_t const> bytes) const noexcept {
+    for (auto const& f : files_) {
+        f.file().release(bytes);
+    }
+}
+
+DETENT_INLINE void checkpoint::release() const noexcept {
+    for (auto const& f : files_) {
+        f.file().release(f.file().bytes());
+    }
+}
+
+DETENT_INLINE void checkpoint::expect_unchanged() const {
+    for (auto const& f : files_) {
+        expect_stamp(f.path(), f.file().stamp());
+    }
+}
+
 DETENT_INLINE void checkpoint::open_file(std::filesystem::path const& path) {
     auto const& file = files_.emplace_back(path);
     for (auto const& [name, tensor] : file.tensors()) {
@@ -329,16 +352,20 @@ DETENT_INLINE void checkpoint::open_shards(std::filesystem::path const& index_pa
     }
 }
 
+DETENT_INLINE void safetensors_writer::keep_in_file(std::filesystem::path const& directory) {
+    scratch_ = std::make_shared<scratch_file>(directory);
+}
+
 DETENT_INLINE void safetensors_writer::add(std::string const& name, dtype type, std::vector<index_t> shape,
                                            std::span<std::uint8_t const> bytes) {
-    insert(name, {{type, std::move(shape), bytes}, {}});
+    insert(name, {.view = {type, std::move(shape), bytes}, .owned = {}});
 }
 
 DETENT_INLINE void safetensors_writer::add(std::string const& name, dtype type, std::vector<index_t> shape,
                                            std::vector<std::uint8_t>&& bytes) {
     auto owned = std::make_shared<std::vector<std::uint8_t> const>(std::move(bytes));
     std::span<std::uint8_t const> const view(*owned);
-    insert(name, {{type, std::move(shape), view}, std::move(owned)});
+    insert(name, {.view = {type, std::move(shape), view}, .owned = std::move(owned)});
 }
 
 DETENT_INLINE void safetensors_writer::save(std::filesystem::path const& path,
@@ -357,7 +384,7 @@ safetensors_writer::shards_of(index_t max_bytes) const {
     std::vector<std::vector<entry const*>> shards(1);
     index_t size_of_shard = 0;
     for (auto const& e : tensors_) {
-        index_t const size = std::ssize(e.second.view.bytes);
+        index_t const size = e.second.size;
         if (!shards.back().empty() && size > max_bytes - size_of_shard) {
             shards.emplace_back();
             size_of_shard = 0;
@@ -368,7 +395,6 @@ safetensors_writer::shards_of(index_t max_bytes) const {
     return shards;
 }
 
-/// The files of weights that a directory has by the names of this convention.
 DETENT_INLINE std::set<std::string> files_of_checkpoint(std::filesystem::path const& directory) {
     std::set<std::string> names;
     std::error_code ignored;
@@ -408,7 +434,7 @@ DETENT_INLINE void safetensors_writer::save_checkpoint(std::filesystem::path con
         }
         for (auto const* e : shards[i]) {
             weight_map[e->first] = file_name;
-            total_size += std::ssize(e->second.view.bytes);
+            total_size += e->second.size;
         }
         auto& file = files.emplace_back(directory / file_name);
         write(file, shards[i], metadata);
@@ -442,8 +468,39 @@ DETENT_INLINE void safetensors_writer::insert(std::string const& name, stored_te
         throw error(subject, "has " + std::to_string(tensor.view.bytes.size()) + " bytes, but dtype and shape need " +
                                  std::to_string(needed));
     }
-    if (!tensors_.emplace(name, std::move(tensor)).second) {
+    auto const [added, is_new] = tensors_.try_emplace(name, std::move(tensor));
+    if (!is_new) {
         throw error(subject, "was added twice");
+    }
+    stored_tensor& mine = added->second;
+    mine.size = needed;
+    if (scratch_ && needed > 0 && !(source_ != nullptr && source_->owns(mine.view.bytes))) {
+        mine.offset = scratch_->size();
+        scratch_->write(*mine.offset, mine.view.bytes);
+        mine.view.bytes = {};
+        mine.owned.reset();
+    }
+}
+
+DETENT_INLINE void safetensors_writer::write_bytes(atomic_file& file, stored_tensor const& tensor) const {
+    constexpr index_t step = index_t{1} << 24; // in memory at a time
+    bool const copied = source_ != nullptr && source_->owns(tensor.view.bytes);
+    if (!tensor.offset && !copied) {
+        file.write(tensor.view.bytes);
+        return;
+    }
+    std::vector<std::uint8_t> room;
+    for (index_t at = 0; at < tensor.size; at += step) {
+        auto const count = static_cast<std::size_t>(std::min(step, tensor.size - at));
+        if (copied) {
+            auto const part = tensor.view.bytes.subspan(static_cast<std::size_t>(at), count);
+            file.write(part);
+            source_->release(part);
+        } else {
+            room.resize(count);
+            scratch_->read(*tensor.offset + static_cast<std::uint64_t>(at), room);
+            file.write(room);
+        }
     }
 }
 
@@ -457,7 +514,7 @@ DETENT_INLINE bool safetensors_writer::is_utf8(std::string const& text) {
 }
 
 DETENT_INLINE void safetensors_writer::write(atomic_file& file, std::vector<entry const*> tensors,
-                                             std::map<std::string, std::string> metadata) {
+                                             std::map<std::string, std::string> metadata) const {
     std::ranges::sort(tensors, {}, [](entry const* e) {
         return std::pair(-bit_size(e->second.view.type), std::string_view(e->first));
     });
@@ -472,7 +529,7 @@ DETENT_INLINE void safetensors_writer::write(atomic_file& file, std::vector<entr
     index_t begin = 0;
     for (auto const* e : tensors) {
         auto const& view = e->second.view;
-        index_t const end = begin + std::ssize(view.bytes);
+        index_t const end = begin + e->second.size;
         header[e->first] = {{"dtype", name(view.type)}, {"shape", view.shape}, {"data_offsets", {begin, end}}};
         begin = end;
     }
@@ -486,7 +543,7 @@ DETENT_INLINE void safetensors_writer::write(atomic_file& file, std::vector<entr
     file.write(std::bit_cast<std::array<std::uint8_t, sizeof length>>(length));
     file.write(text);
     for (auto const* e : tensors) {
-        file.write(e->second.view.bytes);
+        write_bytes(file, e->second);
     }
 }
 

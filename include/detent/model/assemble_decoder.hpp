@@ -260,10 +260,10 @@ private:
     Source& source_;
 };
 
-/// Builds the decoder that `c` describes, asking `source` for every weight by its name after `prefix`. Throws what
-/// `source` throws.
+/// Builds the decoder that `c` describes, but for its blocks, asking `source` for every weight by its name after
+/// `prefix`. Throws what `source` throws.
 template <WeightSource Source>
-decoder assemble_decoder(model_configuration const& c, std::string const& prefix, Source& source) {
+decoder assemble_ends(model_configuration const& c, std::string const& prefix, Source& source) {
     model_assembly<Source> parts(c, prefix, source);
     auto const& n = c.names;
     decoder model;
@@ -281,15 +281,23 @@ decoder assemble_decoder(model_configuration const& c, std::string const& prefix
     if (c.embedding_norm) {
         model.embedding_norm = parts.norm(prefix + n.embedding_norm, c.hidden);
     }
-    for (index_t i = 0; i < std::ssize(c.layers); ++i) {
-        model.blocks.push_back(parts.make_block(i));
-    }
     if (c.final_norm) {
         model.final_norm = parts.norm(prefix + n.final_norm, c.hidden);
     }
     // A checkpoint that has a head of its own is followed, whatever its configuration says.
     if (!c.tied_embeddings || source.contains(n.head + ".weight")) {
         model.lm_head = parts.linear(n.head, {c.vocabulary, c.embedding_width}, c.head_bias, false);
+    }
+    return model;
+}
+
+/// Builds the whole decoder.
+template <WeightSource Source>
+decoder assemble_decoder(model_configuration const& c, std::string const& prefix, Source& source) {
+    decoder model = assemble_ends(c, prefix, source);
+    model_assembly<Source> parts(c, prefix, source);
+    for (index_t i = 0; i < std::ssize(c.layers); ++i) {
+        model.blocks.push_back(parts.make_block(i));
     }
     return model;
 }

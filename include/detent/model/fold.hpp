@@ -39,6 +39,9 @@ void fold(block& b, site at, float_vector const& scales, index_t network = 0);
 /// when there are not so many channels.
 void plant_outliers(decoder& model, float factor = 16, index_t channels = 4);
 
+/// The same for a block.
+void plant_outliers(block& b, float factor = 16, index_t channels = 4);
+
 } // namespace detent::inline DETENT_ABI
 
 #if !defined(DETENT_COMPILED)

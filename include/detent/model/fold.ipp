@@ -88,22 +88,26 @@ DETENT_INLINE void fold(block& b, site at, float_vector const& scales, index_t n
     }
 }
 
+DETENT_INLINE void plant_outliers(block& b, float factor, index_t channels) {
+    for (site const at : {site::attention_input, site::mlp_input}) {
+        if (at == site::mlp_input && b.shares_norm()) {
+            continue; // the other's
+        }
+        index_t const all = channels_of(b, at);
+        if (channels < 0 || channels > all) {
+            throw error("outliers", std::to_string(channels) + " of " + std::to_string(all) + " channels");
+        }
+        float_vector scales = float_vector::Ones(all);
+        for (index_t i = 0; i < channels; ++i) {
+            scales((2 * i + 1) * all / (2 * channels)) = factor; // the middle of each of as many stretches
+        }
+        fold(b, at, scales);
+    }
+}
+
 DETENT_INLINE void plant_outliers(decoder& model, float factor, index_t channels) {
     for (block& b : model.blocks) {
-        for (site const at : {site::attention_input, site::mlp_input}) {
-            if (at == site::mlp_input && b.shares_norm()) {
-                continue; // the other's
-            }
-            index_t const all = channels_of(b, at);
-            if (channels < 0 || channels > all) {
-                throw error("outliers", std::to_string(channels) + " of " + std::to_string(all) + " channels");
-            }
-            float_vector scales = float_vector::Ones(all);
-            for (index_t i = 0; i < channels; ++i) {
-                scales((2 * i + 1) * all / (2 * channels)) = factor; // the middle of each of as many stretches
-            }
-            fold(b, at, scales);
-        }
+        plant_outliers(b, factor, channels);
     }
 }
 

@@ -5,15 +5,18 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "detent/core/eigen.hpp"
 #include "detent/core/error.hpp"
 #include "detent/io/json.hpp"
+#include "detent/io/layout_detent.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/quantization_settings.hpp"
 #include "detent/io/safetensors.hpp"
@@ -55,6 +58,16 @@ template <class Wrong> activation_quantizer input_quantizer(io::stored_input con
     return activation_quantizer(grid, std::move(how));
 }
 
+DETENT_INLINE std::optional<activation_quantizer> stored_quantizer(io::tensor_reader const& tensors,
+                                                                   std::string const& name, index_t in) {
+    auto const stored = io::read_input(tensors, name, in);
+    return stored ? std::optional(input_quantizer(*stored,
+                                                  [&](std::string const& tensor, std::string const& problem) {
+                                                      return tensors.wrong(name + "." + tensor, problem);
+                                                  }))
+                  : std::nullopt;
+}
+
 /// The weights of a checkpoint, float or packed, each checked for its shape and for being finite. It remembers which
 /// tensors were asked for.
 class checkpoint_weights {
@@ -86,6 +99,7 @@ public:
         io::tensor_view const mine{
             whole.type, {shape.rows, shape.cols}, whole.bytes.subspan(static_cast<std::size_t>(part) * bytes, bytes)};
         io::copy_to_floats(mine, name, values.data());
+        checkpoint_.release(mine.bytes);
         if (!values.allFinite()) {
             throw error(io::subject_of(checkpoint_.path(), name), "holds NaN or infinity");
         }
@@ -323,35 +337,100 @@ DETENT_INLINE void settle_head(decoder& model, io::checkpoint const& checkpoint)
     }
 }
 
-/// Reads how the attention of blocks, whose names are `names` and a number, rounds what it reads. @throws error where
-/// the blocks have something in the checkpoint that nobody has asked for.
+/// Reads how the attention of a block rounds what it reads.
+DETENT_INLINE void finish_block(block& b, checkpoint_weights const& source) {
+    b.head_input = source.input(attention_name(b), b.heads.head_dim);
+    if (auto const probabilities = source.input(probabilities_name(b), 0)) {
+        b.heads.probability_bits = probabilities->grid().bits();
+        if (!(*probabilities == probability_quantizer(b.heads.probability_bits))) {
+            throw error("'" + probabilities_name(b) + "'", "probabilities are rounded to equal steps from 0 to 1 only");
+        }
+    }
+}
+
+/// The same for all blocks, whose names are `names` and a number. @throws error where they have something in the
+/// checkpoint that nobody has asked for.
 DETENT_INLINE void finish_blocks(std::vector<block>& blocks, checkpoint_weights const& source,
                                  std::string const& names) {
     for (block& b : blocks) {
-        b.head_input = source.input(attention_name(b), b.heads.head_dim);
-        if (auto const probabilities = source.input(probabilities_name(b), 0)) {
-            b.heads.probability_bits = probabilities->grid().bits();
-            if (!(*probabilities == probability_quantizer(b.heads.probability_bits))) {
-                throw error("'" + probabilities_name(b) + "'",
-                            "probabilities are rounded to equal steps from 0 to 1 only");
-            }
-        }
+        finish_block(b, source);
     }
     source.expect_all_used(names, std::ssize(blocks));
 }
 
-DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
-    auto c = read_configuration(directory / "config.json");
-    io::checkpoint const checkpoint(directory);
-    checkpoint_weights source(checkpoint, io::quantization_settings::of(directory));
-    std::string const prefix = find_decoder_prefix(checkpoint, c.names);
-    if (prefix.starts_with("language_model.") && !checkpoint.contains(c.names.head + ".weight")) {
-        c.names.head = "language_model." + c.names.head;
+/// The stamp of a file, of which reading says what is wrong when it is not there.
+DETENT_INLINE io::file_stamp stamp_if_there(std::filesystem::path const& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored) ? io::stamp_of(path) : io::file_stamp{};
+}
+
+/// Files that are open, and how to make a decoder of them.
+struct decoder_file::parts {
+    explicit parts(std::filesystem::path const& directory)
+        : configuration_path(directory / "config.json"), configuration_stamp(stamp_if_there(configuration_path)),
+          configuration(read_configuration(configuration_path)), checkpoint(directory),
+          source(checkpoint, io::quantization_settings::of(directory)) {
+        auto& names = configuration.names;
+        std::string const prefix = find_decoder_prefix(checkpoint, names);
+        if (prefix.starts_with("language_model.") && !checkpoint.contains(names.head + ".weight")) {
+            names.head = "language_model." + names.head;
+        }
+        ends = assemble_ends(configuration, prefix, source);
+        ends.warnings = source.warnings();
+        settle_head(ends, checkpoint);
+        checkpoint.release();
     }
-    decoder model = assemble_decoder(c, prefix, source);
-    model.warnings = source.warnings();
-    settle_head(model, checkpoint);
-    finish_blocks(model.blocks, source, prefix + c.names.blocks);
+
+    std::filesystem::path configuration_path;
+    io::file_stamp configuration_stamp;
+    model_configuration configuration;
+    io::checkpoint checkpoint;
+    checkpoint_weights source;
+    decoder ends;
+};
+
+DETENT_INLINE decoder_file::decoder_file(std::filesystem::path const& directory)
+    : parts_(std::make_unique<parts>(directory)) {}
+DETENT_INLINE decoder_file::decoder_file(decoder_file&&) noexcept = default;
+DETENT_INLINE decoder_file& decoder_file::operator=(decoder_file&&) noexcept = default;
+DETENT_INLINE decoder_file::~decoder_file() = default;
+
+DETENT_INLINE decoder const& decoder_file::ends() const { return parts_->ends; }
+
+DETENT_INLINE decoder decoder_file::take_ends() {
+    decoder taken = std::move(parts_->ends);
+    parts_->ends.prefix = taken.prefix; // of the names of blocks
+    return taken;
+}
+
+DETENT_INLINE index_t decoder_file::size() const { return std::ssize(parts_->configuration.layers); }
+
+DETENT_INLINE block decoder_file::read_block(index_t i) const {
+    expect_unchanged();
+    block b = model_assembly(parts_->configuration, parts_->ends.prefix, parts_->source).make_block(i);
+    finish_block(b, parts_->source);
+    parts_->checkpoint.release();
+    return b;
+}
+
+DETENT_INLINE void decoder_file::expect_all_read() const {
+    parts_->source.expect_all_used(parts_->ends.prefix + parts_->configuration.names.blocks, size());
+}
+
+DETENT_INLINE void decoder_file::expect_unchanged() const {
+    io::expect_stamp(parts_->configuration_path, parts_->configuration_stamp);
+    parts_->checkpoint.expect_unchanged();
+}
+
+DETENT_INLINE io::checkpoint const& decoder_file::weights() const { return parts_->checkpoint; }
+
+DETENT_INLINE decoder load_decoder(std::filesystem::path const& directory) {
+    decoder_file file(directory);
+    decoder model = file.take_ends();
+    for (index_t i = 0; i < file.size(); ++i) {
+        model.blocks.push_back(file.read_block(i));
+    }
+    file.expect_all_read();
     return model;
 }
 

@@ -58,6 +58,10 @@ struct model_tensors {
 /// The tensors of a decoder.
 model_tensors tensors_of(decoder const& model);
 
+/// The tensors of a decoder that are of no block, and those of block `i` of it, which need not be in it.
+model_tensors tensors_of_ends(decoder const& model);
+model_tensors tensors_of_block(decoder const& model, index_t i, block const& b);
+
 /// The packed layers of a model by name.
 std::map<std::string, packed_matrix const*> packed_layers(model_tensors const& model);
 inline std::map<std::string, packed_matrix const*> packed_layers(decoder const& model) {

@@ -75,7 +75,7 @@ DETENT_INLINE void model_tensors::add(block const& b, std::string const& name, m
     }
 }
 
-DETENT_INLINE model_tensors tensors_of(decoder const& model) {
+DETENT_INLINE model_tensors tensors_of_ends(decoder const& model) {
     auto const& c = model.configuration;
     model_tensors all;
     all.add(model.embeddings, false);
@@ -97,8 +97,24 @@ DETENT_INLINE model_tensors tensors_of(decoder const& model) {
     if (model.position_embeddings.size() > 0) {
         all.add(model.prefix + c.names.positions + ".weight", model.position_embeddings);
     }
+    return all;
+}
+
+/// The beginning of the names of the tensors of block `i`.
+DETENT_INLINE std::string block_name(decoder const& model, index_t i) {
+    return model.prefix + model.configuration.names.blocks + std::to_string(i) + ".";
+}
+
+DETENT_INLINE model_tensors tensors_of_block(decoder const& model, index_t i, block const& b) {
+    model_tensors all;
+    all.add(b, block_name(model, i), model.configuration);
+    return all;
+}
+
+DETENT_INLINE model_tensors tensors_of(decoder const& model) {
+    model_tensors all = tensors_of_ends(model);
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
-        all.add(model.blocks[i], model.prefix + c.names.blocks + std::to_string(i) + ".", c);
+        all.add(model.blocks[i], block_name(model, static_cast<index_t>(i)), model.configuration);
     }
     return all;
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -24,11 +25,11 @@
 #include "detent/core/error.hpp"
 #include "detent/core/function_ref.hpp"
 #include "detent/core/half.hpp"
-#include "detent/io/atomic_file.hpp"
 #include "detent/io/json.hpp"
 #include "detent/io/packed_tensors.hpp"
 #include "detent/io/safetensors.hpp"
 #include "detent/io/text_file.hpp"
+#include "detent/io/work_directory.hpp"
 #include "detent/matrix/activation_quantizer.hpp"
 #include "detent/model/configuration.hpp"
 #include "detent/model/decoder.hpp"
@@ -101,6 +102,24 @@ template <class T> std::optional<std::vector<std::uint8_t>> exact_bytes(std::spa
     return are_numbers_of<T>(numbers) ? std::optional(bytes_as<T>(numbers)) : std::nullopt;
 }
 
+/// Whether loading `original` gives the numbers of a tensor, to the bit.
+DETENT_INLINE bool are_loaded_from(io::tensor_view const& original, std::string const& name,
+                                   float_tensor const& tensor) {
+    auto const bits = [](float x) { return std::bit_cast<std::uint32_t>(x); };
+    auto const loaded = [&](float x) { return bits(tensor.offset == 0 ? x : x + tensor.offset); };
+    constexpr std::size_t step = std::size_t{1} << 20; // numbers at a time, so that no large copy is made
+    std::size_t const width = static_cast<std::size_t>(io::bit_size(original.type)) / 8;
+    for (std::size_t at = 0; at < tensor.numbers.size(); at += step) {
+        auto const numbers = tensor.numbers.subspan(at, std::min(step, tensor.numbers.size() - at));
+        io::tensor_view const part{
+            original.type, {std::ssize(numbers)}, original.bytes.subspan(at * width, numbers.size() * width)};
+        if (!std::ranges::equal(io::to_floats(part, name), numbers, {}, loaded, bits)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& name, float_tensor const& tensor,
                               io::tensor_view const* original, io::dtype type) {
     std::vector<index_t> shape = tensor.shape;
@@ -110,9 +129,7 @@ DETENT_INLINE void add_floats(io::safetensors_writer& file, std::string const& n
         }
         type = original->type;
         shape = original->shape;
-        auto const bits = [](float x) { return std::bit_cast<std::uint32_t>(x); };
-        auto const loaded = [&](float x) { return bits(tensor.offset == 0 ? x : x + tensor.offset); };
-        if (std::ranges::equal(io::to_floats(*original, name), tensor.numbers, {}, loaded, bits)) {
+        if (are_loaded_from(*original, name, tensor)) {
             return file.add(name, type, std::move(shape), original->bytes);
         }
     }
@@ -136,17 +153,27 @@ class tensor_saver {
 public:
     /// The original's `settings` say which of its tensors are packed.
     tensor_saver(io::checkpoint const& original, io::quantization_settings const& settings)
-        : original_(original), packed_(original, settings) {}
+        : original_(original), packed_(original, settings) {
+        file_.copy_from(original);
+    }
 
-    /// Throws what `add_floats` throws, and where the original lacks a tensor.
-    io::safetensors_writer make(model_tensors const& model, std::vector<io::layer_to_save> const& layers,
-                                io::checkpoint_layout const& layout, nlohmann::json const& settings) {
-        for (auto const& layer : layers) {
+    /// See `model_saver`.
+    void keep_in_file(std::filesystem::path const& directory) { file_.keep_in_file(directory); }
+
+    /// To be called first, with all layers of the model.
+    void begin(model_tensors const& model) {
+        leave_out_packed(model);
+        left_out_.insert(model.left_out.begin(), model.left_out.end());
+    }
+
+    /// Adds a part. Throws what `add_floats` throws, and where the original lacks a tensor.
+    void add(model_tensors const& model, io::checkpoint_layout const& layout, nlohmann::json const& settings) {
+        auto const inputs = inputs_to_store(model);
+        for (auto const& layer : layers_to_save(model, inputs)) {
             if (layer.weight != nullptr || layer.input != nullptr) {
                 layout.add(file_, layer, settings);
             }
         }
-        leave_out_packed(model);
         std::map<std::string, std::vector<model_tensors::entry>> shared;
         for (auto const& layer : model.layers) {
             auto const& stored = layer.of->stored;
@@ -162,14 +189,19 @@ public:
         for (auto const& [name, tensor] : model.floats) {
             add(name, tensor, &original_.at(name));
         }
-        written_.insert(model.left_out.begin(), model.left_out.end());
+        original_.release();
+    }
+
+    /// Adds what the parts do not have of the original; this is then all of the file.
+    io::safetensors_writer const& finish() {
+        written_.merge(left_out_);
         for (auto const& name : original_.names()) {
-            if (!written_.contains(name)) {
+            if (written_.insert(name).second) {
                 auto const& tensor = original_.at(name);
                 file_.add(name, tensor.type, tensor.shape, tensor.bytes);
             }
         }
-        return std::move(file_);
+        return file_;
     }
 
 private:
@@ -293,7 +325,8 @@ private:
     io::checkpoint const& original_;
     io::packed_reader packed_;
     io::safetensors_writer file_;
-    std::set<std::string> written_; // and what is not to be copied
+    std::set<std::string> written_;  // and what is not to be copied
+    std::set<std::string> left_out_; // not to be copied either
 };
 
 DETENT_INLINE save_plan plan_save(model_tensors const& model, std::optional<io::packed_layout> wanted) {
@@ -358,54 +391,105 @@ DETENT_INLINE void copy_sidecars(std::filesystem::path const& source, std::files
     }
 }
 
+/// What a saver knows of the model and keeps for its files.
+struct model_saver::parts {
+    parts(model_tensors const& model, std::filesystem::path const& from, std::string const& description,
+          std::optional<io::packed_layout> wanted, std::filesystem::path const& scratch)
+        : plan(plan_save(model, wanted)), source(from), original(from),
+          saver(original, io::quantization_settings::of(from)), layout(io::layout_of(plan.layout)) {
+        auto const inputs = inputs_to_store(model);
+        auto layers = layers_to_save(model, inputs);
+        add_other_modules(layers, model, original);
+        if (!packed_layers(model).empty() || !inputs.empty() || std::ranges::any_of(model.layers, has_new_bias)) {
+            settings = layout.settings(layers);
+            settings["description"] = description;
+        }
+        if (!scratch.empty()) {
+            saver.keep_in_file(scratch);
+        }
+        saver.begin(model);
+    }
+
+    save_plan plan;
+    std::filesystem::path source;
+    io::checkpoint original;
+    tensor_saver saver;
+    io::checkpoint_layout const& layout;
+    nlohmann::json settings; // null where nothing is quantized
+};
+
+DETENT_INLINE model_saver::model_saver(model_tensors const& model, std::filesystem::path const& source,
+                                       std::string const& description, std::optional<io::packed_layout> wanted,
+                                       std::filesystem::path const& scratch)
+    : parts_(std::make_unique<parts>(model, source, description, wanted, scratch)) {}
+DETENT_INLINE model_saver::model_saver(model_saver&&) noexcept = default;
+DETENT_INLINE model_saver& model_saver::operator=(model_saver&&) noexcept = default;
+DETENT_INLINE model_saver::~model_saver() = default;
+
+DETENT_INLINE save_plan const& model_saver::plan() const { return parts_->plan; }
+
+DETENT_INLINE void model_saver::add(model_tensors const& part) {
+    parts_->saver.add(part, parts_->layout, parts_->settings);
+}
+
+DETENT_INLINE void model_saver::write(std::filesystem::path const& directory,
+                                      function_ref<void(nlohmann::json&)> configure, index_t shard_bytes) {
+    auto configuration = io::read_json(parts_->source / "config.json");
+    configuration.erase("quantization_config");
+    configure(configuration);
+    if (!parts_->settings.is_null()) {
+        configuration["quantization_config"] = parts_->settings;
+    }
+    copy_sidecars(parts_->source, directory);
+    parts_->saver.finish().save_checkpoint(directory, shard_bytes);
+    io::write_text(directory / "config.json", configuration.dump(2) + "\n");
+    io::checkpoint const written(directory);
+    io::read_json(directory / "config.json");
+}
+
 DETENT_INLINE save_plan save_model(model_tensors const& model, std::filesystem::path const& source,
                                    std::filesystem::path const& directory, std::string const& description,
                                    std::optional<io::packed_layout> wanted,
                                    function_ref<void(nlohmann::json&)> configure, index_t shard_bytes) {
-    save_plan const plan = plan_save(model, wanted);
-    auto const inputs = inputs_to_store(model);
-    io::checkpoint const original(source);
+    model_saver saver(model, source, description, wanted);
     if (std::error_code ignored; std::filesystem::equivalent(source, directory, ignored)) {
         throw error(directory.string(), "is where the model came from; saving there would lose its weights");
     }
-    auto configuration = io::read_json(source / "config.json");
-    configuration.erase("quantization_config");
-    auto layers = layers_to_save(model, inputs);
-    add_other_modules(layers, model, original);
-    auto const& layout = io::layout_of(plan.layout);
-    nlohmann::json settings;
-    if (!packed_layers(model).empty() || !inputs.empty() || std::ranges::any_of(model.layers, has_new_bias)) {
-        settings = layout.settings(layers);
-        settings["description"] = description;
+    saver.add(model);
+    io::work_directory work(directory);
+    saver.write(work.result(), configure, shard_bytes);
+    work.commit(io::files_of_checkpoint(directory));
+    return saver.plan();
+}
+
+DETENT_INLINE void configure_head(nlohmann::json& configuration, bool tied, std::filesystem::path const& path) {
+    if (parse_configuration(configuration, path.string()).tied_embeddings != tied) {
+        configuration["tie_word_embeddings"] = tied;
     }
-    auto const file =
-        tensor_saver(original, io::quantization_settings::of(source)).make(model, layers, layout, settings);
-    configure(configuration);
-    if (!settings.is_null()) {
-        configuration["quantization_config"] = std::move(settings);
+}
+
+DETENT_INLINE save_plan write_decoder(decoder const& model, block_sequence& blocks, std::filesystem::path const& source,
+                                      std::filesystem::path const& directory, std::string const& description,
+                                      std::optional<io::packed_layout> wanted, std::filesystem::path const& scratch,
+                                      index_t shard_bytes) {
+    model_saver saver(tensors_of(model), source, description, wanted, scratch);
+    saver.add(tensors_of_ends(model));
+    for (index_t i = 0; i < blocks.size(); ++i) {
+        saver.add(tensors_of_block(model, i, blocks.open(i)));
+        blocks.close(i);
     }
-    std::error_code failure;
-    std::filesystem::create_directories(directory, failure);
-    if (failure) {
-        throw error(directory.string(), "cannot be created: " + failure.message());
-    }
-    io::atomic_file settings_file(directory / "config.json");
-    settings_file.write(configuration.dump(2) + "\n");
-    settings_file.close(); // all that can fail has been done when the first of the files appears
-    copy_sidecars(source, directory);
-    file.save_checkpoint(directory, shard_bytes);
-    settings_file.commit();
-    return plan;
+    auto const configure = [&](nlohmann::json& configuration) {
+        configure_head(configuration, !model.lm_head, source / "config.json");
+    };
+    saver.write(directory, configure, shard_bytes);
+    return saver.plan();
 }
 
 DETENT_INLINE save_plan save_decoder(decoder const& model, std::filesystem::path const& source,
                                      std::filesystem::path const& directory, std::string const& description,
                                      std::optional<io::packed_layout> wanted, index_t shard_bytes) {
-    bool const tied = !model.lm_head;
     auto const configure = [&](nlohmann::json& configuration) {
-        if (parse_configuration(configuration, (source / "config.json").string()).tied_embeddings != tied) {
-            configuration["tie_word_embeddings"] = tied;
-        }
+        configure_head(configuration, !model.lm_head, source / "config.json");
     };
     return save_model(tensors_of(model), source, directory, description, wanted, configure, shard_bytes);
 }
