@@ -2,8 +2,8 @@
 
 #include "detent/model/backward.ipp"
 #include "detent/model/block.ipp"
-#include "detent/model/block_flow.hpp"
 #include "detent/model/block_file.ipp"
+#include "detent/model/block_flow.hpp"
 #include "detent/model/common_fields.ipp"
 #include "detent/model/configuration.ipp"
 #include "detent/model/configuration_fields.ipp"
@@ -38,16 +38,22 @@
 // Each has its `extern template` in the header.
 namespace detent::inline DETENT_ABI {
 
-template void enter_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-template void prepare_heads<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, matrix, matrix,
-                                                 matrix, executor_ref);
-template void attend<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, executor_ref, kv_layer*);
-template void leave_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-template void enter_mlp<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-template void run_hidden<linear_layer, float>(block const&, std::size_t, block_tape<float>&, executor_ref);
-template matrix leave_mlp<linear_layer, float>(block const&, block_tape<float>&, executor_ref);
-template matrix forward<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&,
-                                             executor_ref, kv_layer*);
-template void record<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&, executor_ref);
+template void enter_attention<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, block_tape<float>&,
+                                                   executor_ref);
+template void prepare_heads<linear_layer, float>(basic_block<linear_layer> const&, nn::token_rows, block_tape<float>&,
+                                                 matrix, matrix, matrix, executor_ref);
+template void attend<linear_layer, float>(basic_block<linear_layer> const&, nn::token_rows, block_tape<float>&,
+                                          executor_ref, kv_layer*);
+template void leave_attention<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, block_tape<float>&,
+                                                   executor_ref);
+template void enter_mlp<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, block_tape<float>&,
+                                             executor_ref);
+template void run_hidden<linear_layer, float>(basic_block<linear_layer> const&, std::size_t, block_tape<float>&,
+                                              executor_ref);
+template matrix leave_mlp<linear_layer, float>(basic_block<linear_layer> const&, block_tape<float>&, executor_ref);
+template matrix forward<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, nn::token_rows,
+                                             block_tape<float>&, executor_ref, kv_layer*);
+template void record<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, nn::token_rows,
+                                          block_tape<float>&, executor_ref);
 
 } // namespace detent::inline DETENT_ABI

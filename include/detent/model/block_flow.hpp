@@ -334,19 +334,24 @@ void record(basic_block<Layer> const& b, std::type_identity_t<basic_matrix_view<
 }
 
 #if defined(DETENT_COMPILED) // instantiated in src/compiled/model.cpp
-extern template void enter_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-extern template void prepare_heads<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, matrix,
-                                                        matrix, matrix, executor_ref);
-extern template void attend<linear_layer, float>(block const&, nn::token_rows, block_tape<float>&, executor_ref,
-                                                 kv_layer*);
-extern template void leave_attention<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-extern template void enter_mlp<linear_layer, float>(block const&, matrix_view, block_tape<float>&, executor_ref);
-extern template void run_hidden<linear_layer, float>(block const&, std::size_t, block_tape<float>&, executor_ref);
-extern template matrix leave_mlp<linear_layer, float>(block const&, block_tape<float>&, executor_ref);
-extern template matrix forward<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&,
-                                                    executor_ref, kv_layer*);
-extern template void record<linear_layer, float>(block const&, matrix_view, nn::token_rows, block_tape<float>&,
-                                                 executor_ref);
+extern template void enter_attention<linear_layer, float>(basic_block<linear_layer> const&, matrix_view,
+                                                          block_tape<float>&, executor_ref);
+extern template void prepare_heads<linear_layer, float>(basic_block<linear_layer> const&, nn::token_rows,
+                                                        block_tape<float>&, matrix, matrix, matrix, executor_ref);
+extern template void attend<linear_layer, float>(basic_block<linear_layer> const&, nn::token_rows, block_tape<float>&,
+                                                 executor_ref, kv_layer*);
+extern template void leave_attention<linear_layer, float>(basic_block<linear_layer> const&, matrix_view,
+                                                          block_tape<float>&, executor_ref);
+extern template void enter_mlp<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, block_tape<float>&,
+                                                    executor_ref);
+extern template void run_hidden<linear_layer, float>(basic_block<linear_layer> const&, std::size_t, block_tape<float>&,
+                                                     executor_ref);
+extern template matrix leave_mlp<linear_layer, float>(basic_block<linear_layer> const&, block_tape<float>&,
+                                                      executor_ref);
+extern template matrix forward<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, nn::token_rows,
+                                                    block_tape<float>&, executor_ref, kv_layer*);
+extern template void record<linear_layer, float>(basic_block<linear_layer> const&, matrix_view, nn::token_rows,
+                                                 block_tape<float>&, executor_ref);
 #endif
 
 } // namespace detent::inline DETENT_ABI
