@@ -98,6 +98,9 @@ template <class F> void attempt(F const& f) {
         f();
     } catch (error const& e) {
         expect(std::string_view(e.what()).size() < 4000, "an error is short");
+        if (std::getenv("DETENT_FUZZ_SHOW") != nullptr) { // what a first corpus is refused for
+            std::fprintf(stderr, "    %s\n", e.what());
+        }
     }
 }
 

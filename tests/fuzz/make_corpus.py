@@ -76,7 +76,7 @@ for name, settings, shape, lines in [
 
 
 def text(s):
-    return struct.pack("<Q", len(s)) + s.encode()
+    return struct.pack("<Q", len(s.encode())) + s.encode()
 
 
 def value(v):
