@@ -12,7 +12,7 @@
 #include "detent/model/encoder_configuration.hpp"
 #include "fuzz.hpp"
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(configuration) {
     using namespace detent;
     fuzz::attempt([&] {
         auto const json = io::parse_json(fuzz::text_of(data, size), "config.json");

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -17,12 +18,25 @@
 
 #include "detent/core/error.hpp"
 
-// What the targets of fuzzing share. Each defines `LLVMFuzzerTestOneInput`; what it is given is a file, or several in
-// one, which a reader may refuse with a `detent::error` and with nothing else.
+// What the targets of fuzzing share. Each is a function of `data` and `size` behind `DETENT_FUZZ_TARGET(name)`; what it
+// is given is a file, or several in one, which a reader may refuse with a `detent::error` and with nothing else.
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size);
+#if defined(DETENT_FUZZ) // a program of libFuzzer for each
+#define DETENT_FUZZ_TARGET(name) extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size)
+#else // one program for all
+#define DETENT_FUZZ_TARGET(name)                                                                                       \
+    static int try_##name(std::uint8_t const* data, std::size_t size);                                                 \
+    [[maybe_unused]] static bool const has_##name = detent::fuzz::targets().emplace(#name, try_##name).second;         \
+    static int try_##name(std::uint8_t const* data, std::size_t size)
+#endif
 
 namespace detent::fuzz {
+
+/// The targets of this program by name.
+inline std::map<std::string, int (*)(std::uint8_t const*, std::size_t)>& targets() {
+    static std::map<std::string, int (*)(std::uint8_t const*, std::size_t)> all;
+    return all;
+}
 
 /// A directory of this process, in memory where the system has one for that; removed at the end.
 inline std::filesystem::path const& room() {

@@ -10,7 +10,7 @@
 #include "detent/model/read_gguf_tokenizer.hpp"
 #include "fuzz.hpp"
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(gguf) {
     using namespace detent;
     auto const path = fuzz::room() / "model.gguf";
     fuzz::put(path, fuzz::text_of(data, size));

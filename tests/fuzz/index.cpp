@@ -30,7 +30,7 @@ std::filesystem::path const& shards() {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(index) {
     using namespace detent;
     fuzz::put(shards() / "model.safetensors.index.json", fuzz::text_of(data, size));
     fuzz::attempt([&] {

@@ -85,7 +85,7 @@ void write_again(packed_matrix const& w, matrix const& numbers) {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(packed) {
     auto input = fuzz::text_of(data, size);
     fuzz::attempt([&] {
         auto const settings = io::parse_json(fuzz::take(input, '\n'), "settings");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Runs a target on the files of directories, without a fuzzer: what was found once is tried by every test run.
+// Runs a target on the files of directories, without a fuzzer: run_corpus TARGET DIRECTORY... What was found once is
+// tried by every test run.
 
 #include <algorithm>
 #include <chrono>
@@ -25,14 +26,16 @@ long peak_megabytes() {
 
 } // namespace
 
-// What a target sets up before its first input, where it does.
-extern "C" [[gnu::weak]] int LLVMFuzzerInitialize(int*, char***) { return 0; }
-
 int main(int argc, char** argv) {
-    LLVMFuzzerInitialize(&argc, &argv);
+    auto const& targets = detent::fuzz::targets();
+    auto const target = argc > 1 ? targets.find(argv[1]) : targets.end();
+    if (target == targets.end()) {
+        std::fprintf(stderr, "there is no such target\n");
+        return 2;
+    }
     int count = 0;
     bool slow = false;
-    for (int i = 1; i < argc; ++i) {
+    for (int i = 2; i < argc; ++i) {
         std::vector<std::filesystem::path> files;
         for (auto const& entry : std::filesystem::directory_iterator(argv[i])) {
             files.push_back(entry.path());
@@ -43,7 +46,7 @@ int main(int argc, char** argv) {
             std::vector<char> const bytes{std::istreambuf_iterator<char>(in), {}};
             std::fprintf(stderr, "%s\n", file.c_str()); // the last one is that of a crash
             auto const start = std::chrono::steady_clock::now();
-            LLVMFuzzerTestOneInput(reinterpret_cast<std::uint8_t const*>(bytes.data()), bytes.size());
+            target->second(reinterpret_cast<std::uint8_t const*>(bytes.data()), bytes.size());
             std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - start;
             if (seconds.count() > 20) {
                 std::fprintf(stderr, "took %.1f s\n", seconds.count());

@@ -8,7 +8,7 @@
 #include "detent/io/safetensors.hpp"
 #include "fuzz.hpp"
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(safetensors) {
     using namespace detent;
     if (size == 0) {
         return 0;

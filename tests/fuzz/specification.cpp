@@ -54,7 +54,7 @@ void quantize_small(std::string_view text, float weight, float input) {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(specification) {
     constexpr float sizes[] = {1, 1e-42F, 3e38F, 0, 1e18F, 1e-30F, 1e20F, 1e10F};
     if (size == 0 || size > 200) {
         return 0;

@@ -44,7 +44,7 @@ void use_learned(std::filesystem::path const& path) {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(stored) {
     if (size == 0) {
         return 0;
     }

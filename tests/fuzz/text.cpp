@@ -8,7 +8,7 @@
 #include "detent/text/read_text.hpp"
 #include "fuzz.hpp"
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(text) {
     using namespace detent;
     if (size == 0) {
         return 0;

@@ -44,7 +44,7 @@ void write(int kind, std::string_view input) {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+DETENT_FUZZ_TARGET(tokenizer) {
     using namespace detent;
     if (size == 0) {
         return 0;
