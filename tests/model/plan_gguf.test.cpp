@@ -36,8 +36,9 @@ TEST(plan_gguf, the_type_and_the_reason_are_told) {
                          "are each of 32 weights, not of 16"))
         << obstacle_of("int4sym:g16");
     EXPECT_TRUE(contains(obstacle_of("int7:g32"), "none has 7 bits")) << obstacle_of("int7:g32");
-    EXPECT_TRUE(contains(obstacle_of("int3:g32"), "Q3_K: its scales are each of 16 weights, not of 32"))
+    EXPECT_TRUE(contains(obstacle_of("int3:g32"), "Q3_K: its grids are symmetric integers"))
         << obstacle_of("int3:g32");
+    EXPECT_TRUE(contains(obstacle_of("int2:g64"), "Q2_0: it has no zero points")) << obstacle_of("int2:g64");
     EXPECT_TRUE(contains(obstacle_of("nf4:g32"), "its grid has other numbers")) << obstacle_of("nf4:g32");
     EXPECT_TRUE(contains(obstacle_of("int8:g32"), "Q8_0: it has no zero points")) << obstacle_of("int8:g32");
 }

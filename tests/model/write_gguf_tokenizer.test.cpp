@@ -106,6 +106,10 @@ TEST_F(write_gguf_tokenizer, more_tokens_than_the_model_has_are_an_error) {
 TEST_F(write_gguf_tokenizer, other_kinds_are_refused) {
     json_["model"] = {{"type", "WordLevel"}, {"vocab", {{"a", 0}}}, {"unk_token", "a"}};
     EXPECT_TRUE(contains(problem(), "is no BPE")) << problem();
+    EXPECT_EQ(gguf_tokenizer_obstacle(directory_.path(), {.vocabulary = vocabulary_}), problem());
+    temporary_directory const none;
+    EXPECT_TRUE(contains(gguf_tokenizer_obstacle(none.path(), {.vocabulary = vocabulary_}), "has no tokenizer"));
+    EXPECT_EQ(gguf_tokenizer_obstacle(none.path(), {.vocabulary = 256}), ""); // bytes
 }
 
 } // namespace

@@ -468,7 +468,8 @@ class Program(unittest.TestCase):
     def test_files_of_gguf_become_checkpoints_and_are_quantized_again(self):
         made = self.quantize(*FEW, "--spec", "q4_k", "--layout", "gguf", "--output", "q4k")
         self.assertEqual(made.returncode, 0, made.stderr)
-        floats = self.run_program("convert", "q4k/model.gguf", "--dequantize", "--output", "floats", "--shard-size", "5MB")
+        floats = self.run_program("convert", "q4k/model.gguf", "--dequantize", "--output", "floats",
+                                  "--shard-size", "5MB")
         self.assertEqual(floats.returncode, 0, floats.stderr)
         for name in ["tokenizer.json", "tokenizer_config.json", "model-00001-of-00003.safetensors"]:
             self.assertTrue((self.directory / "floats" / name).exists(), name)
@@ -483,7 +484,8 @@ class Program(unittest.TestCase):
         self.assertEqual(measured[0], measured[2])
         self.assertAlmostEqual(measured[1] / measured[0], 1, delta=1e-4)
         self.quantize_fails(*FEW, "--spec", "int4:g32", model="q4k", says=["quantized already; --dequantize"])
-        other = self.quantize(*FEW, "--spec", "int4:g32:gptq", "--dequantize", "--output", "int4", model="q4k/model.gguf")
+        other = self.quantize(*FEW, "--spec", "int4:g32:gptq", "--dequantize", "--output", "int4",
+                              model="q4k/model.gguf")
         self.assertEqual(other.returncode, 0, other.stderr)
         self.assertTrue((self.directory / "int4" / "tokenizer.json").exists())
         evaluated = self.run_program("evaluate", "int4", "--text", EXAMPLES / "text" / "novels_evaluation.txt",

@@ -45,6 +45,15 @@ inline std::string gguf_form_obstacle(spec const& s, gguf_architecture const& a)
     return {};
 }
 
+/// A row of weights whose groups have zero points of their own.
+inline matrix gguf_sample_row(index_t in) {
+    matrix row(1, in);
+    for (index_t i = 0; i < in; ++i) {
+        row(0, i) = static_cast<float>(i * i % 47 - 15 + i / 16 % 5 * 8) / 32;
+    }
+    return row;
+}
+
 DETENT_INLINE std::string gguf_obstacle(model_configuration const& c, spec const& s) {
     if (auto obstacle = gguf_obstacle(c); !obstacle.empty()) {
         return obstacle;
@@ -61,11 +70,7 @@ DETENT_INLINE std::string gguf_obstacle(model_configuration const& c, spec const
     rounded.super_blocks = s.super_blocks;
     for (index_t const in :
          {c.hidden, c.heads.heads * c.heads.head_dim, c.experts ? c.experts->intermediate : c.hidden, c.intermediate}) {
-        matrix row(1, in);
-        for (index_t i = 0; i < in; ++i) {
-            row(0, i) = static_cast<float>(i * i % 47 - 15) / 32; // groups with zero points of their own
-        }
-        packed_matrix const w = quantize(row, rounded).weights;
+        packed_matrix const w = quantize(gguf_sample_row(in), rounded).weights;
         packed_matrix const* const one[] = {&w};
         io::ggml_type const* type = nullptr;
         if (auto const obstacle = gguf_packed_obstacle(one, type); !obstacle.empty()) {
@@ -73,9 +78,7 @@ DETENT_INLINE std::string gguf_obstacle(model_configuration const& c, spec const
         }
     }
     if (!s.embeddings.name.empty()) {
-        matrix const row = matrix::NullaryExpr(
-            1, c.hidden, [](index_t, index_t i) { return static_cast<float>(i * i % 47 - 15) / 32; });
-        packed_matrix const w = quantize_embeddings(row, s).weights;
+        packed_matrix const w = quantize_embeddings(gguf_sample_row(c.hidden), s).weights;
         packed_matrix const* const one[] = {&w};
         io::ggml_type const* type = nullptr;
         if (auto const obstacle = gguf_packed_obstacle(one, type); !obstacle.empty()) {
