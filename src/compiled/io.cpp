@@ -26,6 +26,7 @@
 #include "detent/io/quantization_settings.ipp"
 #include "detent/io/row_order.ipp"
 #include "detent/io/safetensors.ipp"
+#include "detent/io/safetensors_writer.ipp"
 #include "detent/io/scratch_file.ipp"
 #include "detent/io/tensor_reader.ipp"
 #include "detent/io/tensor_view.ipp"

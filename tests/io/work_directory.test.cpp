@@ -58,7 +58,10 @@ TEST_F(work_of, a_result_takes_the_place_of_the_old_one_and_keeps_other_files) {
     write_text(target() / "a", "old");
     write_text(target() / "weights", "old");
     write_text(target() / "notes", "notes");
+    write_text(target() / "x.tmp", "x");
+    write_text(target() / ".detent-1-0.tmp", "unfinished");
     fs::create_symlink("notes", target() / "link");
+    fs::create_symlink("mine", target() / "other");
     work_directory work(target());
     write_text(work.result() / "a", "new");
     EXPECT_EQ(read_text(target() / "a"), "old");
@@ -66,7 +69,10 @@ TEST_F(work_of, a_result_takes_the_place_of_the_old_one_and_keeps_other_files) {
     EXPECT_EQ(read_text(target() / "a"), "new");
     EXPECT_EQ(read_text(target() / "link"), "notes");
     EXPECT_EQ(read_text(target() / "mine" / "x"), "x");
+    EXPECT_EQ(read_text(target() / "other" / "x"), "x");
+    EXPECT_EQ(read_text(target() / "x.tmp"), "x");
     EXPECT_FALSE(fs::exists(target() / "weights"));
+    EXPECT_FALSE(fs::exists(target() / ".detent-1-0.tmp"));
     EXPECT_EQ(directory_.entries(), 1);
 }
 

@@ -119,8 +119,12 @@ void plan(plan_options o) {
     std::cout << '\n';
     print_memory(models, o.specs, text);
     double const tokens = static_cast<double>(text.windows * text.window);
-    std::cout << "\nto quantize with " << fixed(tokens, 0) << " tokens on this machine, roughly: "
-              << duration_text(operations(models.front(), tokens) / speed(executor)) << '\n';
+    auto const first = spec::parse(o.specs.front());
+    auto const bytes_in_memory =
+        memory_of(models.front(), first, text).least() + activations_of(models.front(), first, text);
+    std::cout << "\nto quantize with " << fixed(tokens, 0)
+              << " tokens on this machine, roughly: " << size_text(static_cast<double>(bytes_in_memory))
+              << " of memory, " << duration_text(operations(models.front(), tokens) / speed(executor)) << '\n';
 }
 
 } // namespace

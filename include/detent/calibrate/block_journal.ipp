@@ -106,8 +106,8 @@ DETENT_INLINE block_journal::block_journal(std::filesystem::path directory, run_
         open();
     }
     remove_others();
-    if (blocks_.empty()) {
-        commit();
+    if (blocks_.empty()) { // nothing goes on from here, and nothing is left of a run that is stopped before a block
+        std::filesystem::remove(directory_ / journal_name, ignored);
     }
 }
 

@@ -67,16 +67,23 @@ double perplexity_of(decoder const& model, index_t blocks, WithBlock const& with
         for_batches([&](std::size_t, index_t count, std::span<nn::token_id const> ids) {
             x.push_back(model.embed(ids, {.sequences = count}, executor));
         });
+        auto const tell = [&](index_t block, std::size_t k) { // that batch k is to go through a block
+            double const of_block = static_cast<double>(k) / static_cast<double>(x.size());
+            double const of_part = (static_cast<double>(block) + of_block) / static_cast<double>(blocks + 1);
+            advance(report, "perplexity",
+                    (static_cast<double>(first) + of_part * static_cast<double>(end - first)) /
+                        static_cast<double>(windows));
+        };
         for (index_t i = 0; i < blocks; ++i) {
-            double const in_part = static_cast<double>((end - first) * i) / static_cast<double>(blocks);
-            advance(report, "perplexity", (static_cast<double>(first) + in_part) / static_cast<double>(windows));
             with_block(i, [&](block const& b) {
                 for_batches([&](std::size_t k, index_t count, std::span<nn::token_id const>) {
+                    tell(i, k);
                     x[k] = forward(b, x[k], {.sequences = count}, executor);
                 });
             });
         }
         for_batches([&](std::size_t k, index_t count, std::span<nn::token_id const> ids) {
+            tell(blocks, k);
             loss += nn::next_token_loss(model.logits(x[k], executor), ids, count, executor);
         });
     }

@@ -186,5 +186,6 @@ private:
 } // namespace detent::inline DETENT_ABI::io
 
 #if !defined(DETENT_COMPILED)
-#include "detent/io/safetensors.ipp" // IWYU pragma: export
+#include "detent/io/safetensors.ipp"        // IWYU pragma: export
+#include "detent/io/safetensors_writer.ipp" // IWYU pragma: export
 #endif

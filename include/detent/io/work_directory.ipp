@@ -151,8 +151,11 @@ DETENT_INLINE void work_directory::keep_files(std::set<std::string> const& obsol
     for (auto const& entry : std::filesystem::directory_iterator(target_, failure)) {
         auto const name = entry.path().filename();
         auto const home = result_ / name;
+        // Directories follow when the two have changed places; temporary files of ours are what a killed program left.
+        bool const directory = std::filesystem::is_directory(entry.symlink_status());
+        bool const unfinished = name.string().starts_with(".detent-") && name.string().ends_with(".tmp");
         if (std::filesystem::exists(std::filesystem::symlink_status(home)) || obsolete.contains(name.string()) ||
-            entry.is_directory() || name.string().ends_with(".tmp")) {
+            directory || unfinished) {
             continue;
         }
         std::error_code problem;
