@@ -16,7 +16,8 @@ namespace detent::inline DETENT_ABI {
 
 /// A packed matrix as `s` makes it for weights of `shape` (out, in), with `s.weak.columns` weak columns, but without
 /// codes and scales: bits, numbers, tiles, the format of scales and `bits_per_weight` are those of the real one. Where
-/// that has zero points, it has one, 1, or 0.5 where they need not be integers; where that maps inputs, it has a map of as many steps of the same kinds.
+/// that has zero points, it has one, 1, or 0.5 where they need not be integers; where that maps inputs, it has a map of
+/// as many steps of the same kinds.
 /// @throws error when there is no such grid.
 packed_matrix outline(spec const& s, extents shape);
 
