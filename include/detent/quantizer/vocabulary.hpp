@@ -14,6 +14,8 @@
 // All words of specifications. The parser and its checks (parse_spec.hpp), the help of programs and
 // docs/specification.md (vocabulary_text.hpp) are made from these tables, so a new word is a new entry.
 
+// This file is longer than others so that there is one place for all words, which the parser, its checks, the help and
+// the documentation read.
 namespace detent::inline DETENT_ABI {
 
 namespace vocabulary {
