@@ -12,6 +12,7 @@
 #include "detent/scale/truncated.hpp"
 #include "detent/solver/clipped.hpp"
 #include "detent/solver/searched.hpp"
+#include "detent/solver/super_blocks.hpp"
 #include "detent/solver/transformed.hpp"
 #include "detent/transform/hadamard.hpp"
 #include "solver/correlated_inputs.hpp"
@@ -36,9 +37,9 @@ void expect_same_layer(Q const& quantizer, matrix const& w, layer_inputs const& 
 }
 
 /// The run-time quantizer does what the compile-time one does, bit for bit.
-template <class Q> void expect_same(Q const& quantizer, char const* text) {
-    matrix const w = random_matrix(20, 50, 1);
-    layer_inputs const known = layer_inputs::of(correlated_inputs(200, 50, 1));
+template <class Q> void expect_same(Q const& quantizer, char const* text, index_t in = 50) {
+    matrix const w = random_matrix(20, in, 1);
+    layer_inputs const known = layer_inputs::of(correlated_inputs(200, in, 1));
     hessian const& h = known;
     spec const s = spec::parse(text);
     EXPECT_NO_THROW(check(s)) << text;
@@ -213,8 +214,10 @@ TEST(catalogue_types, clips_and_maps_are_those_of_the_types) {
 }
 
 TEST(catalogue_types, scales_of_two_levels_are_those_of_the_types) {
-    expect_same(quantizer<int_grid<4>, per_group<32>, super_blocks<gptq<>>>{.format = float_format::f32}, "q4_k:gptq");
-    expect_same(quantizer<int_grid<3, zero::none>, per_group<16>, super_blocks<>>{.format = float_format::f32}, "q3_k");
+    expect_same(quantizer<int_grid<4>, per_group<32>, super_blocks<gptq<>>>{.format = float_format::f32}, "q4_k:gptq",
+                256);
+    expect_same(quantizer<int_grid<3, zero::none>, per_group<16>, super_blocks<>>{.format = float_format::f32}, "q3_k",
+                256);
 }
 
 TEST(catalogue_types, rounded_inputs_are_those_of_the_types) {

@@ -12,7 +12,8 @@
 #include "detent/scale/scale_format.hpp"
 
 // All words of specifications. The parser and its checks (parse_spec.hpp), the help of programs and
-// docs/specification.md (vocabulary_text.hpp) are made from these tables, so a new word is a new entry.
+// docs/specification.md (vocabulary_text.hpp) are made from these tables, so a new word is a new entry. The file is long
+// because all words are in one place.
 
 // This file is longer than others so that there is one place for all words, which the parser, its checks, the help and
 // the documentation read.
