@@ -115,7 +115,7 @@ void plan(plan_options o) {
     std::cout << '\n';
     print_layouts(models, o.specs);
     auto executor = make_executor(o.threads);
-    calibration const text{.window = window_of(o.window, c), .windows = o.windows};
+    calibration const text{.tokens = {}, .window = window_of(o.window, c), .windows = o.windows};
     std::cout << '\n';
     print_memory(models, o.specs, text);
     double const tokens = static_cast<double>(text.windows * text.window);
