@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "detent/io/text_file.hpp"
 
 /// A message of Protocol Buffers, read slowly and by itself: what fields it has, integers and bytes.
 class protobuf_fields {
@@ -95,14 +95,9 @@ struct onnx_stored_node {
     std::map<std::string, std::int64_t> integers;
 };
 
-inline std::string file_bytes(std::filesystem::path const& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 /// An ONNX file; field numbers are those of onnx.proto.
 struct onnx_stored_model {
-    explicit onnx_stored_model(std::filesystem::path const& path) : model(file_bytes(path)), graph(model.text(7)) {
+    explicit onnx_stored_model(std::filesystem::path const& path) : model(detent::io::read_text(path)), graph(model.text(7)) {
         for (auto const& bytes : graph.texts(1)) {
             protobuf_fields const n(bytes);
             onnx_stored_node node{n.text(4), n.text(7), n.texts(1), n.texts(2), {}};

@@ -75,7 +75,7 @@ TEST(onnx_writer, puts_tensors_of_large_files_beside_them) {
     EXPECT_EQ(second.place.at("location"), "model.onnx.data");
     EXPECT_EQ(second.place.at("offset"), "4096");
     EXPECT_EQ(second.place.at("length"), "1200");
-    auto const data = file_bytes(directory / "model.onnx.data");
+    auto const data = io::read_text(directory / "model.onnx.data");
     ASSERT_EQ(data.size(), 8192U);
     EXPECT_EQ(onnx_stored_tensor{.bytes = data.substr(4096, 1200)}.numbers<float>(), numbers);
     file.save(directory / "model.onnx");

@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include "detent/io/text_file.hpp"
 #include "io/onnx_reader.hpp"
 
 /// What ONNX Runtime makes of `model.onnx` in `directory` when it is given `input`; nothing where it is not installed.
@@ -27,8 +28,8 @@ std::optional<std::vector<float>> run_onnxruntime(std::filesystem::path const& d
     if (status == 77 << 8 || status == 127 << 8) {
         return std::nullopt;
     }
-    EXPECT_EQ(status, 0) << file_bytes(directory / "errors.txt");
-    std::string const bytes = file_bytes(directory / "output.bin");
+    EXPECT_EQ(status, 0) << detent::io::read_text(directory / "errors.txt");
+    std::string const bytes = detent::io::read_text(directory / "output.bin");
     onnx_stored_tensor const output{.bytes = bytes};
     return output.numbers<float>();
 }

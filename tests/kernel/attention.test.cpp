@@ -117,7 +117,7 @@ void expect_attention(kv_format const& format, sizes s, reference_rule const& ru
     EXPECT_LE((y - expected).cwiseAbs().maxCoeff(), tolerance);
 }
 
-std::vector<kv_format> all_formats() {
+std::vector<kv_format> kv_formats() {
     std::vector<kv_format> formats{
         {.floats = float_format::f32}, {.floats = float_format::f16}, {.floats = float_format::bf16}};
     for (index_t const group : {0, 16, 5}) {
@@ -135,7 +135,7 @@ std::vector<kv_format> all_formats() {
 }
 
 TEST(attention, of_every_format_equals_that_of_decoded_numbers_in_double) {
-    for (auto const& format : all_formats()) {
+    for (auto const& format : kv_formats()) {
         expect_attention(format, {2, 2, 24, 1, 150}, {{.scale = 0.2F}});
         expect_attention(format, {4, 2, 11, 9, 70}, {{.scale = 0.3F}});
     }

@@ -25,22 +25,12 @@
 #include "io/failure_message.hpp"
 #include "io/temporary_directory.hpp"
 #include "model/family_fixtures.hpp"
+#include "model/round_blocks.hpp"
 
 namespace detent {
 namespace {
 
-/// Rounds the layers of all blocks to nearest.
-template <Grid G, class Range> void round_blocks(decoder& model, G const& grid, Range const& range, index_t group) {
-    problem_of const p{grid, per_tile{1, group}, range};
-    for (block& b : model.blocks) {
-        for (auto const& places : b.groups()) {
-            for (layer_place const place : places) {
-                auto& weight = b.linear(place).weight;
-                weight = pack(rtn{}.solve(std::get<matrix>(weight), {}, p));
-            }
-        }
-    }
-}
+using test::round_blocks;
 
 /// A LLaMA of bytes: 4 layers, 256 features, 8 heads of 32, 4 of keys and values.
 class save_gguf_of_llama : public testing::Test {

@@ -27,20 +27,12 @@
 #include "io/onnxruntime.hpp"
 #include "io/temporary_directory.hpp"
 #include "model/family_fixtures.hpp"
+#include "model/round_blocks.hpp"
 
 namespace detent {
 namespace {
 
-/// Rounds the layers of all blocks to nearest.
-template <Grid G, class Range> void round_blocks(decoder& model, G const& grid, Range const& range, index_t group) {
-    problem_of const p{grid, per_tile{1, group}, range};
-    for (block& b : model.blocks) {
-        for (layer_place const place : b.places()) {
-            auto& weight = b.linear(place).weight;
-            weight = pack(rtn{}.solve(std::get<matrix>(weight), {}, p));
-        }
-    }
-}
+using test::round_blocks;
 
 /// ONNX Runtime computes from `model.onnx` in `directory` what the model does of the first tokens of `text`: the
 /// largest difference of logits over the largest logit.

@@ -18,7 +18,7 @@ using test::matrix64;
 
 namespace {
 
-std::vector<nn::router_form> forms(index_t experts) {
+std::vector<nn::router_form> router_forms(index_t experts) {
     std::vector<float> correction;
     for (index_t e = 0; e < experts; ++e) {
         correction.push_back(e % 2 == 0 ? 0.4F : -0.2F);
@@ -53,7 +53,7 @@ std::vector<double> slow_scores(nn::router_form const& form, matrix64 const& log
 
 TEST(router, chooses_and_weighs_as_the_slow_reference) {
     matrix64 const logits = test::random_matrix64(70, 8, 1, 2.0F);
-    for (nn::router_form const& form : forms(8)) {
+    for (nn::router_form const& form : router_forms(8)) {
         auto const routes = nn::route(form, logits);
         auto const floats = nn::route(form, matrix(logits.cast<float>()));
         EXPECT_EQ(floats.experts, routes.experts);
@@ -88,7 +88,7 @@ TEST(router, chooses_and_weighs_as_the_slow_reference) {
 
 TEST(router, gradients_match_finite_differences) {
     // Logits far enough apart that no step changes a choice.
-    for (nn::router_form const& form : forms(5)) {
+    for (nn::router_form const& form : router_forms(5)) {
         matrix64 logits(66, 5);
         for (index_t t = 0; t < logits.rows(); ++t) {
             for (index_t e = 0; e < 5; ++e) {

@@ -38,7 +38,7 @@ public:
 };
 
 /// The files and directories that a command works on, for a message: those of its arguments that are there.
-std::string files_of(int argc, char** argv) {
+std::string named_files(int argc, char** argv) {
     std::string files;
     for (int i = 2; i < argc; ++i) {
         std::error_code ignored;
@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
         std::cerr << "cancelled\n";
         return 128 + ending_signal();
     } catch (std::bad_alloc const&) {
-        std::cerr << "error: " << files_of(argc, argv) << ": " << no_memory << '\n';
+        std::cerr << "error: " << named_files(argc, argv) << ": " << no_memory << '\n';
         return 1;
     } catch (std::exception const& e) {
         std::cerr << "error: " << e.what() << '\n';
