@@ -278,7 +278,7 @@ TEST_F(saving, whatever_call_is_the_last_files_are_whole_and_the_next_run_succee
 }
 
 // One commit point for all files of a directory: the old model or the new one.
-TEST_F(saving, DISABLED_every_call_leaves_the_old_model_or_the_new_one) {
+TEST_F(saving, every_call_leaves_the_old_model_or_the_new_one) {
     for (fault_call const at : system_calls) {
         for (bool const over_existing : {true, false}) {
             walk(at, fault_kind::fails, over_existing, true);

@@ -14,7 +14,7 @@ namespace {
 
 using namespace detent;
 
-template <class T> std::vector<T> random_numbers(index_t n, unsigned seed) {
+template <class T> std::vector<T> uniform_numbers(index_t n, unsigned seed) {
     std::mt19937 generator(seed);
     std::uniform_real_distribution<double> uniform(-1, 1);
     std::vector<T> numbers(static_cast<std::size_t>(n));
@@ -46,14 +46,14 @@ TYPED_TEST(products_of, are_sums_of_products_for_every_layout) {
     using Sum = typename TypeParam::sum;
     using multiply = simd::products<T, Sum>;
     for (auto const [m, n, k] : shapes()) {
-        auto const a = random_numbers<T>(m * k, 1);
-        auto const b = random_numbers<T>(k * n, 2);
+        auto const a = uniform_numbers<T>(m * k, 1);
+        auto const b = uniform_numbers<T>(k * n, 2);
         for (bool const a_transposed : {false, true}) {
             for (bool const b_transposed : {false, true}) {
                 simd::strided<T> const left{a.data(), a_transposed ? 1 : k, a_transposed ? m : 1};
                 simd::strided<T> const right{b.data(), b_transposed ? 1 : n, b_transposed ? k : 1};
                 index_t const stride = n + 3;
-                auto const before = random_numbers<Sum>(m * stride, 3);
+                auto const before = uniform_numbers<Sum>(m * stride, 3);
                 auto c = before;
                 multiply::add(m, n, k, T{-2}, left, right, c.data(), stride);
                 for (index_t i = 0; i < m; ++i) {
@@ -62,8 +62,8 @@ TYPED_TEST(products_of, are_sums_of_products_for_every_layout) {
                         double expected = static_cast<double>(before[at]);
                         double size = std::abs(expected);
                         for (index_t p = 0; p < k && j < n; ++p) {
-                            double const term = -2.0 * static_cast<double>(*left.at(i, p)) *
-                                                static_cast<double>(*right.at(p, j));
+                            double const term =
+                                -2.0 * static_cast<double>(*left.at(i, p)) * static_cast<double>(*right.at(p, j));
                             expected += term;
                             size += std::abs(term);
                         }
@@ -85,11 +85,11 @@ TYPED_TEST(products_of, have_the_same_bits_however_they_are_cut) {
     constexpr index_t m = 230;
     constexpr index_t n = 150;
     constexpr index_t k = 700;
-    auto const a = random_numbers<T>(m * k, 1);
-    auto const b = random_numbers<T>(k * n, 2);
+    auto const a = uniform_numbers<T>(m * k, 1);
+    auto const b = uniform_numbers<T>(k * n, 2);
     simd::strided<T> const left{a.data(), k};
     simd::strided<T> const right{b.data(), n};
-    auto const before = random_numbers<Sum>(m * n, 3);
+    auto const before = uniform_numbers<Sum>(m * n, 3);
     auto whole = before;
     multiply::add(m, n, k, T{1}, left, right, whole.data(), n);
     for (index_t const piece : {1, 5, 12, 16, 37, 100}) {
@@ -97,7 +97,7 @@ TYPED_TEST(products_of, have_the_same_bits_however_they_are_cut) {
         for (index_t i = 0; i < m; i += piece) {
             for (index_t j = 0; j < n; j += piece + 3) {
                 multiply::add(std::min(piece, m - i), std::min(piece + 3, n - j), k, T{1}, left.block(i, 0),
-                             right.block(0, j), c.data() + i * n + j, n);
+                              right.block(0, j), c.data() + i * n + j, n);
             }
         }
         EXPECT_EQ(c, whole) << piece;
@@ -109,7 +109,7 @@ TYPED_TEST(products_of, have_an_upper_part) {
     using Sum = typename TypeParam::sum;
     using multiply = simd::products<T, Sum>;
     for (index_t const n : {1, 13, 200, 1300}) {
-        auto const a = random_numbers<T>(20 * n, 1);
+        auto const a = uniform_numbers<T>(20 * n, 1);
         simd::strided<T> const x{a.data(), n};
         std::vector<Sum> whole(static_cast<std::size_t>(n * n));
         auto upper = whole;

@@ -9,6 +9,7 @@
 #include "detent/transform/transform.hpp"
 #include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
+#include "transform/factors_of.hpp"
 
 namespace {
 
@@ -17,7 +18,7 @@ using namespace detent;
 static_assert(Transform<power_of_two>);
 
 /// Inputs (token, in) of different sizes; that of channel 3 is always 0.
-matrix some_inputs() {
+matrix inputs_of_many_sizes() {
     matrix x = test::random_matrix(50, 12, 1);
     for (index_t k = 0; k < x.cols(); ++k) {
         x.col(k) *= std::exp2(1.3F * static_cast<float>(k - 5));
@@ -26,13 +27,10 @@ matrix some_inputs() {
     return x;
 }
 
-std::vector<float> factors_of(input_map const& map) {
-    EXPECT_EQ(map.steps().size(), 1U);
-    return std::get<diagonal>(map.steps().front()).factors;
-}
+using test::factors_of;
 
 TEST(power_of_two, brings_each_input_nearest_to_the_largest) {
-    matrix const x = some_inputs();
+    matrix const x = inputs_of_many_sizes();
     matrix const w = test::random_matrix(20, 12, 2);
     float_vector const largest = x.cwiseAbs().colwise().maxCoeff().transpose();
     for (int const most : {0, 1, 3, 7, 15}) {
@@ -55,7 +53,7 @@ TEST(power_of_two, brings_each_input_nearest_to_the_largest) {
 }
 
 TEST(power_of_two, rounds_nothing) {
-    matrix const x = some_inputs();
+    matrix const x = inputs_of_many_sizes();
     matrix const w = test::random_matrix(20, 12, 2);
     layer_inputs const known = layer_inputs::of(x);
     input_map const map = power_of_two{15}.fit(w, known);
@@ -73,7 +71,7 @@ TEST(power_of_two, takes_inputs_that_were_always_0) {
 
 TEST(power_of_two, refuses_what_it_cannot_do) {
     matrix const w = test::random_matrix(20, 12, 2);
-    layer_inputs const known = layer_inputs::of(some_inputs());
+    layer_inputs const known = layer_inputs::of(inputs_of_many_sizes());
     EXPECT_EQ(failure_message([&] { power_of_two{}.fit(w, layer_inputs(known.hessian())); }),
               "power_of_two: needs the largest of each input, not only their Hessian");
     EXPECT_EQ(failure_message([&] { power_of_two{-1}.fit(w, known); }), "power_of_two: cannot shift by -1 bits");

@@ -10,6 +10,7 @@
 #include "detent/transform/transform.hpp"
 #include "io/failure_message.hpp"
 #include "nn/random_matrix.hpp"
+#include "transform/factors_of.hpp"
 
 namespace {
 
@@ -34,10 +35,7 @@ matrix some_weights() {
     return w;
 }
 
-std::vector<float> factors_of(input_map const& map) {
-    EXPECT_EQ(map.steps().size(), 1U);
-    return std::get<diagonal>(map.steps().front()).factors;
-}
+using test::factors_of;
 
 /// s_j = size of input j^a / largest weight_j^(1 - a), straight from the equation in double.
 double scale(double input, double weight, double exponent) {
