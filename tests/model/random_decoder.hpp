@@ -50,14 +50,17 @@ inline nlohmann::json opt_json() {
 
 /// Random weights, kept by name so that a reference can read them.
 struct random_weights {
-    std::mt19937 random{7};
+    std::mt19937 random{7}, random_of_head{8}; // so that blocks do not depend on what is behind them
     std::map<std::string, matrix> tensors;
 
     matrix tensor(std::string const& name, extents shape) {
         // The weights of norms are near 1, as in real models.
         float const mean = name.find("norm") != std::string::npos && name.ends_with(".weight") ? 1.0F : 0.0F;
         std::normal_distribution<float> normal(mean, shape.cols == 1 ? 0.3F : 0.4F);
-        return tensors[name] = matrix::NullaryExpr(shape.rows, shape.cols, [&] { return normal(random); });
+        bool const of_head =
+            name.starts_with("norm.") || name.starts_with("final_layer_norm.") || name.starts_with("lm_head.");
+        auto& from = of_head ? random_of_head : random;
+        return tensors[name] = matrix::NullaryExpr(shape.rows, shape.cols, [&] { return normal(from); });
     }
 
     linear_layer linear(linear_layer layer, extents shape, bool biased) {

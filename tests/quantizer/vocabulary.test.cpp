@@ -83,7 +83,8 @@ TEST(vocabulary, every_need_is_checked) {
     auto const unmet = [](word const& w, vocabulary::need const& n) {
         for (auto const* const rest :
              {":int4", ":fp4", ":int4:owq=2", ":int4:mse", ":int4:tensor", ":mxfp4", ":int4:a=int8@tensor",
-              ":int4:search", ":int4:lwc", ":int4:shifts", ":int4:smooth", ":fp4:a=fp4:fpq", ":int4:obq"}) {
+              ":int4:search", ":int4:lwc", ":int4:shifts", ":int4:smooth", ":fp4:a=fp4:fpq", ":int4:obq", ":mse",
+              ":lwc", ":owq=2", ":gptaq"}) {
             std::string const message = failure_message([&] { spec::parse(w.example() + rest); });
             if (message.ends_with(": " + std::string(w.called()) + " " + std::string(n.says))) {
                 return true;
