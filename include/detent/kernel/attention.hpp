@@ -77,7 +77,7 @@ public:
     /// with the last one.
     void read(cache_queries const& x, score_rule const& rule, index_t kv_head, index_t begin, index_t count) noexcept {
         index_t const sharing = x.heads / x.kv_heads;
-        index_t tokens[Queries];
+        index_t tokens[array_size(Queries)];
         for (index_t i = 0; i < Queries; ++i) {
             index_t const at = begin + std::min(i, count - 1);
             tokens[i] = at / sharing;
@@ -151,7 +151,7 @@ private:
     void multiply_keys(index_t n) noexcept {
         for (index_t k = 0; k < n; k += keys_at_once) {
             floats totals[4] = {floats(0.0F), floats(0.0F), floats(0.0F), floats(0.0F)};
-            std::uint8_t const* rows[keys_at_once];
+            std::uint8_t const* rows[array_size(keys_at_once)];
             for (index_t j = 0; j < keys_at_once; ++j) {
                 rows[j] = block_.rows + std::min(k + j, n - 1) * keys_.row_bytes;
             }
@@ -316,8 +316,8 @@ private:
 
     /// Adds probabilities times group `g` of a few values, from key `k` of a block of `n` on.
     void add_group(index_t n, index_t k, index_t g) noexcept {
-        floats factors[values_at_once * Queries];
-        std::uint8_t const* rows[values_at_once];
+        floats factors[array_size(values_at_once * Queries)];
+        std::uint8_t const* rows[array_size(values_at_once)];
 #pragma GCC unroll 4
         for (index_t j = 0; j < values_at_once; ++j) {
             index_t const steps = values_.padded_width / (Numbers::registers * lanes);
@@ -330,7 +330,7 @@ private:
         float* y = y_[0] + g * values_.padded_width;
         float const* const y_end = y + values_.padded_width;
         for (; y < y_end; y += Numbers::registers * lanes) {
-            floats value[values_at_once][Numbers::registers];
+            floats value[array_size(values_at_once)][Numbers::registers];
 #pragma GCC unroll 4
             for (index_t j = 0; j < values_at_once; ++j) {
                 numbers_(rows[j], value[j]);
@@ -368,16 +368,16 @@ private:
     Numbers const& numbers_;
     kv_view const& keys_;
     kv_view const& values_;
-    index_t heads_[Queries];
-    index_t positions_[Queries];
-    float highest_[Queries];                       // score
-    float sums_[Queries];                          // of exp(score - highest)
-    float group_sums_[Queries][kv_limits::groups]; // of queries
-    float shifts_[Queries][kv_limits::groups];     // what offsets and zero points add to y
+    index_t heads_[array_size(Queries)];
+    index_t positions_[array_size(Queries)];
+    float highest_[array_size(Queries)];                       // score
+    float sums_[array_size(Queries)];                          // of exp(score - highest)
+    float group_sums_[array_size(Queries)][kv_limits::groups]; // of queries
+    float shifts_[array_size(Queries)][kv_limits::groups];     // what offsets and zero points add to y
     kv_block<Numbers> block_;
-    alignas(64) float scores_[Queries][keys_per_block];
-    alignas(64) float q_[Queries][width];
-    alignas(64) float y_[Queries][width];
+    alignas(64) float scores_[array_size(Queries)][keys_per_block];
+    alignas(64) float q_[array_size(Queries)][width];
+    alignas(64) float y_[array_size(Queries)][width];
 };
 
 /// Attention behind a causal mask of queries over stored keys and values of the same format: each query takes the mean
