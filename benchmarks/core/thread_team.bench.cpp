@@ -3,15 +3,15 @@
 // Loops of 16 pieces on two threads, in turns with the same loops on one thread and in a parallel region of OpenMP,
 // while so many other processes (the first argument) keep processors busy. The second is the work of a piece:
 //   core_thread_team_bench
-#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <csignal>
+#include <thread>
 #include <vector>
 
-#include <csignal>
+#include <benchmark/benchmark.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <benchmark/benchmark.h>
 
 #include "detent/core/executor.hpp"
 #include "detent/core/thread_team.hpp"
@@ -68,11 +68,15 @@ void loops(benchmark::State& state) {
             executor.for_each(pieces, [&](index_t) { work(steps); });
         }
     };
+    auto const timed = [](auto const& f) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30)); // threads of OpenMP run on without work for a while
+        return seconds(f);
+    };
     std::vector<double> alone, ours, theirs;
     for (auto _ : state) {
-        ours.push_back(seconds([&] { on(team); }));
-        alone.push_back(seconds([&] { on({}); }));
-        theirs.push_back(seconds([&] {
+        ours.push_back(timed([&] { on(team); }));
+        alone.push_back(timed([&] { on({}); }));
+        theirs.push_back(timed([&] {
             for (index_t r = 0; r < repetitions; ++r) {
 #pragma omp parallel for num_threads(2) schedule(dynamic, 1)
                 for (index_t i = 0; i < pieces; ++i) {
